@@ -1,0 +1,1 @@
+//! Configuration: as written (files, flags) on one side, the settings of each part on the other.

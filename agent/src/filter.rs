@@ -1,0 +1,1 @@
+//! `?filter=`: the boolean expressions of the API.

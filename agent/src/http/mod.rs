@@ -1,0 +1,1 @@
+//! The HTTP door: one file per family of paths. Doors parse, authorise, call, format.

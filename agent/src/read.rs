@@ -1,0 +1,1 @@
+//! The read path: consistency mode, blocking, shared answers; one for all doors.

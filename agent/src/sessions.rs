@@ -1,0 +1,1 @@
+//! The leader's timers of session lifetimes.

@@ -1,0 +1,1 @@
+//! The state as versioned bytes: header with format version, checksummed blocks, streamed.

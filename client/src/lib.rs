@@ -1,0 +1,1 @@
+//! Typed, asynchronous client of the Muster and Consul HTTP API.

@@ -1,0 +1,2 @@
+//! A small web server that answers with its host name.
+fn main() {}

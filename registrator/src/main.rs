@@ -1,0 +1,2 @@
+//! muster-registrator: arguments in, exit code out.
+fn main() {}

@@ -1,0 +1,2 @@
+//! muster-template: arguments in, exit code out.
+fn main() {}
