@@ -1,16 +1,16 @@
 //! The Muster agent. Four layers, calls only downward:
 //! doors (`http`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`) → truth (`store`).
 
-pub mod store; // the truth: a pure value, changed by commands, read without locks
+pub mod acl; // one question for every door: may this token do that?
+pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
+pub mod cli; // the command line: an ordinary client of the HTTP API
+pub mod config; // files and flags in, the settings of each part out
+pub mod filter; // `?filter=`: the boolean expressions of the API
+pub mod http; // the HTTP door: one file per family of paths
+pub mod local; // what this agent claims, and how the catalog is corrected to match
+pub mod node; // builds the parts, starts them, stops them in order
 pub mod raft; // agreement: the log, the applier, the watches it wakes
 pub mod read; // the read path: consistency, blocking, shared answers
-pub mod filter; // `?filter=`: the boolean expressions of the API
-pub mod acl; // one question for every door: may this token do that?
 pub mod sessions; // the leader's timers of session lifetimes
-pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
-pub mod local; // what this agent claims, and how the catalog is corrected to match
-pub mod http; // the HTTP door: one file per family of paths
-pub mod config; // files and flags in, the settings of each part out
-pub mod cli; // the command line: an ordinary client of the HTTP API
-pub mod node; // builds the parts, starts them, stops them in order
+pub mod store; // the truth: a pure value, changed by commands, read without locks
 pub mod telemetry; // logs, set up once
