@@ -1,1 +1,19 @@
-//! What the whole-system tests share.
+//! What the whole-system tests share: they drive the finished programs from outside, as a user does.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`programs`] | where the finished programs are; builds them when nobody said so |
+//! | [`wait`] | waiting for a condition with a deadline, the only way to wait in these tests |
+//! | [`http`] | one HTTP/1.1 connection that tells apart where a request failed |
+//! | [`process`] | a program on free ports with a folder of its own, ended with the test |
+//! | [`compose`] | the stack of `docker-compose.yml` under a project name of its own |
+//! | [`load`] | GETs and POSTs on fresh and reused connections, counted apart |
+//!
+//! Nothing here uses the project's own client: a fault in it must not hide a fault in the agent.
+
+pub mod compose;
+pub mod http;
+pub mod load;
+pub mod process;
+pub mod programs;
+pub mod wait;

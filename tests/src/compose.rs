@@ -1,0 +1,198 @@
+//! The stack of `docker-compose.yml`, under a project name of its own and on ports that the engine picks, so that it
+//! stands beside whatever else runs on this machine. Dropped, it is taken down whole.
+
+use std::process::{Command, Stdio, id};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    process::output,
+    programs::{program, workspace},
+};
+
+/// A container of the stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// The short id, which is also the host name inside.
+    pub id: String,
+    /// Its name, `<project>-web-3`.
+    pub name: String,
+}
+
+/// A stack.
+#[derive(Debug)]
+pub struct Stack {
+    project: String,
+}
+
+impl Stack {
+    /// A stack that does not exist yet. Its images will hold the programs of this workspace.
+    ///
+    /// # Errors
+    /// When no engine answers: how to get one.
+    pub fn new(purpose: &str) -> Result<Self> {
+        output(Command::new("docker").args(["compose", "version"]))
+            .and_then(|_| output(Command::new("docker").arg("info")))
+            .context("this test needs a container engine: run it by tools/test, or --no-containers without it")?;
+        let release = workspace().join("target/release/muster");
+        ensure!(
+            program("muster").canonicalize()? == release.canonicalize().unwrap_or_default(),
+            "images take the programs of target/release: run this test by tools/test, or after\n  \
+             cargo build --release --bins && export MUSTER_PROGRAMS={}",
+            workspace().join("target/release").display()
+        );
+        Ok(Self { project: format!("muster-{purpose}-{}", id()) })
+    }
+
+    /// The project's name.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// Runs `docker compose` for this stack.
+    ///
+    /// # Errors
+    /// When it fails: its output.
+    pub fn compose(&self, args: &[&str]) -> Result<String> {
+        output(self.command().args(args))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .current_dir(workspace())
+            .args(["compose", "--project-name", &self.project, "--progress", "plain"])
+            .env("MUSTER_BINARIES", "host")
+            // Port 0: one that is free, asked for again by `port` since a restarted container gets another.
+            .env("MUSTER_HTTP_PORT", "0")
+            .env("MUSTER_DNS_PORT", "0")
+            .env("MUSTER_EDGE_PORT", "0");
+        command
+    }
+
+    /// Builds the images, starts everything with so many instances of `web`, and waits until it is healthy.
+    ///
+    /// # Errors
+    /// When it does not become so.
+    pub fn up(&self, web: usize) -> Result<()> {
+        let scale = format!("web={web}");
+        self.compose(&[
+            "up",
+            "--build",
+            "--detach",
+            "--wait",
+            "--wait-timeout",
+            "120",
+            "--scale",
+            &scale,
+        ])?;
+        Ok(())
+    }
+
+    /// Makes it so many instances of `web`; those there are stay as they are, dead ones are started again.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn scale(&self, web: usize) -> Result<()> {
+        let scale = format!("web={web}");
+        self.compose(&["up", "--detach", "--no-recreate", "--scale", &scale, "web"])?;
+        Ok(())
+    }
+
+    /// The running containers of a service, by name.
+    ///
+    /// # Errors
+    /// When the engine does not say.
+    pub fn running(&self, service: &str) -> Result<Vec<Container>> {
+        let text = docker(&[
+            "ps",
+            "--filter",
+            &format!("label=com.docker.compose.project={}", self.project),
+            "--filter",
+            &format!("label=com.docker.compose.service={service}"),
+            "--format",
+            "{{.Names}} {{.ID}}",
+        ])?;
+        let mut containers: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, id)| Container { id: id.to_owned(), name: name.to_owned() })
+            .collect();
+        containers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(containers)
+    }
+
+    /// Where a port of a service is published now: host and port.
+    ///
+    /// # Errors
+    /// When it is not, the container being down for instance.
+    pub fn address(&self, service: &str, port: u16) -> Result<String> {
+        let text = self.compose(&["port", service, &port.to_string()])?;
+        let address = text.trim();
+        ensure!(!address.ends_with(":0"), "{service}:{port} is not published");
+        Ok(address.to_owned())
+    }
+
+    /// The network that the containers share.
+    pub fn network(&self) -> String {
+        format!("{}_default", self.project)
+    }
+
+    /// What the services wrote last, for a report.
+    pub fn logs(&self) -> String {
+        let args =
+            ["logs", "--no-color", "--timestamps", "--tail", "60", "muster", "registrator", "edge"];
+        self.compose(&args).unwrap_or_else(|error| format!("no logs: {error:#}"))
+    }
+
+    /// Takes everything down: containers, networks, volumes, and the images built for this stack.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn down(&self) -> Result<()> {
+        self.compose(&[
+            "down",
+            "--volumes",
+            "--remove-orphans",
+            "--rmi",
+            "local",
+            "--timeout",
+            "5",
+        ])?;
+        Ok(())
+    }
+
+    /// All that the engine still has of this project, one line for each thing.
+    ///
+    /// # Errors
+    /// When the engine does not say.
+    pub fn leftovers(&self) -> Result<String> {
+        let label = format!("label=com.docker.compose.project={}", self.project);
+        let mut left = String::new();
+        for list in [
+            &["ps", "--all", "--quiet"][..],
+            &["network", "ls", "--quiet"],
+            &["volume", "ls", "--quiet"],
+            &["image", "ls", "--quiet"],
+        ] {
+            left += &docker(&[list, &["--filter", &label]].concat())?;
+        }
+        Ok(left)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Quietly: a test that failed has said why, and one that passed has taken it down itself.
+        let args = ["down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "1"];
+        let _ = self.command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+/// Runs `docker`.
+///
+/// # Errors
+/// When it fails: its output.
+pub fn docker(args: &[&str]) -> Result<String> {
+    output(Command::new("docker").args(args))
+}

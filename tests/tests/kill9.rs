@@ -1,0 +1,148 @@
+//! A single durable server may be killed at any moment: every write that it acknowledged is there afterwards.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use muster_tests::{
+    http::{Connection, Reply},
+    process::Server,
+    wait::{eventually, pause},
+};
+
+const ROUNDS: u64 = 20;
+const WRITERS: u64 = 4;
+
+/// What one writer knows: its new keys of this and earlier rounds, and the one key that it overwrites again and again.
+#[derive(Debug, Default)]
+struct Writer {
+    acknowledged: BTreeMap<String, String>,
+    counter_acknowledged: u64,
+    counter_attempted: u64,
+}
+
+#[test]
+fn every_acknowledged_write_survives_twenty_kills() -> Result<()> {
+    let mut server = Server::prepare()?;
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| Writer::default()).collect();
+    let mut index = 0;
+    for round in 0..=ROUNDS {
+        let started = server.start().with_context(|| format!("start of round {round}"))?;
+        index = verify(&server, &writers, index).with_context(|| format!("after kill {round}"))?;
+        let written: usize = writers.iter().map(|it| it.acknowledged.len()).sum();
+        eprintln!("round {round}: ready after {started:?}, {written} keys, index {index}");
+        if round == ROUNDS {
+            ensure!(written > 1000, "only {written} writes: this run proves little");
+            break;
+        }
+        writers = write_until_killed(&mut server, writers, round)?;
+    }
+    Ok(())
+}
+
+/// Lets all writers write, kills the server amid that, and returns what they have seen acknowledged.
+fn write_until_killed(
+    server: &mut Server,
+    writers: Vec<Writer>,
+    round: u64,
+) -> Result<Vec<Writer>> {
+    let total = Arc::new(AtomicU64::new(0));
+    let tasks: Vec<_> = writers
+        .into_iter()
+        .zip(0..)
+        .map(|(writer, who)| {
+            let (address, total) = (server.address(), Arc::clone(&total));
+            thread::spawn(move || write(writer, &address, who, round, &total))
+        })
+        .collect();
+    eventually(Duration::from_secs(10), "all writers at work", || {
+        let done = total.load(Ordering::Relaxed);
+        ensure!(done >= 20 * WRITERS, "{done} writes");
+        Ok(())
+    })?;
+    // Somewhere in the life of a batch, elsewhere in each round, the same in each run.
+    pause(Duration::from_micros(round * 7919 % 40_000));
+    server.kill()?;
+    Ok(tasks.into_iter().map(|task| task.join().expect("a writer does not panic")).collect())
+}
+
+/// Writes until the server is gone.
+fn write(mut writer: Writer, address: &str, who: u64, round: u64, total: &AtomicU64) -> Writer {
+    let Ok(mut connection) = Connection::open(address) else { return writer };
+    for n in 0.. {
+        let key = format!("{who}/{round}/{n}");
+        let value = "v".repeat(1 + n % 300) + &key;
+        if !acknowledged(connection.send(
+            "PUT",
+            &format!("/v1/kv/new/{key}"),
+            &[],
+            value.as_bytes(),
+        )) {
+            break;
+        }
+        writer.acknowledged.insert(key, value);
+        total.fetch_add(1, Ordering::Relaxed);
+
+        writer.counter_attempted += 1;
+        let count = writer.counter_attempted.to_string();
+        if !acknowledged(connection.send(
+            "PUT",
+            &format!("/v1/kv/counter/{who}"),
+            &[],
+            count.as_bytes(),
+        )) {
+            break;
+        }
+        writer.counter_acknowledged = writer.counter_attempted;
+    }
+    writer
+}
+
+fn acknowledged<E>(reply: Result<Reply, E>) -> bool {
+    reply.is_ok_and(|it| it.status == 200 && it.text().trim() == "true")
+}
+
+/// Every acknowledged write is there, the counters stand where they may, and the index has not gone back.
+fn verify(server: &Server, writers: &[Writer], index_before: u64) -> Result<u64> {
+    if writers.iter().all(|it| it.acknowledged.is_empty()) {
+        return Ok(index_before);
+    }
+    let reply = server.get("/v1/kv/new/?keys")?;
+    let index = reply.index()?;
+    ensure!(index >= index_before, "the index went back from {index_before} to {index}");
+    let keys = reply.json()?;
+    let keys: BTreeSet<&str> =
+        keys.as_array().context("no list")?.iter().filter_map(|it| it.as_str()).collect();
+    let mut connection = Connection::open(&server.address())?;
+    for (who, writer) in writers.iter().enumerate() {
+        for (key, value) in &writer.acknowledged {
+            ensure!(keys.contains(format!("new/{key}").as_str()), "the key {key} is lost");
+            // The bytes of old rounds were compared when they were new.
+            let recent = writer.acknowledged.len() < 300 || key.ends_with('7');
+            if recent {
+                let reply = connection.send("GET", &format!("/v1/kv/new/{key}?raw"), &[], b"")?;
+                ensure!(
+                    reply.text() == *value,
+                    "the key {key} has another value: {}",
+                    reply.text()
+                );
+            }
+        }
+        let count = server.get(&format!("/v1/kv/counter/{who}?raw"))?.text();
+        let count: u64 = count.parse().with_context(|| format!("counter {who}: `{count}`"))?;
+        ensure!(
+            (writer.counter_acknowledged..=writer.counter_attempted).contains(&count),
+            "counter {who} is {count}, acknowledged {}, attempted {}",
+            writer.counter_acknowledged,
+            writer.counter_attempted
+        );
+    }
+    Ok(index)
+}
