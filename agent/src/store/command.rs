@@ -1,6 +1,9 @@
 //! All that the log can carry, and what each entry answers.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Check, Node, Service, Session, SessionId, TxnError, TxnOp, TxnResult};
 
@@ -98,6 +101,93 @@ pub enum KvVerb {
     Lock(SessionId),
     /// Writes and gives the lock back.
     Unlock(SessionId),
+}
+
+/// First byte of an encoded command: the version of its encoding.
+const ENCODING: u8 = 1;
+
+/// Names of all changes, as they are encoded.
+const CHANGES: [&str; 8] = [
+    "Noop",
+    "Register",
+    "Deregister",
+    "Kv",
+    "SessionCreate",
+    "SessionDestroy",
+    "Txn",
+    "TombstonesReap",
+];
+
+/// Why bytes of the log are no command. Whoever met them must stop: a server that skips a command
+/// diverges from the others.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not even a version.
+    #[error("an empty command")]
+    Empty,
+    /// Written by a newer program.
+    #[error("a command in encoding {0}; this program knows encoding {ENCODING}")]
+    Encoding(u8),
+    /// A change that this program does not know: written by a newer one.
+    #[error("the unknown change `{0}`; a newer program wrote it")]
+    Unknown(String),
+    /// Damaged, or not one of ours.
+    #[error("a malformed command")]
+    Malformed(#[source] rmp_serde::decode::Error),
+}
+
+impl Command {
+    /// The command's bytes for log and wire: a version and MessagePack with named fields.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![ENCODING];
+        rmp_serde::encode::write_named(&mut bytes, self)
+            .expect("writing to memory cannot fail, and every field of a command has an encoding");
+        bytes
+    }
+
+    /// The reverse of [`Command::encode`]. Fields that this program does not know are ignored; a
+    /// change that it does not know is an error that names it.
+    pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
+        let (encoding, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+        if *encoding != ENCODING {
+            return Err(DecodeError::Encoding(*encoding));
+        }
+        rmp_serde::from_slice(body).map_err(|error| match rmp_serde::from_slice::<Outline>(body) {
+            Ok(Outline { change: Name(name) }) if !CHANGES.contains(&&*name) => {
+                DecodeError::Unknown(name)
+            }
+            _ => DecodeError::Malformed(error),
+        })
+    }
+}
+
+/// As much of a command as tells the name of its change.
+#[derive(Deserialize)]
+struct Outline {
+    change: Name,
+}
+
+/// The variant's name of an enumeration, whatever it carries.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a change, with or without what it carries")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(name.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Name, A::Error> {
+                let entry: Option<(String, IgnoredAny)> = map.next_entry()?;
+                Ok(Name(entry.map(|(name, _)| name).unwrap_or_default()))
+            }
+        }
+        deserializer.deserialize_any(NameVisitor)
+    }
 }
 
 /// The answer to a proposer.

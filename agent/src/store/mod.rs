@@ -3,17 +3,25 @@
 //! A [`Store`] knows no clock, no randomness, no settings and no log output. Everything that
 //! changes it is a [`Command`]; the same commands give the same bytes on every server. Cloning
 //! costs a few pointers, so every reader works on a snapshot of its own.
+//!
+//! `catalog`, `kv` and `session` are its tables, each ignorant of the others. `apply` passes on
+//! what concerns another table: a check that turns critical or goes ends the sessions that depend
+//! on it, a node ends those on it, and a session releases or deletes the keys it holds.
 
+mod apply;
 mod catalog;
 mod command;
 mod kv;
+mod refusal;
 mod scope;
 mod session;
 pub mod snapshot;
 mod txn;
 
 pub use catalog::{Catalog, Check, CheckStatus, Instance, Node, Service, ServiceAddress, Weights};
-pub use command::{Change, Command, Deregister, KvChange, KvVerb, Register, Reply, Timestamp};
+pub use command::{
+    Change, Command, DecodeError, Deregister, KvChange, KvVerb, Register, Reply, Timestamp,
+};
 pub use kv::{Entry, Kv};
 pub use scope::{Scope, Scopes};
 pub use session::{Behavior, Session, SessionId, Sessions};
@@ -38,7 +46,7 @@ pub struct Found<T> {
 pub struct Applied {
     /// The answer to whoever proposed the command. Bad input is a reply, never a panic.
     pub reply: Reply,
-    /// Scopes whose readers must look again. Empty when nothing changed.
+    /// Scopes whose readers must look again, sorted. Empty when nothing changed.
     pub touched: Vec<Scope>,
 }
 
@@ -47,10 +55,30 @@ pub struct Applied {
 pub struct Store {
     index: Index,
     /// Counts restores: a cached answer of an earlier epoch is worthless even at an equal index.
+    /// Each server's own, so it is in no snapshot.
     epoch: u64,
     catalog: Catalog,
     kv: Kv,
     sessions: Sessions,
+}
+
+/// How much a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Nodes.
+    pub nodes: usize,
+    /// Service names.
+    pub services: usize,
+    /// Instances of services.
+    pub instances: usize,
+    /// Checks.
+    pub checks: usize,
+    /// Keys.
+    pub keys: usize,
+    /// Deleted keys that are remembered.
+    pub tombstones: usize,
+    /// Sessions.
+    pub sessions: usize,
 }
 
 impl Store {
@@ -58,25 +86,59 @@ impl Store {
     pub fn index(&self) -> Index {
         self.index
     }
+
     /// How often this state was replaced by a snapshot.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
+
     /// Nodes, services and checks.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
+
     /// Keys and values.
     pub fn kv(&self) -> &Kv {
         &self.kv
     }
+
     /// Lock holders.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }
-    /// Applies one committed command. Deterministic and total.
-    pub fn apply(&mut self, index: Index, command: &Command) -> Applied {
-        let _ = (index, command);
-        todo!("owner: store")
+
+    /// How much it holds, for metrics. Nothing is counted for it.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            nodes: self.catalog.node_count(),
+            services: self.catalog.service_count(),
+            instances: self.catalog.instance_count(),
+            checks: self.catalog.check_count(),
+            keys: self.kv.len(),
+            tombstones: self.kv.tombstones(),
+            sessions: self.sessions.len(),
+        }
+    }
+
+    /// This state as the successor of `previous`, which a snapshot has replaced: a new epoch, so
+    /// that cached answers are dropped. If the snapshot is older than what clients have seen (an
+    /// operator restored it), every index is raised to what they have seen: none slides back.
+    /// Everybody who waits must be woken with [`Scope::Everything`].
+    #[must_use]
+    pub fn restored_over(mut self, previous: &Store) -> Store {
+        self.epoch = previous.epoch.max(self.epoch) + 1;
+        if self.index < previous.index {
+            self.raise(previous.index);
+        }
+        self
+    }
+
+    /// This state with no index below `floor`. For a restore that goes through the log: with the
+    /// position of the restoring entry as `floor`, all servers arrive at equal bytes.
+    pub fn raise(&mut self, floor: Index) {
+        self.index = self.index.max(floor);
+        self.catalog.raise(floor);
+        self.kv.raise(floor);
+        self.sessions.raise(floor);
     }
 }

@@ -1,6 +1,9 @@
 //! What a read depends on and what a change touches.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use super::{Index, Timestamp};
 
 /// A part of the truth that can change. Names are in look-up form (lower case).
 ///
@@ -11,14 +14,21 @@ use std::sync::Arc;
 pub enum Scope {
     /// The list of nodes: their rows, not their services.
     Nodes,
-    /// One node: its row, its services, its checks.
+    /// One node: its row and its services (its checks are [`Scope::NodeChecks`]).
     Node(Arc<str>),
     /// The map of service names and tags over all nodes.
     Services,
+    /// Which node runs which service under which tags: what the map of services depends on when
+    /// only some nodes count.
+    ServicesByNode,
     /// All instances of a service with their nodes' rows and all checks that bear on them.
     Service(Arc<str>),
-    /// The table of all checks (`/v1/health/state/...`).
+    /// All instances of a service with their nodes' rows, whatever their health.
+    ServiceNodes(Arc<str>),
+    /// The table of all checks (`/v1/health/state/any`).
     Checks,
+    /// The checks in one state, spelt exactly (`/v1/health/state/...`).
+    ChecksInState(Arc<str>),
     /// The checks of one service name (`/v1/health/checks/...`).
     ServiceChecks(Arc<str>),
     /// The checks of one node (`/v1/health/node/...`).
@@ -39,3 +49,72 @@ pub enum Scope {
 
 /// A handful of scopes.
 pub type Scopes = Vec<Scope>;
+
+impl Scope {
+    /// Must a waiter of `self` look again after `touched`? Symmetric.
+    pub fn overlaps(&self, touched: &Scope) -> bool {
+        match (self, touched) {
+            (Scope::Everything, _) | (_, Scope::Everything) => true,
+            (Scope::Key(key), Scope::Prefix(prefix)) | (Scope::Prefix(prefix), Scope::Key(key)) => {
+                key.starts_with(&**prefix)
+            }
+            (Scope::Prefix(a), Scope::Prefix(b)) => a.starts_with(&**b) || b.starts_with(&**a),
+            (a, b) => a == b,
+        }
+    }
+}
+
+/// One command on its way through the tables: where and when it happens, and what it did so far.
+///
+/// Tables do not know each other. What concerns another table (a check that fell, a node that
+/// went) is noted here, and the store passes it on.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Position of the command in the log.
+    pub(super) index: Index,
+    /// When its proposer made it.
+    pub(super) at: Timestamp,
+    /// Sorted and each once, so that equal commands answer equally everywhere.
+    touched: BTreeSet<Scope>,
+    /// Checks that became critical or went: (node, check), in look-up form.
+    pub(super) fallen_checks: Vec<(Arc<str>, Arc<str>)>,
+    /// Nodes that went, in look-up form.
+    pub(super) gone_nodes: Vec<Arc<str>>,
+}
+
+impl Step {
+    pub(super) fn new(index: Index, at: Timestamp) -> Self {
+        Step {
+            index,
+            at,
+            touched: BTreeSet::new(),
+            fallen_checks: Vec::new(),
+            gone_nodes: Vec::new(),
+        }
+    }
+
+    pub(super) fn touch(&mut self, scope: Scope) {
+        self.touched.insert(scope);
+    }
+
+    pub(super) fn into_touched(self) -> Vec<Scope> {
+        self.touched.into_iter().collect()
+    }
+}
+
+/// The form in which names are looked up: lower case, as the reference's tables.
+pub(super) fn fold(name: &str) -> std::borrow::Cow<'_, str> {
+    if name.chars().any(|c| !c.is_ascii() || c.is_ascii_uppercase()) {
+        name.to_lowercase().into()
+    } else {
+        name.into()
+    }
+}
+
+/// [`fold`] that shares the name where it is in look-up form already.
+pub(super) fn fold_shared(name: &Arc<str>) -> Arc<str> {
+    match fold(name) {
+        std::borrow::Cow::Borrowed(_) => name.clone(),
+        std::borrow::Cow::Owned(folded) => folded.into(),
+    }
+}

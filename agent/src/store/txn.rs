@@ -1,10 +1,21 @@
 //! Transactions: several operations, all or nothing.
+//!
+//! Operations see what earlier ones of the same transaction did. If any fails, every error is
+//! reported and nothing was done. As in the reference, operations that cannot be right whatever
+//! the state (no key, no name) and locks within a lock-delay are complained of first and alone.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Entry, KvChange, Node, Service, SessionId};
+use super::catalog::{validate_node_id, validate_service_name};
+use super::refusal::{Quoted, Refusal};
+use super::scope::Step;
+use super::session::canonical;
+use super::{
+    Catalog, Check, Entry, Index, KvChange, KvVerb, Node, Reply, Service, SessionId, Store,
+    Timestamp,
+};
 
 /// One operation. `check_*` verbs only test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,7 +24,7 @@ pub enum TxnOp {
     Kv(KvChange),
     /// Reads a key; fails if it does not exist.
     KvGet(String),
-    /// Reads a key; an absent one yields no row.
+    /// Reads a key; an absent one yields a row with no value and no indexes.
     KvGetOrEmpty(String),
     /// Reads every key under a prefix.
     KvGetTree(String),
@@ -31,6 +42,9 @@ pub enum TxnOp {
     Check(CatalogVerb, Box<Check>),
     /// Ends a session.
     SessionDelete(SessionId),
+    /// What the door could not understand; always fails with this text (`unknown KV verb "zap"`),
+    /// beside the errors of the other operations.
+    Unknown(String),
 }
 
 /// What a catalog operation of a transaction does. `Cas` and `DeleteCas` compare with the row's
@@ -41,7 +55,7 @@ pub enum CatalogVerb {
     Get,
     /// Writes.
     Set,
-    /// Writes if unchanged.
+    /// Writes if unchanged; 0 means: must not exist.
     Cas,
     /// Removes.
     Delete,
@@ -52,7 +66,7 @@ pub enum CatalogVerb {
 /// A row that an operation yields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum TxnResult {
-    /// A key; `value` is present only for reads.
+    /// A key; its value is to be shown only if `true`, for reads.
     Kv(Arc<Entry>, bool),
     /// A node.
     Node(Arc<Node>),
@@ -69,4 +83,295 @@ pub struct TxnError {
     pub op_index: usize,
     /// The reference's text.
     pub what: String,
+}
+
+impl TxnOp {
+    /// Does it only read? Transactions of such operations need no log.
+    pub fn is_read(&self) -> bool {
+        match self {
+            TxnOp::KvGet(_)
+            | TxnOp::KvGetOrEmpty(_)
+            | TxnOp::KvGetTree(_)
+            | TxnOp::KvCheckIndex(..)
+            | TxnOp::KvCheckSession(..)
+            | TxnOp::KvCheckNotExists(_) => true,
+            TxnOp::Node(verb, _) | TxnOp::Service(verb, ..) | TxnOp::Check(verb, _) => {
+                *verb == CatalogVerb::Get
+            }
+            TxnOp::Kv(_) | TxnOp::SessionDelete(_) | TxnOp::Unknown(_) => false,
+        }
+    }
+}
+
+impl Store {
+    /// Answers a transaction of operations that only read, without the log. Whatever an
+    /// operation would have written is lost with the copy that it is tried on.
+    pub fn txn_read(&self, at: Timestamp, ops: &[TxnOp]) -> Reply {
+        let mut step = Step::new(self.index, at);
+        apply(&mut self.clone(), &mut step, ops)
+    }
+}
+
+/// Does all operations, or none and reports every error.
+pub(super) fn apply(store: &mut Store, step: &mut Step, ops: &[TxnOp]) -> Reply {
+    let failed =
+        |(op_index, refusal): (usize, Refusal)| TxnError { op_index, what: refusal.to_string() };
+    let mut errors: Vec<TxnError> = ops
+        .iter()
+        .enumerate()
+        .filter_map(|(position, op)| Some((position, validate(store, step.at, op).err()?)))
+        .map(failed)
+        .collect();
+    let mut results = Vec::new();
+    if errors.is_empty() {
+        let before = store.clone();
+        for (position, op) in ops.iter().enumerate() {
+            let outcome = store.operate(step, op, &mut results);
+            store.end_orphaned_sessions(step);
+            errors.extend(outcome.err().map(|refusal| failed((position, refusal))));
+        }
+        if !errors.is_empty() {
+            *store = before;
+            *step = Step::new(step.index, step.at);
+            results.clear();
+        }
+    }
+    Reply::Txn { results, errors }
+}
+
+/// What can be said of an operation before any is done.
+fn validate(store: &Store, at: Timestamp, op: &TxnOp) -> Result<(), Refusal> {
+    match op {
+        TxnOp::Kv(KvChange { verb, key, .. }) => {
+            if key.is_empty() && *verb != KvVerb::DeleteTree {
+                return Err(Refusal::KeyMissing);
+            }
+            if matches!(verb, KvVerb::Lock(_)) && store.sessions.delayed(at, key) {
+                let what = format!("failed to lock key {} due to lock delay", Quoted(key));
+                return Err(Refusal::Text(what));
+            }
+            Ok(())
+        }
+        TxnOp::KvGet(key)
+        | TxnOp::KvGetOrEmpty(key)
+        | TxnOp::KvGetTree(key)
+        | TxnOp::KvCheckIndex(key, _)
+        | TxnOp::KvCheckSession(key, _)
+        | TxnOp::KvCheckNotExists(key)
+            if key.is_empty() =>
+        {
+            Err(Refusal::KeyMissing)
+        }
+        TxnOp::Node(_, node) if node.name.is_empty() => Err(Refusal::NodeNameMissing),
+        TxnOp::Node(_, node) => validate_node_id(&node.id),
+        TxnOp::Service(_, _, service) => validate_service_name(service),
+        _ => Ok(()),
+    }
+}
+
+impl Store {
+    fn operate(
+        &mut self,
+        step: &mut Step,
+        op: &TxnOp,
+        results: &mut Vec<TxnResult>,
+    ) -> Result<(), Refusal> {
+        match op {
+            TxnOp::Kv(change) => self.operate_write(step, change, results)?,
+            TxnOp::KvGet(key) => {
+                let entry =
+                    self.kv.get(key).rows.ok_or_else(|| {
+                        Refusal::Text(format!("key {} doesn't exist", Quoted(key)))
+                    })?;
+                results.push(TxnResult::Kv(entry, true));
+            }
+            TxnOp::KvGetOrEmpty(key) => {
+                let entry = self.kv.get(key).rows.unwrap_or_else(|| Arc::new(Entry::absent(key)));
+                results.push(TxnResult::Kv(entry, true));
+            }
+            TxnOp::KvGetTree(prefix) => {
+                let rows = self.kv.list(prefix).rows;
+                results.extend(rows.into_iter().map(|entry| TxnResult::Kv(entry, true)));
+            }
+            TxnOp::KvCheckIndex(key, expected) => {
+                let entry = self.tested(key, "index")?;
+                let current = entry.modify_index;
+                if current != *expected {
+                    return Err(Refusal::Text(format!(
+                        "failed index check for key {}, current modify index {current} != {expected}",
+                        Quoted(key)
+                    )));
+                }
+                results.push(TxnResult::Kv(entry, false));
+            }
+            TxnOp::KvCheckSession(key, expected) => {
+                let entry = self.tested(key, "session")?;
+                let current = entry.session.as_deref().unwrap_or("");
+                if canonical(expected) != current {
+                    return Err(Refusal::Text(format!(
+                        "failed session check for key {}, current session {} != {}",
+                        Quoted(key),
+                        Quoted(current),
+                        Quoted(expected)
+                    )));
+                }
+                results.push(TxnResult::Kv(entry, false));
+            }
+            TxnOp::KvCheckNotExists(key) => {
+                if self.kv.get(key).rows.is_some() {
+                    return Err(Refusal::Text(format!("key {} exists", Quoted(key))));
+                }
+            }
+            TxnOp::Node(verb, node) => {
+                results.extend(self.catalog.operate_node(step, *verb, node)?.map(TxnResult::Node));
+            }
+            TxnOp::Service(verb, node, service) => {
+                let row = self.catalog.operate_service(step, *verb, node, service)?;
+                results.extend(row.map(TxnResult::Service));
+            }
+            TxnOp::Check(verb, check) => {
+                let row = self.catalog.operate_check(step, *verb, check)?;
+                results.extend(row.map(TxnResult::Check));
+            }
+            TxnOp::SessionDelete(id) => self.end_session(step, id),
+            TxnOp::Unknown(what) => return Err(Refusal::Text(what.clone())),
+        }
+        Ok(())
+    }
+
+    /// A write to a key. What a single write answers with `false` is an error here.
+    fn operate_write(
+        &mut self,
+        step: &mut Step,
+        change: &KvChange,
+        results: &mut Vec<TxnResult>,
+    ) -> Result<(), Refusal> {
+        let key = Quoted(&change.key);
+        if self.change_key(step, change)? == Reply::Decided(false) {
+            return Err(Refusal::Text(match change.verb {
+                KvVerb::Cas(_) => format!("failed to set key {key}, index is stale"),
+                KvVerb::DeleteCas(_) => format!("failed to delete key {key}, index is stale"),
+                KvVerb::Unlock(_) => format!(
+                    "failed to unlock key {key}, lock isn't held, or is held by another session"
+                ),
+                _ => format!("failed to lock key {key}, lock is already held"),
+            }));
+        }
+        let deletes =
+            matches!(change.verb, KvVerb::Delete | KvVerb::DeleteCas(_) | KvVerb::DeleteTree);
+        if !deletes {
+            results.extend(self.kv.get(&change.key).rows.map(|entry| TxnResult::Kv(entry, false)));
+        }
+        Ok(())
+    }
+
+    fn tested(&self, key: &str, what: &str) -> Result<Arc<Entry>, Refusal> {
+        self.kv.get(key).rows.ok_or_else(|| {
+            Refusal::Text(format!("failed to check {what}, key {} doesn't exist", Quoted(key)))
+        })
+    }
+}
+
+/// May a compare-and-set of a row go ahead? `expected` 0 means: must not exist.
+fn unchanged(current: Option<Index>, expected: Index) -> bool {
+    current.unwrap_or(0) == expected
+}
+
+impl Catalog {
+    fn operate_node(
+        &mut self,
+        step: &mut Step,
+        verb: CatalogVerb,
+        node: &Node,
+    ) -> Result<Option<Arc<Node>>, Refusal> {
+        let stale = |what: &str| {
+            Refusal::Text(format!("failed to {what} node {}, index is stale", Quoted(&node.name)))
+        };
+        let current = self.node_named(&node.name).map(|row| row.modify_index);
+        match verb {
+            CatalogVerb::Get => {}
+            CatalogVerb::Cas if !unchanged(current, node.modify_index) => return Err(stale("set")),
+            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_node(step, node)?,
+            CatalogVerb::DeleteCas if current.is_none_or(|index| index != node.modify_index) => {
+                return Err(stale("delete"));
+            }
+            CatalogVerb::Delete | CatalogVerb::DeleteCas => {
+                self.remove_node(step, &node.name);
+                return Ok(None);
+            }
+        }
+        let row = if node.id.is_empty() {
+            self.node_named(&node.name)
+        } else {
+            self.node_with_id(&node.id)
+        };
+        match row {
+            Some(row) => Ok(Some(row.clone())),
+            None => Err(Refusal::Text(format!("node {} doesn't exist", Quoted(&node.name)))),
+        }
+    }
+
+    fn operate_service(
+        &mut self,
+        step: &mut Step,
+        verb: CatalogVerb,
+        node: &str,
+        service: &Service,
+    ) -> Result<Option<Arc<Service>>, Refusal> {
+        let id = if service.id.is_empty() { &service.name } else { &service.id };
+        let place = || format!("service {} on node {}", Quoted(id), Quoted(node));
+        let stale =
+            |what: &str| Refusal::Text(format!("failed to {what} {}, index is stale", place()));
+        let current = self.node_service(node, id).map(|row| row.modify_index);
+        match verb {
+            CatalogVerb::Get => {}
+            CatalogVerb::Cas if !unchanged(current, service.modify_index) => {
+                return Err(stale("set"));
+            }
+            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_service(step, node, service)?,
+            CatalogVerb::DeleteCas if current.is_none_or(|index| index != service.modify_index) => {
+                return Err(stale("delete"));
+            }
+            CatalogVerb::Delete | CatalogVerb::DeleteCas => {
+                self.remove_service(step, node, id);
+                return Ok(None);
+            }
+        }
+        match self.node_service(node, id) {
+            Some(row) => Ok(Some(row.clone())),
+            None => Err(Refusal::Text(format!("{} doesn't exist", place()))),
+        }
+    }
+
+    fn operate_check(
+        &mut self,
+        step: &mut Step,
+        verb: CatalogVerb,
+        check: &Check,
+    ) -> Result<Option<Arc<Check>>, Refusal> {
+        let (node, id) =
+            (&*check.node, if check.id.is_empty() { &*check.name } else { &*check.id });
+        let place = || format!("check {} on node {}", Quoted(id), Quoted(node));
+        let stale =
+            |what: &str| Refusal::Text(format!("failed to {what} {}, index is stale", place()));
+        let current = self.node_check(node, id).map(|row| row.modify_index);
+        match verb {
+            CatalogVerb::Get => {}
+            CatalogVerb::Cas if !unchanged(current, check.modify_index) => {
+                return Err(stale("set"));
+            }
+            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_check(step, node, check)?,
+            CatalogVerb::DeleteCas if current.is_none_or(|index| index != check.modify_index) => {
+                return Err(stale("delete"));
+            }
+            CatalogVerb::Delete | CatalogVerb::DeleteCas => {
+                self.remove_check(step, node, id);
+                return Ok(None);
+            }
+        }
+        match self.node_check(node, id) {
+            Some(row) => Ok(Some(row.clone())),
+            None => Err(Refusal::Text(format!("{} doesn't exist", place()))),
+        }
+    }
 }

@@ -1,11 +1,11 @@
-//! Nodes, services and checks.
+//! The rows of the catalog.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Index};
+use crate::store::Index;
 
 /// A machine, or something that is registered as one.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -120,72 +120,80 @@ pub struct Check {
 }
 
 /// A service with its node and every check that bears on it (the node's and its own).
-#[derive(Debug, Clone)]
+///
+/// Kept joined by the catalog and replaced when any part changes: while the `Arc` of an instance
+/// is the same, everything about it is.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
     /// Where it runs.
     pub node: Arc<Node>,
     /// What runs.
     pub service: Arc<Service>,
-    /// How it is: node checks first, then its own.
+    /// How it is: node checks first, then its own, each by id.
     pub checks: Vec<Arc<Check>>,
 }
 
-/// The catalog's tables.
-#[derive(Debug, Clone, Default)]
-pub struct Catalog {}
+/// Rows compare without their indexes: is a write a change at all?
+impl Node {
+    pub(super) fn same(&self, other: &Node) -> bool {
+        self.id == other.id
+            && self.name == other.name
+            && self.address == other.address
+            && self.datacenter == other.datacenter
+            && self.tagged_addresses == other.tagged_addresses
+            && self.meta == other.meta
+    }
+}
 
-/// Reads. Names are looked up without regard to case.
-impl Catalog {
-    /// All nodes, by name.
-    pub fn nodes(&self) -> Found<Vec<Arc<Node>>> {
-        todo!("owner: store")
+impl Service {
+    /// The node is not compared: it is part of the row's place.
+    pub(super) fn same(&self, other: &Service) -> bool {
+        self.kind == other.kind
+            && self.id == other.id
+            && self.name == other.name
+            && self.tags == other.tags
+            && self.address == other.address
+            && self.tagged_addresses == other.tagged_addresses
+            && self.meta == other.meta
+            && self.port == other.port
+            && self.weights == other.weights
+            && self.enable_tag_override == other.enable_tag_override
     }
-    /// One node by name, or by a unique prefix of its id.
-    pub fn node(&self, name_or_id: &str) -> Found<Option<Arc<Node>>> {
-        let _ = name_or_id;
-        todo!("owner: store")
+}
+
+impl Check {
+    pub(super) fn same(&self, other: &Check) -> bool {
+        self.node == other.node
+            && self.id == other.id
+            && self.name == other.name
+            && self.status == other.status
+            && self.notes == other.notes
+            && self.output == other.output
+            && self.service_id == other.service_id
+            && self.service_name == other.service_name
+            && self.service_tags == other.service_tags
+            && self.kind == other.kind
+            && self.definition == other.definition
     }
-    /// Service names with the union of their tags; only those on nodes that `keep` (node-meta).
-    pub fn services(&self, keep: &dyn Fn(&Node) -> bool) -> Found<BTreeMap<Arc<str>, Vec<String>>> {
-        let _ = keep;
-        todo!("owner: store")
+}
+
+impl CheckStatus {
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CheckStatus::Passing => "passing",
+            CheckStatus::Warning => "warning",
+            CheckStatus::Critical => "critical",
+        }
     }
-    /// A node and the services on it.
-    #[expect(clippy::type_complexity, reason = "a node with its services, named nowhere else")]
-    pub fn node_services(&self, name_or_id: &str) -> Found<Option<(Arc<Node>, Vec<Arc<Service>>)>> {
-        let _ = name_or_id;
-        todo!("owner: store")
-    }
-    /// Instances of a service with their nodes, without checks.
-    #[expect(clippy::type_complexity, reason = "rows of a join, named nowhere else")]
-    pub fn service(&self, name: &str) -> Found<Vec<(Arc<Node>, Arc<Service>)>> {
-        let _ = name;
-        todo!("owner: store")
-    }
-    /// Instances of a service with nodes and checks.
-    pub fn instances(&self, name: &str) -> Found<Vec<Instance>> {
-        let _ = name;
-        todo!("owner: store")
-    }
-    /// Checks of one node, its services' included.
-    pub fn node_checks(&self, node: &str) -> Found<Vec<Arc<Check>>> {
-        let _ = node;
-        todo!("owner: store")
-    }
-    /// Checks of the instances of one service.
-    pub fn service_checks(&self, name: &str) -> Found<Vec<Arc<Check>>> {
-        let _ = name;
-        todo!("owner: store")
-    }
-    /// Checks in a state; `any` for all.
-    pub fn checks_in_state(&self, state: &str) -> Found<Vec<Arc<Check>>> {
-        let _ = state;
-        todo!("owner: store")
-    }
-    /// The newest index of one service, without collecting its rows: what a cached answer is
-    /// compared with. Equal to `instances(name).index`.
-    pub fn service_index(&self, name: &str) -> Index {
-        let _ = name;
-        todo!("owner: store")
+
+    /// From the API's spelling; other texts are kept by the catalog but mean nothing.
+    pub fn parse(text: &str) -> Option<CheckStatus> {
+        match text {
+            "passing" => Some(CheckStatus::Passing),
+            "warning" => Some(CheckStatus::Warning),
+            "critical" => Some(CheckStatus::Critical),
+            _ => None,
+        }
     }
 }

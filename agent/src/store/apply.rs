@@ -1,0 +1,151 @@
+//! One command against the whole store.
+
+use super::refusal::Refusal;
+use super::scope::Step;
+use super::session::{canonical, validate_id};
+use super::{
+    Applied, Behavior, Change, Command, Deregister, Index, KvChange, KvVerb, Reply, Session, Store,
+    txn,
+};
+
+impl Store {
+    /// Applies one committed command. Deterministic and total: whatever the command says, the
+    /// answer is a reply, and a refused command changes nothing.
+    pub fn apply(&mut self, index: Index, command: &Command) -> Applied {
+        self.index = self.index.max(index);
+        let mut step = Step::new(index, command.at);
+        match self.change(&mut step, &command.change) {
+            Ok(reply) => Applied { reply, touched: step.into_touched() },
+            Err(refusal) => {
+                Applied { reply: Reply::Refused(refusal.to_string()), touched: Vec::new() }
+            }
+        }
+    }
+
+    fn change(&mut self, step: &mut Step, change: &Change) -> Result<Reply, Refusal> {
+        match change {
+            Change::Noop => {}
+            Change::Register(register) => {
+                // The copy costs a few pointers; a refusal half-way puts it back.
+                let before = self.catalog.clone();
+                if let Err(refusal) = self.catalog.register(step, register) {
+                    self.catalog = before;
+                    return Err(refusal);
+                }
+                self.end_orphaned_sessions(step);
+            }
+            Change::Deregister(deregister) => {
+                self.deregister(step, deregister);
+                self.end_orphaned_sessions(step);
+            }
+            Change::Kv(change) => return self.change_key(step, change),
+            Change::SessionCreate(session) => self.create_session(step, session)?,
+            Change::SessionDestroy { id } => self.end_session(step, id),
+            Change::Txn(ops) => return Ok(txn::apply(self, step, ops)),
+            Change::TombstonesReap { up_to } => self.kv.reap(*up_to),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn deregister(&mut self, step: &mut Step, what: &Deregister) {
+        match (&what.service_id, &what.check_id) {
+            (Some(service), _) => self.catalog.remove_service(step, &what.node, service),
+            (None, Some(check)) => self.catalog.remove_check(step, &what.node, check),
+            (None, None) => self.catalog.remove_node(step, &what.node),
+        };
+    }
+
+    /// One write to the key-value table; `Decided` where it can be lost.
+    pub(super) fn change_key(
+        &mut self,
+        step: &mut Step,
+        change: &KvChange,
+    ) -> Result<Reply, Refusal> {
+        let KvChange { verb, key, value, flags } = change;
+        if key.is_empty() && *verb != KvVerb::DeleteTree {
+            return Err(Refusal::KeyMissing);
+        }
+        let decided = match verb {
+            KvVerb::Set => {
+                self.kv.set(step, key, value, *flags);
+                return Ok(Reply::Done);
+            }
+            KvVerb::Delete => {
+                self.kv.delete(step, key);
+                return Ok(Reply::Done);
+            }
+            KvVerb::DeleteTree => {
+                self.kv.delete_tree(step, key);
+                return Ok(Reply::Done);
+            }
+            KvVerb::Cas(expected) => self.kv.cas(step, key, value, *flags, *expected),
+            KvVerb::DeleteCas(expected) => self.kv.delete_cas(step, key, *expected),
+            KvVerb::Lock(session) => {
+                self.sessions.forget_delays(step.at);
+                if self.sessions.delayed(step.at, key) {
+                    return Ok(Reply::Decided(false));
+                }
+                if session.is_empty() {
+                    return Err(Refusal::SessionMissing);
+                }
+                validate_id(session)?;
+                let Some(holder) = self.sessions.get(session).rows else {
+                    return Err(Refusal::SessionUnknown(session.to_string()));
+                };
+                self.kv.lock(step, key, value, *flags, &holder.id)
+            }
+            KvVerb::Unlock(session) => {
+                if session.is_empty() {
+                    return Err(Refusal::SessionMissing);
+                }
+                self.kv.unlock(step, key, value, *flags, &canonical(session))
+            }
+        };
+        Ok(Reply::Decided(decided))
+    }
+
+    fn create_session(&mut self, step: &mut Step, session: &Session) -> Result<(), Refusal> {
+        if self.catalog.node_named(&session.node).is_none() {
+            return Err(Refusal::MissingNode);
+        }
+        for id in session.check_ids() {
+            match self.catalog.node_check(&session.node, id) {
+                None => return Err(Refusal::MissingCheck(id.to_owned())),
+                Some(check) if check.status == "critical" => {
+                    return Err(Refusal::CriticalCheck(id.to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        self.sessions.create(step, session);
+        Ok(())
+    }
+
+    /// Ends a session, if there is one: its locks are released or their keys deleted, and either
+    /// way those keys cannot be locked for the session's lock-delay.
+    pub(super) fn end_session(&mut self, step: &mut Step, id: &str) {
+        self.sessions.forget_delays(step.at);
+        let Some(session) = self.sessions.remove(step, id) else { return };
+        for key in self.kv.held_by(&session.id) {
+            match session.behavior {
+                Behavior::Release => self.kv.release(step, &key),
+                Behavior::Delete => self.kv.delete(step, &key),
+            }
+            self.sessions.delay(step, &session, key);
+        }
+    }
+
+    /// Ends the sessions whose checks fell or whose nodes went in this step.
+    pub(super) fn end_orphaned_sessions(&mut self, step: &mut Step) {
+        let mut orphans = std::collections::BTreeSet::new();
+        for (node, check) in std::mem::take(&mut step.fallen_checks) {
+            orphans.extend(self.sessions.ids_bound_to(&node, &check));
+        }
+        for node in std::mem::take(&mut step.gone_nodes) {
+            orphans.extend(self.sessions.ids_on(&node));
+        }
+        for id in orphans {
+            self.end_session(step, &id);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Reads of the catalog. Names are looked up without regard to case.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::key::{Two, under, under_one, under_two};
+use super::{Catalog, Check, Instance, Node, Service};
+use crate::store::scope::fold;
+use crate::store::{Found, Index, Scope, Scopes};
+
+/// Shorter texts are never taken for the beginning of a node's id.
+const ID_PREFIX_MIN: usize = 2;
+
+/// Reads. Names are looked up without regard to case.
+impl Catalog {
+    /// All nodes, by name.
+    pub fn nodes(&self) -> Found<Vec<Arc<Node>>> {
+        let rows = self.nodes.values().cloned().collect();
+        Found { rows, index: self.nodes_index(), scopes: vec![Scope::Nodes] }
+    }
+
+    /// One node by name, or by a unique prefix of its id.
+    pub fn node(&self, name_or_id: &str) -> Found<Option<Arc<Node>>> {
+        let (node, scopes) = self.resolve(name_or_id);
+        let index = match node {
+            Some(_) => self.nodes_index(),
+            None => self.indexes.node_extinction,
+        };
+        Found { rows: node.cloned(), index, scopes }
+    }
+
+    /// Service names with the union of their tags, on all nodes.
+    pub fn all_services(&self) -> Found<BTreeMap<Arc<str>, Vec<String>>> {
+        let rows = self
+            .names
+            .iter()
+            .map(|(name, tally)| (name.clone(), tally.tags.keys().cloned().collect()))
+            .collect();
+        Found { rows, index: self.services_index(), scopes: vec![Scope::Services] }
+    }
+
+    /// Service names with the union of their tags; only those on nodes that `keep` (node-meta).
+    /// Dearer than [`Catalog::all_services`], and touched by more.
+    pub fn services(&self, keep: &dyn Fn(&Node) -> bool) -> Found<BTreeMap<Arc<str>, Vec<String>>> {
+        let mut tags: BTreeMap<Arc<str>, BTreeSet<&String>> = BTreeMap::new();
+        for (name, node) in &self.nodes {
+            if keep(node) {
+                for (_, service) in under_one(&self.services, name) {
+                    tags.entry(service.name.clone()).or_default().extend(&service.tags);
+                }
+            }
+        }
+        let rows = tags
+            .into_iter()
+            .map(|(name, tags)| (name, tags.into_iter().cloned().collect()))
+            .collect();
+        let index = self.services_by_node_index();
+        Found { rows, index, scopes: vec![Scope::ServicesByNode, Scope::Nodes] }
+    }
+
+    /// A node and the services on it, by id.
+    #[expect(clippy::type_complexity, reason = "a node with its services, named nowhere else")]
+    pub fn node_services(&self, name_or_id: &str) -> Found<Option<(Arc<Node>, Vec<Arc<Service>>)>> {
+        let (node, scopes) = self.resolve(name_or_id);
+        let rows = node.map(|node| {
+            let name = fold(&node.name);
+            (node.clone(), under_one(&self.services, &name).map(|(_, s)| s.clone()).collect())
+        });
+        let index = match node {
+            Some(_) => self.services_by_node_index(),
+            None => self.indexes.node_extinction,
+        };
+        Found { rows, index, scopes }
+    }
+
+    /// Instances of a service with their nodes, whatever their health, by node and id.
+    #[expect(clippy::type_complexity, reason = "rows of a join, named nowhere else")]
+    pub fn service(&self, name: &str) -> Found<Vec<(Arc<Node>, Arc<Service>)>> {
+        let name = fold(name);
+        let rows: Vec<_> = under(&self.instances, &name)
+            .map(|(_, i)| (i.node.clone(), i.service.clone()))
+            .collect();
+        let index = self.service_nodes_index(&name);
+        Found { rows, index, scopes: vec![Scope::ServiceNodes((&*name).into())] }
+    }
+
+    /// Instances of a service with nodes and checks, by node and id. One walk over rows that are
+    /// kept joined.
+    pub fn instances(&self, name: &str) -> Found<Vec<Arc<Instance>>> {
+        let name = fold(name);
+        let rows: Vec<_> = under(&self.instances, &name).map(|(_, i)| i.clone()).collect();
+        let index = self.service_index(&name);
+        Found { rows, index, scopes: vec![Scope::Service((&*name).into())] }
+    }
+
+    /// Checks of one node by name, its services' included, by id.
+    pub fn node_checks(&self, node: &str) -> Found<Vec<Arc<Check>>> {
+        let node = fold(node);
+        let rows = under_one(&self.checks, &node).map(|(_, check)| check.clone()).collect();
+        let scopes = vec![Scope::NodeChecks((&*node).into())];
+        Found { rows, index: self.checks_index(), scopes }
+    }
+
+    /// Checks of the instances of one service, by node and id.
+    pub fn service_checks(&self, name: &str) -> Found<Vec<Arc<Check>>> {
+        let name = fold(name);
+        let rows = under(&self.checks_by_service, &name).map(|(_, check)| check.clone()).collect();
+        let scopes = vec![Scope::ServiceChecks((&*name).into())];
+        Found { rows, index: self.checks_index(), scopes }
+    }
+
+    /// Checks in a state, by node and id; `any` for all. A state is spelt exactly.
+    pub fn checks_in_state(&self, state: &str) -> Found<Vec<Arc<Check>>> {
+        let (rows, scope) = if state == "any" {
+            (self.checks.values().cloned().collect(), Scope::Checks)
+        } else {
+            let rows = under(&self.checks_by_status, state).map(|(_, check)| check.clone());
+            (rows.collect(), Scope::ChecksInState(state.into()))
+        };
+        Found { rows, index: self.checks_index(), scopes: vec![scope] }
+    }
+
+    /// One instance by node and service id, without its index: what other commands look at.
+    pub fn node_service(&self, node: &str, id: &str) -> Option<&Arc<Service>> {
+        self.services.get(&Two(&fold(node), &fold(id)))
+    }
+
+    /// One check by node and id, without its index.
+    pub fn node_check(&self, node: &str, id: &str) -> Option<&Arc<Check>> {
+        self.checks.get(&Two(&fold(node), &fold(id)))
+    }
+
+    /// One node by name, without its index.
+    pub fn node_named(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(&*fold(name))
+    }
+
+    /// One node by its whole id, without its index.
+    pub fn node_with_id(&self, id: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(self.ids.get(&*bare_id(id))?)
+    }
+}
+
+/// Indexes without their rows: what a cached answer is compared with.
+impl Catalog {
+    /// Of [`Catalog::nodes`].
+    pub fn nodes_index(&self) -> Index {
+        self.indexes.nodes
+    }
+
+    /// Of [`Catalog::all_services`].
+    pub fn services_index(&self) -> Index {
+        self.indexes.services
+    }
+
+    /// Of [`Catalog::services`], and of [`Catalog::node_services`] for a node that exists.
+    pub fn services_by_node_index(&self) -> Index {
+        self.indexes.nodes.max(self.indexes.services)
+    }
+
+    /// Of every read of checks.
+    pub fn checks_index(&self) -> Index {
+        self.indexes.checks
+    }
+
+    /// Of [`Catalog::instances`].
+    pub fn service_index(&self, name: &str) -> Index {
+        self.index_of_service(name, self.indexes.checks)
+    }
+
+    /// Of [`Catalog::service`].
+    pub fn service_nodes_index(&self, name: &str) -> Index {
+        self.index_of_service(name, 0)
+    }
+
+    /// Of [`Catalog::node`]; and, if `with_services`, of [`Catalog::node_services`].
+    pub fn node_index(&self, name_or_id: &str, with_services: bool) -> Index {
+        match self.resolve(name_or_id).0 {
+            None => self.indexes.node_extinction,
+            Some(_) if with_services => self.services_by_node_index(),
+            Some(_) => self.nodes_index(),
+        }
+    }
+
+    /// A name's own index; without instances, when any name went extinct; before there was such
+    /// a time, the newest of the tables that the answer would be made of.
+    fn index_of_service(&self, name: &str, checks: Index) -> Index {
+        match self.service_indexes.get(&*fold(name)) {
+            Some(index) => *index,
+            None if self.indexes.service_extinction > 0 => self.indexes.service_extinction,
+            None => self.services_by_node_index().max(checks),
+        }
+    }
+}
+
+/// Sizes, each known without counting.
+impl Catalog {
+    /// Nodes.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Service names.
+    pub fn service_count(&self) -> usize {
+        self.service_indexes.len()
+    }
+
+    /// Instances of all services.
+    pub fn instance_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Checks.
+    pub fn check_count(&self) -> usize {
+        self.checks.len()
+    }
+}
+
+impl Catalog {
+    /// A node by name or by a unique prefix of its id, and what the outcome depends on.
+    fn resolve(&self, name_or_id: &str) -> (Option<&Arc<Node>>, Scopes) {
+        let name = fold(name_or_id);
+        let named = Scope::Node((&*name).into());
+        if let Some(node) = self.nodes.get(&*name) {
+            return (Some(node), vec![named]);
+        }
+        if name.len() < ID_PREFIX_MIN {
+            return (None, vec![named]);
+        }
+        match self.by_id_prefix(&name) {
+            None => (None, vec![named, Scope::Nodes]),
+            Some((key, node)) => (Some(node), vec![named, Scope::Node(key.clone()), Scope::Nodes]),
+        }
+    }
+
+    /// The only node whose id begins so. As in the reference an odd last digit is left out.
+    fn by_id_prefix(&self, text: &str) -> Option<(&Arc<str>, &Arc<Node>)> {
+        if !text.is_ascii() || text.len() > 36 {
+            return None;
+        }
+        let prefix = bare_id(&text[..text.len() & !1]);
+        if prefix.is_empty() || prefix.len() % 2 == 1 {
+            return None;
+        }
+        let mut found = self
+            .ids
+            .range::<_, str>((Bound::Included(&*prefix), Bound::Unbounded))
+            .take_while(|(id, _)| id.starts_with(&*prefix));
+        match (found.next(), found.next()) {
+            (Some((_, key)), None) => self.nodes.get_key_value(key),
+            _ => None,
+        }
+    }
+
+    /// The instance as its parts stand now.
+    pub(super) fn join(&self, node: &str, service: &Arc<Service>) -> Option<Instance> {
+        let id = fold(&service.id);
+        let of_node = under_two(&self.checks_of, node, "");
+        let own = under_two(&self.checks_of, node, &id);
+        Some(Instance {
+            node: self.nodes.get(node)?.clone(),
+            service: service.clone(),
+            checks: of_node.chain(own).map(|(_, check)| check.clone()).collect(),
+        })
+    }
+}
+
+/// The form in which ids of nodes are compared: lower case, no hyphens.
+pub(super) fn bare_id(id: &str) -> String {
+    id.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect()
+}

@@ -1,0 +1,583 @@
+//! Changes of the catalog: registration, deregistration, and what follows from them.
+//!
+//! Every change first asks whether the row differs at all: an agent repeats itself once a minute,
+//! and a repetition must neither move an index nor wake anybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::key::{Two, under, under_one, under_two};
+use super::read::bare_id;
+use super::{Catalog, Check, Indexes, Node, Service, Tally};
+use crate::store::refusal::Refusal;
+use crate::store::scope::{Step, fold, fold_shared};
+use crate::store::{Index, Register, Scope};
+
+/// Written by the leader from what gossip knows; while it is not critical, a node's name is its own.
+const SERF_HEALTH: &str = "serfhealth";
+/// What a check is worth until somebody says otherwise.
+const CRITICAL: &str = "critical";
+
+const META_PAIRS_MAX: usize = 64;
+const META_KEY_MAX: usize = 128;
+const META_VALUE_MAX: usize = 512;
+const META_KEY_RESERVED: &str = "consul-";
+
+impl Catalog {
+    /// A node, and with it a service and checks. On a refusal the caller throws away what was
+    /// done so far.
+    pub(in crate::store) fn register(
+        &mut self,
+        step: &mut Step,
+        register: &Register,
+    ) -> Result<(), Refusal> {
+        let node = &register.node;
+        if node.name.is_empty() {
+            return Err(Refusal::NodeNameMissing);
+        }
+        if node.address.is_empty() && !register.skip_node_update {
+            return Err(Refusal::AddressMissing);
+        }
+        validate_node_id(&node.id)?;
+        let changes_node = match self.node_named(&node.name) {
+            None => true,
+            Some(old) => !register.skip_node_update && !old.same(node),
+        };
+        if changes_node {
+            self.ensure_node(step, node).map_err(|refusal| Refusal::Node(refusal.into()))?;
+        }
+        if let Some(service) = &register.service {
+            validate_service_name(service)?;
+            self.ensure_service(step, &node.name, service)
+                .map_err(|refusal| Refusal::Service(refusal.into()))?;
+        }
+        for check in &register.checks {
+            if !check.node.is_empty() && check.node != node.name {
+                return Err(Refusal::CheckOfOtherNode {
+                    check: check.node.to_string(),
+                    node: node.name.to_string(),
+                });
+            }
+            self.ensure_check(step, &node.name, check).map_err(|refusal| Refusal::Check {
+                node: node.name.to_string(),
+                refusal: refusal.into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Puts a node's row. A known id under another name is a renaming: the old name goes with
+    /// everything on it. A name belongs to the node that holds it while that one is healthy.
+    pub(in crate::store) fn ensure_node(
+        &mut self,
+        step: &mut Step,
+        node: &Node,
+    ) -> Result<(), Refusal> {
+        let mut old = None;
+        if !node.id.is_empty() {
+            let rename = |address: Option<&String>| {
+                let (id, address) = (node.id.clone(), address.cloned());
+                move |conflict: Refusal| Refusal::Rename { id, address, conflict: conflict.into() }
+            };
+            match self.node_with_id(&node.id).cloned() {
+                Some(known) => {
+                    if known.name != node.name {
+                        self.validate_name_free(node, false)
+                            .map_err(rename(Some(&node.address)))?;
+                        self.remove_node(step, &known.name);
+                    }
+                    old = Some(known);
+                }
+                None => self.validate_name_free(node, true).map_err(rename(None))?,
+            }
+        }
+        let key: Arc<str> = fold_shared(&node.name);
+        let old = old.or_else(|| self.nodes.get(&key).cloned());
+        if old.as_ref().is_some_and(|old| old.same(node)) {
+            return Ok(());
+        }
+        let row = Arc::new(Node {
+            create_index: old.as_ref().map_or(step.index, |old| old.create_index),
+            modify_index: step.index,
+            ..node.clone()
+        });
+        self.place_node(key.clone(), row);
+        self.indexes.nodes = step.index;
+        step.touch(Scope::Nodes);
+        step.touch(Scope::Node(key.clone()));
+        for (name, id) in self.services_on(&key) {
+            self.rejoin(&name, &key, &id);
+            self.service_indexes.insert(name.clone(), step.index);
+            step.touch(Scope::ServiceNodes(name.clone()));
+            step.touch(Scope::Service(name));
+        }
+        Ok(())
+    }
+
+    /// Puts an instance on a node that must exist.
+    pub(in crate::store) fn ensure_service(
+        &mut self,
+        step: &mut Step,
+        node: &str,
+        service: &Service,
+    ) -> Result<(), Refusal> {
+        let (node, node_name) = match self.nodes.get_key_value(&*fold(node)) {
+            None => return Err(Refusal::MissingNode),
+            Some((key, row)) => (key.clone(), row.name.clone()),
+        };
+        validate_meta(&service.meta).map_err(|what| Refusal::ServiceMeta {
+            node: node_name.to_string(),
+            service: service.id.to_string(),
+            what,
+        })?;
+        let id = if service.id.is_empty() { &service.name } else { &service.id };
+        let mut row = Service { id: id.clone(), node: node_name, ..service.clone() };
+        let id = fold_shared(id);
+        let old = self.services.get(&Two(&node, &id)).cloned();
+        if old.as_ref().is_some_and(|old| old.same(&row)) {
+            return Ok(());
+        }
+        row.create_index = old.as_ref().map_or(step.index, |old| old.create_index);
+        row.modify_index = step.index;
+        let name = fold_shared(&row.name);
+        let same_place = old.as_ref().is_some_and(|old| old.name == row.name);
+        let retagged = !same_place || old.as_ref().is_some_and(|old| old.tags != row.tags);
+
+        let mut union_changed = self.count(&row);
+        if let Some(old) = &old {
+            union_changed |= self.discount(old);
+            let old_name = fold_shared(&old.name);
+            if old_name != name {
+                self.instances.remove(&(old_name.clone(), node.clone(), id.clone()));
+                self.renew_or_end(step, &old_name);
+            }
+        }
+        self.services.insert((node.clone(), id.clone()), Arc::new(row));
+        self.rejoin(&name, &node, &id);
+        self.service_indexes.insert(name.clone(), step.index);
+        self.indexes.services = step.index;
+        touch_service(step, &node, &name);
+        if retagged {
+            step.touch(Scope::ServicesByNode);
+        }
+        if union_changed {
+            step.touch(Scope::Services);
+        }
+        Ok(())
+    }
+
+    /// Puts a check on a node that must exist, and on a service that must exist if it names one.
+    pub(in crate::store) fn ensure_check(
+        &mut self,
+        step: &mut Step,
+        node: &str,
+        check: &Check,
+    ) -> Result<(), Refusal> {
+        let Some((node_key, node_row)) = self.nodes.get_key_value(&*fold(node)) else {
+            return Err(Refusal::MissingNode);
+        };
+        let node_key = node_key.clone();
+        // The spelling of whoever registered it; the row's own where it is the same.
+        let node_name = if *node_row.name == *node { node_row.name.clone() } else { node.into() };
+        let mut row = Check { node: node_name, ..check.clone() };
+        if row.id.is_empty() {
+            row.id = row.name.as_str().into();
+        }
+        if row.status.is_empty() {
+            row.status = CRITICAL.into();
+        }
+        if !row.service_id.is_empty() {
+            let Some(service) = self.services.get(&Two(&node_key, &fold(&row.service_id))) else {
+                return Err(Refusal::MissingService);
+            };
+            row.service_name = service.name.to_string();
+            row.service_tags.clone_from(&service.tags);
+        }
+        let id = fold_shared(&row.id);
+        let old = self.checks.get(&Two(&node_key, &id)).cloned();
+        if old.as_ref().is_some_and(|old| old.same(&row)) {
+            return Ok(());
+        }
+        row.create_index = old.as_ref().map_or(step.index, |old| old.create_index);
+        row.modify_index = step.index;
+        let row = Arc::new(row);
+        let mut bears_on = self.borne_by(&node_key, &row.service_id);
+        if let Some(old) = &old {
+            bears_on.extend(self.borne_by(&node_key, &old.service_id));
+            self.unplace_check(&node_key, &id, old);
+            touch_check(step, &node_key, old);
+        }
+        self.place_check(&node_key, &id, &row);
+        touch_check(step, &node_key, &row);
+        self.indexes.checks = step.index;
+        self.health_changed(step, &node_key, bears_on);
+        if row.status == CRITICAL {
+            step.fallen_checks.push((node_key, id));
+        }
+        Ok(())
+    }
+
+    /// Removes a node with all that is on it; the sessions on it are the caller's business.
+    pub(in crate::store) fn remove_node(&mut self, step: &mut Step, name: &str) -> bool {
+        let Some((key, node)) = self.nodes.get_key_value(&*fold(name)) else { return false };
+        let (key, node) = (key.clone(), node.clone());
+        for (_, id) in self.services_on(&key) {
+            self.remove_service(step, &key, &id);
+        }
+        let checks: Vec<_> = under_one(&self.checks, &key).map(|((_, id), _)| id.clone()).collect();
+        for id in checks {
+            self.remove_check(step, &key, &id);
+        }
+        self.nodes.remove(&key);
+        self.forget_id(&key, &node);
+        self.indexes.nodes = step.index;
+        self.indexes.node_extinction = step.index;
+        step.touch(Scope::Nodes);
+        step.touch(Scope::Node(key.clone()));
+        step.gone_nodes.push(key);
+        true
+    }
+
+    /// Removes an instance and its checks.
+    pub(in crate::store) fn remove_service(
+        &mut self,
+        step: &mut Step,
+        node: &str,
+        id: &str,
+    ) -> bool {
+        let Some(((node, id), old)) = self.services.get_key_value(&Two(&fold(node), &fold(id)))
+        else {
+            return false;
+        };
+        let (node, id, old) = (node.clone(), id.clone(), old.clone());
+        let checks: Vec<_> =
+            under_two(&self.checks_of, &node, &id).map(|((_, _, id), _)| id.clone()).collect();
+        for check in checks {
+            self.remove_check(step, &node, &check);
+        }
+        // As in the reference, whether it had checks or not.
+        self.indexes.checks = step.index;
+        let name = fold_shared(&old.name);
+        self.services.remove(&Two(&node, &id));
+        self.instances.remove(&(name.clone(), node.clone(), id));
+        let union_changed = self.discount(&old);
+        self.indexes.services = step.index;
+        self.renew_or_end(step, &name);
+        touch_service(step, &node, &name);
+        step.touch(Scope::ServicesByNode);
+        if union_changed {
+            step.touch(Scope::Services);
+        }
+        true
+    }
+
+    /// Removes a check.
+    pub(in crate::store) fn remove_check(&mut self, step: &mut Step, node: &str, id: &str) -> bool {
+        let Some(((node, id), old)) = self.checks.get_key_value(&Two(&fold(node), &fold(id)))
+        else {
+            return false;
+        };
+        let (node, id, old) = (node.clone(), id.clone(), old.clone());
+        let bears_on = self.borne_by(&node, &old.service_id);
+        self.unplace_check(&node, &id, &old);
+        touch_check(step, &node, &old);
+        self.indexes.checks = step.index;
+        if old.service_id.is_empty() {
+            // As in the reference: the end of a node's check moves the table of services.
+            self.indexes.services = step.index;
+        }
+        self.health_changed(step, &node, bears_on);
+        step.fallen_checks.push((node, id));
+        true
+    }
+
+    pub(in crate::store) fn raise(&mut self, floor: Index) {
+        let Indexes { nodes, services, checks, service_extinction, node_extinction } =
+            &mut self.indexes;
+        for index in [nodes, services, checks, service_extinction, node_extinction] {
+            *index = floor.max(*index);
+        }
+        let names: Vec<_> = self.service_indexes.keys().cloned().collect();
+        for name in names {
+            if let Some(index) = self.service_indexes.get_mut(&name) {
+                *index = floor.max(*index);
+            }
+        }
+    }
+
+    /// May `node` have its name? Not if a healthy node with another id has it. A node without
+    /// `serfHealth` was registered by hand and cannot be told from a dead one.
+    fn validate_name_free(&self, node: &Node, may_adopt: bool) -> Result<(), Refusal> {
+        let Some(holder) = self.node_named(&node.name) else { return Ok(()) };
+        let same = bare_id(&holder.id) == bare_id(&node.id);
+        if same || (may_adopt && holder.id.is_empty()) {
+            return Ok(());
+        }
+        let healthy = self
+            .checks
+            .get(&Two(&fold(&holder.name), SERF_HEALTH))
+            .is_some_and(|check| check.status != CRITICAL);
+        if !healthy {
+            return Ok(());
+        }
+        Err(Refusal::NameReserved {
+            wanted: node.name.to_string(),
+            id: holder.id.clone(),
+            name: holder.name.to_string(),
+            address: holder.address.clone(),
+        })
+    }
+
+    /// (service name, service id) of a node, in look-up form.
+    fn services_on(&self, node: &str) -> Vec<(Arc<str>, Arc<str>)> {
+        under_one(&self.services, node)
+            .map(|((_, id), service)| (fold_shared(&service.name), id.clone()))
+            .collect()
+    }
+
+    /// The instances whose health a check of `service_id` is part of.
+    fn borne_by(&self, node: &str, service_id: &str) -> BTreeSet<(Arc<str>, Arc<str>)> {
+        if service_id.is_empty() {
+            return self.services_on(node).into_iter().collect();
+        }
+        self.services
+            .get_key_value(&Two(node, &fold(service_id)))
+            .map(|((_, id), service)| (fold_shared(&service.name), id.clone()))
+            .into_iter()
+            .collect()
+    }
+
+    fn health_changed(
+        &mut self,
+        step: &mut Step,
+        node: &Arc<str>,
+        instances: BTreeSet<(Arc<str>, Arc<str>)>,
+    ) {
+        for (name, id) in instances {
+            self.rejoin(&name, node, &id);
+            self.service_indexes.insert(name.clone(), step.index);
+            step.touch(Scope::Service(name));
+        }
+    }
+
+    /// Joins an instance anew after a part of it changed.
+    fn rejoin(&mut self, name: &Arc<str>, node: &Arc<str>, id: &Arc<str>) {
+        let joined = self.services.get(&Two(node, id)).and_then(|service| self.join(node, service));
+        if let Some(instance) = joined {
+            self.instances.insert((name.clone(), node.clone(), id.clone()), Arc::new(instance));
+        }
+    }
+
+    /// After a name lost an instance: moves its index, or ends it with the last one.
+    fn renew_or_end(&mut self, step: &mut Step, name: &Arc<str>) {
+        if under(&self.instances, name).next().is_some() {
+            self.service_indexes.insert(name.clone(), step.index);
+        } else {
+            self.service_indexes.remove(name);
+            self.indexes.service_extinction = step.index;
+        }
+        step.touch(Scope::ServiceNodes(name.clone()));
+        step.touch(Scope::Service(name.clone()));
+    }
+
+    /// Counts an instance into the map of names and tags; is the map another one now?
+    fn count(&mut self, service: &Service) -> bool {
+        let tally = self.names.entry(service.name.clone()).or_default();
+        tally.instances += 1;
+        let mut changed = tally.instances == 1;
+        for tag in distinct_tags(service) {
+            let carriers = tally.tags.entry(tag.clone()).or_insert(0);
+            *carriers += 1;
+            changed |= *carriers == 1;
+        }
+        changed
+    }
+
+    /// The reverse of [`Catalog::count`].
+    fn discount(&mut self, service: &Service) -> bool {
+        let Some(tally) = self.names.get_mut(&*service.name) else { return false };
+        tally.instances -= 1;
+        if tally.instances == 0 {
+            self.names.remove(&*service.name);
+            return true;
+        }
+        discount_tags(tally, service)
+    }
+
+    fn place_node(&mut self, key: Arc<str>, node: Arc<Node>) {
+        if let Some(old) = self.nodes.get(&key).cloned() {
+            self.forget_id(&key, &old);
+        }
+        if !node.id.is_empty() {
+            self.ids.insert(bare_id(&node.id).into(), key.clone());
+        }
+        self.nodes.insert(key, node);
+    }
+
+    fn forget_id(&mut self, key: &str, node: &Node) {
+        let id = bare_id(&node.id);
+        if self.ids.get(&*id).is_some_and(|holder| **holder == *key) {
+            self.ids.remove(&*id);
+        }
+    }
+
+    fn place_check(&mut self, node: &Arc<str>, id: &Arc<str>, check: &Arc<Check>) {
+        let at = |first: Arc<str>| (first, node.clone(), id.clone());
+        let service = fold(&check.service_id).into();
+        self.checks.insert((node.clone(), id.clone()), check.clone());
+        self.checks_of.insert((node.clone(), service, id.clone()), check.clone());
+        self.checks_by_status.insert(at(check.status.as_str().into()), check.clone());
+        if !check.service_name.is_empty() {
+            self.checks_by_service.insert(at(fold(&check.service_name).into()), check.clone());
+        }
+    }
+
+    fn unplace_check(&mut self, node: &Arc<str>, id: &Arc<str>, check: &Check) {
+        let at = |first: Arc<str>| (first, node.clone(), id.clone());
+        let service = fold(&check.service_id).into();
+        self.checks.remove(&Two(node, id));
+        self.checks_of.remove(&(node.clone(), service, id.clone()));
+        self.checks_by_status.remove(&at(check.status.as_str().into()));
+        self.checks_by_service.remove(&at(fold(&check.service_name).into()));
+    }
+}
+
+/// What snapshots need. Rows come back in the order nodes, checks, services.
+impl Catalog {
+    pub(in crate::store) fn node_rows(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    pub(in crate::store) fn check_rows(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.checks.values()
+    }
+
+    pub(in crate::store) fn service_rows(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    pub(in crate::store) fn service_indexes(&self) -> impl Iterator<Item = (&Arc<str>, &Index)> {
+        self.service_indexes.iter()
+    }
+
+    pub(in crate::store) fn indexes(&self) -> &Indexes {
+        &self.indexes
+    }
+
+    pub(in crate::store) fn restore_node(&mut self, node: Node) {
+        self.place_node(fold_shared(&node.name), Arc::new(node));
+    }
+
+    /// `false` if its node is not there.
+    pub(in crate::store) fn restore_check(&mut self, check: Check) -> bool {
+        let Some((node, _)) = self.nodes.get_key_value(&*fold(&check.node)) else { return false };
+        let (node, id) = (node.clone(), fold_shared(&check.id));
+        if let Some(old) = self.checks.get(&Two(&node, &id)).cloned() {
+            self.unplace_check(&node, &id, &old);
+        }
+        self.place_check(&node, &id, &Arc::new(check));
+        true
+    }
+
+    /// `false` if its node is not there, or it is there twice.
+    pub(in crate::store) fn restore_service(&mut self, service: Service) -> bool {
+        let Some((node, _)) = self.nodes.get_key_value(&*fold(&service.node)) else { return false };
+        let (node, id, name) = (node.clone(), fold_shared(&service.id), fold_shared(&service.name));
+        if self.services.contains_key(&Two(&node, &id)) {
+            return false;
+        }
+        self.count(&service);
+        self.services.insert((node.clone(), id.clone()), Arc::new(service));
+        self.rejoin(&name, &node, &id);
+        true
+    }
+
+    pub(in crate::store) fn restore_service_index(&mut self, name: Arc<str>, index: Index) {
+        self.service_indexes.insert(name, index);
+    }
+
+    pub(in crate::store) fn restore_indexes(&mut self, indexes: Indexes) {
+        self.indexes = indexes;
+    }
+}
+
+fn distinct_tags(service: &Service) -> BTreeSet<&String> {
+    service.tags.iter().collect()
+}
+
+fn discount_tags(tally: &mut Tally, service: &Service) -> bool {
+    let mut changed = false;
+    for tag in distinct_tags(service) {
+        if let Some(carriers) = tally.tags.get_mut(tag) {
+            *carriers -= 1;
+            if *carriers == 0 {
+                tally.tags.remove(tag);
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+fn touch_service(step: &mut Step, node: &Arc<str>, name: &Arc<str>) {
+    step.touch(Scope::Node(node.clone()));
+    step.touch(Scope::ServiceNodes(name.clone()));
+    step.touch(Scope::Service(name.clone()));
+}
+
+fn touch_check(step: &mut Step, node: &Arc<str>, check: &Check) {
+    step.touch(Scope::Checks);
+    step.touch(Scope::ChecksInState(check.status.as_str().into()));
+    step.touch(Scope::NodeChecks(node.clone()));
+    if !check.service_name.is_empty() {
+        step.touch(Scope::ServiceChecks(fold(&check.service_name).into()));
+    }
+}
+
+/// A node's id is empty or a UUID; in the words of the reference's library.
+pub(in crate::store) fn validate_node_id(id: &str) -> Result<(), Refusal> {
+    if id.is_empty() {
+        return Ok(());
+    }
+    let bytes = id.as_bytes();
+    if bytes.len() != 36 {
+        return Err(Refusal::NodeId("uuid string is wrong length"));
+    }
+    if [8, 13, 18, 23].iter().any(|at| bytes[*at] != b'-') {
+        return Err(Refusal::NodeId("uuid is improperly formatted"));
+    }
+    if bare_id(id).len() != 32 || !bare_id(id).bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Refusal::NodeId("uuid contains a character that is no hexadecimal digit"));
+    }
+    Ok(())
+}
+
+/// An instance without an id takes its service's name; without a name it is nothing.
+pub(in crate::store) fn validate_service_name(service: &Service) -> Result<(), Refusal> {
+    if service.name.is_empty() { Err(Refusal::ServiceNameMissing) } else { Ok(()) }
+}
+
+fn validate_meta(meta: &BTreeMap<String, String>) -> Result<(), String> {
+    if meta.len() > META_PAIRS_MAX {
+        return Err(format!(
+            "Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
+        ));
+    }
+    for (key, value) in meta {
+        let fault = if key.is_empty() {
+            "Key cannot be blank".to_owned()
+        } else if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            "Key contains invalid characters".to_owned()
+        } else if key.len() > META_KEY_MAX {
+            format!("Key is too long (limit: {META_KEY_MAX} characters)")
+        } else if key.starts_with(META_KEY_RESERVED) {
+            format!("Key prefix '{META_KEY_RESERVED}' is reserved for internal use")
+        } else if value.len() > META_VALUE_MAX {
+            format!("Value is too long (limit: {META_VALUE_MAX} characters)")
+        } else {
+            continue;
+        };
+        return Err(format!("Couldn't load metadata pair ('{key}', '{value}'): {fault}"));
+    }
+    Ok(())
+}
