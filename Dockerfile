@@ -26,7 +26,6 @@ FROM ${BINARIES} AS programs
 FROM debian:bookworm-slim AS muster
 COPY --from=programs /programs/muster /usr/local/bin/
 RUN ln -s muster /usr/local/bin/consul
-VOLUME /var/lib/muster
 EXPOSE 8300 8301 8301/udp 8302 8302/udp 8500 8600 8600/udp
 ENTRYPOINT ["muster"]
 CMD ["agent", "-dev", "-client=0.0.0.0"]

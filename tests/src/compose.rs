@@ -169,13 +169,14 @@ impl Stack {
     pub fn leftovers(&self) -> Result<String> {
         let label = format!("label=com.docker.compose.project={}", self.project);
         let mut left = String::new();
-        for list in [
-            &["ps", "--all", "--quiet"][..],
-            &["network", "ls", "--quiet"],
-            &["volume", "ls", "--quiet"],
-            &["image", "ls", "--quiet"],
+        let images = format!("reference={}-*", self.project);
+        for (list, filter) in [
+            (["ps", "--all"], &label),
+            (["network", "ls"], &label),
+            (["volume", "ls"], &label),
+            (["image", "ls"], &images),
         ] {
-            left += &docker(&[list, &["--filter", &label]].concat())?;
+            left += &docker(&[list[0], list[1], "--quiet", "--filter", filter])?;
         }
         Ok(left)
     }

@@ -1,6 +1,8 @@
 //! The proof of the whole: containers register themselves, nginx follows, and neither a death nor a stop nor an agent
 //! that is away costs a request. Real engine, real nginx, the stack of `docker-compose.yml` as a user starts it.
 
+#![expect(clippy::print_stdout, reason = "the figures of a proof belong into its report")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -62,7 +64,7 @@ fn settled(stack: &Stack, count: usize) -> Result<Catalog> {
         ensure!(catalog.all.len() == count && catalog.passing.len() == count, "{catalog:?}");
         Ok(catalog)
     })?;
-    let (_, in_nginx) =
+    let ((), in_nginx) =
         eventually(SOON, &format!("exactly {count} instances behind nginx"), || {
             let reached: BTreeSet<_> = reached(stack, 200)?.into_keys().collect();
             ensure!(reached == names, "reached {reached:?} of {names:?}");
@@ -76,12 +78,12 @@ fn settled(stack: &Stack, count: usize) -> Result<Catalog> {
 
 /// Waits until one instance is in neither the catalog nor nginx's configuration.
 fn gone(stack: &Stack, address: &str) -> Result<()> {
-    let (_, from_catalog) = eventually(SOON, "gone from the catalog", || {
+    let ((), from_catalog) = eventually(SOON, "gone from the catalog", || {
         let all = catalog(stack)?.all;
         ensure!(!all.values().any(|it| it == address), "still there: {all:?}");
         Ok(())
     })?;
-    let (_, from_nginx) = eventually(SOON, "gone from nginx", || {
+    let ((), from_nginx) = eventually(SOON, "gone from nginx", || {
         let config = stack.compose(&["exec", "-T", "edge", "nginx", "-T"])?;
         ensure!(!config.contains(&format!("{address}:")), "still there");
         Ok(())
@@ -165,7 +167,7 @@ fn stop_under_load(stack: &Stack) -> Result<()> {
     docker(&["stop", &victim.id])?;
     gone(stack, &address)?;
     load.wait_for(4000, SOON)?;
-    let tally = load.finish(20_000, Duration::from_secs(120))?;
+    let tally = load.finish(20_000, Duration::from_mins(2))?;
     println!("  {}", tally.summary());
     tally.ensure_flawless()?;
     ensure!(tally.instances.contains_key(&victim.id), "the stopped instance had no part in this");
@@ -221,10 +223,10 @@ fn agent_away_and_back(stack: &Stack) -> Result<()> {
     let pressure = Pressure { clients: 1, pace: Duration::from_millis(5) };
     let load = Load::start(&stack.address("edge", 80)?, pressure);
     stack.compose(&["stop", "muster"])?;
-    load.wait_for(1500, Duration::from_secs(60))?;
+    load.wait_for(1500, Duration::from_mins(1))?;
     stack.compose(&["start", "muster"])?;
     let after = settled(stack, 8)?;
-    load.wait_for(1500, Duration::from_secs(60))?;
+    load.wait_for(1500, Duration::from_mins(1))?;
     let tally = load.finish(0, SOON)?;
     println!("  {}", tally.summary());
     tally.ensure_flawless()?;
