@@ -1,7 +1,5 @@
 //! A single durable server may be killed at any moment: every write that it acknowledged is there afterwards.
 
-#![expect(clippy::print_stdout, reason = "the figures of a proof belong into its report")]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
