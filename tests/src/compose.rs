@@ -1,7 +1,10 @@
 //! The stack of `docker-compose.yml`, under a project name of its own and on ports that the engine picks, so that it
 //! stands beside whatever else runs on this machine. Dropped, it is taken down whole.
 
-use std::process::{Command, Stdio, id};
+use std::{
+    env,
+    process::{Command, Stdio, id},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,6 +26,8 @@ pub struct Container {
 #[derive(Debug)]
 pub struct Stack {
     project: String,
+    /// Where the images get the programs from, see `Dockerfile`.
+    binaries: String,
 }
 
 impl Stack {
@@ -34,14 +39,15 @@ impl Stack {
         output(Command::new("docker").args(["compose", "version"]))
             .and_then(|_| output(Command::new("docker").arg("info")))
             .context("this test needs a container engine: run it by tools/test, or --no-containers without it")?;
-        let release = workspace().join("target/release/muster");
+        let binaries = env::var("MUSTER_BINARIES").unwrap_or_else(|_| "host".to_owned());
+        let release = workspace().join("target/release");
         ensure!(
-            program("muster").canonicalize()? == release.canonicalize().unwrap_or_default(),
+            binaries != "host" || program("muster").parent() == Some(&release),
             "images take the programs of target/release: run this test by tools/test, or after\n  \
              cargo build --release --bins && export MUSTER_PROGRAMS={}",
-            workspace().join("target/release").display()
+            release.display()
         );
-        Ok(Self { project: format!("muster-{purpose}-{}", id()) })
+        Ok(Self { project: format!("muster-{purpose}-{}", id()), binaries })
     }
 
     /// The project's name.
@@ -62,7 +68,7 @@ impl Stack {
         command
             .current_dir(workspace())
             .args(["compose", "--project-name", &self.project, "--progress", "plain"])
-            .env("MUSTER_BINARIES", "host")
+            .env("MUSTER_BINARIES", &self.binaries)
             // Port 0: one that is free, asked for again by `port` since a restarted container gets another.
             .env("MUSTER_HTTP_PORT", "0")
             .env("MUSTER_DNS_PORT", "0")
