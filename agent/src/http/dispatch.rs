@@ -1,0 +1,232 @@
+//! From a request to its handler, and from its answer to the wire: the rules of every path.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{Method, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::Service;
+
+use super::Door;
+use super::encode::Layout;
+use super::error::Error;
+use super::extract::{self, Params, Request};
+use super::reply::{self, Outgoing, Reply};
+use super::routes::{self, Answer, Promise, Route};
+use crate::acl::Token;
+
+/// One connection's view of the door.
+pub(super) struct Dispatch {
+    pub(super) door: Arc<Door>,
+    pub(super) peer: Option<IpAddr>,
+}
+
+impl Service<http::Request<Incoming>> for Dispatch {
+    type Response = Response<Outgoing>;
+    type Error = std::convert::Infallible;
+    type Future = Finishing;
+
+    /// Takes the request apart at once, so that a sleeping one keeps nothing of it.
+    fn call(&self, request: http::Request<Incoming>) -> Finishing {
+        match self.handle(request) {
+            Ok((Answer::Now(reply), manner)) => Finishing::done(reply, &manner, &self.door),
+            Ok((Answer::Later(promise), manner)) => {
+                Finishing::Later { promise, manner, door: Arc::clone(&self.door) }
+            }
+            Err((reply, manner)) => Finishing::done(reply, &manner, &self.door),
+        }
+    }
+}
+
+/// How an answer goes out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Manner {
+    /// Part of the API, with the headers that all of it carries.
+    api: bool,
+    gzip: bool,
+}
+
+impl Dispatch {
+    #[expect(clippy::result_large_err, reason = "both sides are answers, moved once")]
+    fn handle(
+        &self,
+        request: http::Request<Incoming>,
+    ) -> Result<(Answer, Manner), (Reply, Manner)> {
+        let outside = Manner::default();
+        let (head, body) = request.into_parts();
+        let Some(path) = extract::unescape(head.uri.path(), false) else {
+            return Err((Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"), outside));
+        };
+        if !self.door.settings.unprintable_paths && !routes::is_printable(&path) {
+            return Err((Reply::status(StatusCode::BAD_REQUEST), outside));
+        }
+        let query = head.uri.query().unwrap_or_default();
+        if let Some(clean) = routes::cleaned(&path) {
+            return Err((redirect(&head.method, &clean, query), outside));
+        }
+        let Some(route) = self.door.router.find(&path) else {
+            if self.door.router.wants_slash(&path) {
+                return Err((redirect(&head.method, &format!("{path}/"), query), outside));
+            }
+            return Err((self.outside_the_api(&head.method, &path), outside));
+        };
+
+        let mut manner = Manner { api: true, gzip: extract::accepts_gzip(&head.headers) };
+        let Some(params) = Params::parse(query) else {
+            return Err((Reply::status(StatusCode::INTERNAL_SERVER_ERROR), manner));
+        };
+        self.admit(&head.method, &path).map_err(|error| (error.into(), manner))?;
+        let handler = match self.method(&head.method, route) {
+            Ok(Some(handler)) => handler,
+            Ok(None) => {
+                let reply = Reply::empty().with(http::header::ALLOW, reply::allow(route.methods));
+                return Err((reply, manner));
+            }
+            Err(error) => {
+                // A refused HEAD announces the text but must not carry it, not even compressed.
+                manner.gzip &= head.method != Method::HEAD;
+                return Err((error.into(), manner));
+            }
+        };
+        let token = extract::token(&params, &head.headers);
+        let pretty = self.door.settings.pretty || params.has("pretty");
+        let request = Request {
+            door: Arc::clone(&self.door),
+            method: head.method,
+            token: default_token(token),
+            layout: if pretty { Layout::Pretty } else { Layout::Compact },
+            headers: head.headers,
+            peer: self.peer,
+            path,
+            route_len: route.path.len(),
+            params,
+            body,
+        };
+        match handler(request) {
+            Ok(answer) => Ok((answer, manner)),
+            Err(error) => Err((error.into(), manner)),
+        }
+    }
+
+    /// Refuses what configuration forbids.
+    fn admit(&self, method: &Method, path: &str) -> Result<(), Error> {
+        let settings = &self.door.settings;
+        if settings.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_str())) {
+            return Err(Error::Forbidden("Endpoint is blocked by agent configuration"));
+        }
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let allowed = &settings.allow_write_from;
+        if !reads && !allowed.is_empty() {
+            // Whoever can open the socket's file is on this machine.
+            let welcome =
+                self.peer.is_none_or(|peer| allowed.iter().any(|network| network.contains(peer)));
+            if !welcome {
+                return Err(Error::Forbidden("Access is restricted"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The handler of a method; `None` for OPTIONS.
+    fn method(&self, method: &Method, route: &Route) -> Result<Option<routes::Handler>, Error> {
+        if *method == Method::OPTIONS {
+            return Ok(None);
+        }
+        let position = route.methods.iter().position(|name| *name == method.as_str());
+        match position {
+            Some(position) => Ok(Some(route.handlers[position])),
+            None => {
+                Err(Error::MethodNotAllowed { method: method.to_string(), allowed: route.methods })
+            }
+        }
+    }
+
+    /// `/` says who is here; all else does not exist.
+    fn outside_the_api(&self, method: &Method, path: &str) -> Reply {
+        if path != "/" {
+            return Reply::status(StatusCode::NOT_FOUND);
+        }
+        match &self.door.settings.ui_path {
+            Some(ui) => redirect(method, ui, ""),
+            None => Reply::text(StatusCode::OK, "Consul Agent"),
+        }
+    }
+}
+
+/// Tokens of configuration come here once they exist.
+fn default_token(token: Token) -> Token {
+    token
+}
+
+fn redirect(method: &Method, path: &str, query: &str) -> Reply {
+    let mut location = routes::escape_path(path);
+    if !query.is_empty() {
+        location.push('?');
+        location.push_str(query);
+    }
+    let mut reply = Reply::status(StatusCode::MOVED_PERMANENTLY);
+    if *method == Method::GET || *method == Method::HEAD {
+        let shown = location
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&#34;")
+            .replace('\'', "&#39;");
+        let page = format!("<a href=\"{shown}\">Moved Permanently</a>.\n\n");
+        reply = Reply::text(StatusCode::MOVED_PERMANENTLY, page)
+            .with(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    }
+    match HeaderValue::from_str(&location) {
+        Ok(location) => reply.with(LOCATION, location),
+        // The query holds a byte that no header can: such a request leads nowhere.
+        Err(_) => Reply::status(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// The future of one request: an answer that is there, or one that is waited for.
+pub(super) enum Finishing {
+    Done(Option<Response<Outgoing>>),
+    Later { promise: Promise, manner: Manner, door: Arc<Door> },
+}
+
+impl Finishing {
+    fn done(reply: Reply, manner: &Manner, door: &Door) -> Finishing {
+        Finishing::Done(Some(finish(reply, *manner, door)))
+    }
+}
+
+impl Future for Finishing {
+    type Output = Result<Response<Outgoing>, std::convert::Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Finishing::Done(response) => {
+                Poll::Ready(Ok(response.take().expect("a finished future is not polled again")))
+            }
+            Finishing::Later { promise, manner, door } => {
+                promise.as_mut().poll(context).map(|outcome| {
+                    let reply = outcome.unwrap_or_else(Reply::from);
+                    Ok(finish(reply, *manner, door))
+                })
+            }
+        }
+    }
+}
+
+fn finish(mut reply: Reply, manner: Manner, door: &Door) -> Response<Outgoing> {
+    if manner.api {
+        reply::vary(&mut reply.headers);
+        for (name, value) in &door.response_headers {
+            reply.headers.insert(name.clone(), value.clone());
+        }
+        if door.settings.translate_addresses {
+            const TRANSLATED: HeaderName = HeaderName::from_static("x-consul-translate-addresses");
+            reply.headers.insert(TRANSLATED, HeaderValue::from_static("true"));
+        }
+    }
+    reply.finish(manner.gzip)
+}

@@ -1,0 +1,167 @@
+//! Bytes of an answer: JSON exactly as the API's clients know it, and its gzip form.
+//!
+//! The reference is written in Go, and clients compare bytes (hashes of bodies, golden files), so
+//! the encoder follows Go's `encoding/json`: `<`, `>`, `&` and the two line separators of Unicode are
+//! escaped, the short forms `\b` and `\f` are not used, and the readable form is indented by four
+//! blanks and ends with a new line. Keys come in the order of the row types in `rows.rs`.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
+
+/// How the JSON of an answer is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Layout {
+    /// On one line, nothing behind it.
+    #[default]
+    Compact,
+    /// Indented by four blanks, with a new line at the end (`?pretty`, and always in `-dev`).
+    Pretty,
+}
+
+/// Encodes a value. The types encoded here are maps with text keys, lists, text and numbers, for
+/// which encoding cannot fail.
+pub fn json<T: Serialize + ?Sized>(value: &T, layout: Layout) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    let encoded = match layout {
+        Layout::Compact => {
+            value.serialize(&mut Serializer::with_formatter(&mut out, Go(CompactFormatter)))
+        }
+        Layout::Pretty => value.serialize(&mut Serializer::with_formatter(
+            &mut out,
+            Go(PrettyFormatter::with_indent(b"    ")),
+        )),
+    };
+    encoded.expect("rows have text keys and are written to memory");
+    if layout == Layout::Pretty {
+        out.push(b'\n');
+    }
+    out
+}
+
+/// The gzip form of a body, at the fastest level: answers are short-lived and mostly small.
+pub(crate) fn gzip(body: &[u8]) -> Bytes {
+    let out = Vec::with_capacity(body.len() / 4 + 32);
+    let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::fast());
+    encoder.write_all(body).expect("writing to memory cannot fail");
+    Bytes::from(encoder.finish().expect("writing to memory cannot fail"))
+}
+
+/// A layout with Go's escapes.
+struct Go<F>(F);
+
+impl<F: Formatter> Formatter for Go<F> {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let bytes = fragment.as_bytes();
+        let mut done = 0;
+        let mut at = 0;
+        while at < bytes.len() {
+            let (escaped, width): (&[u8], usize) = match bytes[at] {
+                b'<' => (b"\\u003c", 1),
+                b'>' => (b"\\u003e", 1),
+                b'&' => (b"\\u0026", 1),
+                // U+2028 and U+2029 are E2 80 A8 and E2 80 A9.
+                0xE2 if bytes[at + 1..].starts_with(&[0x80, 0xA8]) => (b"\\u2028", 3),
+                0xE2 if bytes[at + 1..].starts_with(&[0x80, 0xA9]) => (b"\\u2029", 3),
+                _ => {
+                    at += 1;
+                    continue;
+                }
+            };
+            writer.write_all(&bytes[done..at])?;
+            writer.write_all(escaped)?;
+            at += width;
+            done = at;
+        }
+        writer.write_all(&bytes[done..])
+    }
+
+    fn write_char_escape<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        match escape {
+            CharEscape::Backspace => writer.write_all(b"\\u0008"),
+            CharEscape::FormFeed => writer.write_all(b"\\u000c"),
+            other => self.0.write_char_escape(writer, other),
+        }
+    }
+
+    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_array(writer)
+    }
+    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_array(writer)
+    }
+    fn begin_array_value<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        self.0.begin_array_value(writer, first)
+    }
+    fn end_array_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_array_value(writer)
+    }
+    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object(writer)
+    }
+    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object(writer)
+    }
+    fn begin_object_key<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        self.0.begin_object_key(writer, first)
+    }
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(writer)
+    }
+    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object_value(writer)
+    }
+    fn write_raw_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        self.0.write_raw_fragment(writer, fragment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped_as_go_does() {
+        let rows = [
+            ("a<b>&c", r#""a\u003cb\u003e\u0026c""#),
+            ("\u{2028}x\u{2029}", r#""\u2028x\u2029""#),
+            ("\u{8}\u{c}\n\r\t\u{1}", r#""\u0008\u000c\n\r\t\u0001""#),
+            ("âé\"\\/", r#""âé\"\\/""#),
+            ("\u{2027}\u{202a}", "\"\u{2027}\u{202a}\""),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(String::from_utf8(json(text, Layout::Compact)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn the_readable_form_ends_with_a_new_line() {
+        let value = serde_json::json!({"a": [1], "b": [], "c": {}});
+        assert_eq!(
+            String::from_utf8(json(&value, Layout::Pretty)).unwrap(),
+            "{\n    \"a\": [\n        1\n    ],\n    \"b\": [],\n    \"c\": {}\n}\n"
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! What goes wrong at the HTTP door, and the one place that knows status codes.
+
+use http::StatusCode;
+
+use crate::{acl, raft, read};
+
+/// Why a request is not answered with what it asked for. `Display` is the body that the client sees.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is wrong; the text says how.
+    #[error("{0}")]
+    Invalid(String),
+    /// The request is wrong, in the words of those end points that put `Bad request: ` in front.
+    #[error("Bad request: {0}")]
+    BadRequest(String),
+    /// The token may not.
+    #[error(transparent)]
+    Denied(#[from] acl::Denied),
+    /// Refused by this agent's configuration: blocked paths, sources that may not write.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// Something that the request names does not exist. May be empty.
+    #[error("{0}")]
+    NotFound(String),
+    /// The end point exists, but not for this method.
+    #[error("method {method} not allowed")]
+    MethodNotAllowed {
+        /// What was tried.
+        method: String,
+        /// What may be tried.
+        allowed: &'static [&'static str],
+    },
+    /// A body above its limit.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Answered in a form that this agent does not offer.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A part of the API that is switched off.
+    #[error("{0}")]
+    Disabled(&'static str),
+    /// Understood, and refused by the rules of the catalog, the keys or the sessions. The
+    /// reference answers 500 with the plain text, and clients look for that.
+    #[error("{0}")]
+    Refused(String),
+    /// Another datacenter, which this agent does not know.
+    #[error("No path to datacenter")]
+    UnknownDatacenter,
+    /// The read path could not read.
+    #[error(transparent)]
+    Read(#[from] read::Error),
+    /// The cluster could not agree.
+    #[error(transparent)]
+    Consensus(#[from] raft::Error),
+    /// An answer that is a status alone, without text.
+    #[error("")]
+    Status(StatusCode),
+}
+
+impl Error {
+    /// The status line's code.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Error::Invalid(_) | Error::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Error::Denied(_) | Error::Forbidden(_) => StatusCode::FORBIDDEN,
+            Error::NotFound(_) => StatusCode::NOT_FOUND,
+            Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Error::Disabled(_) => StatusCode::UNAUTHORIZED,
+            Error::Refused(_) | Error::UnknownDatacenter | Error::Read(_) | Error::Consensus(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Error::Status(status) => *status,
+        }
+    }
+
+    /// A wrong request.
+    pub(crate) fn invalid(text: impl Into<String>) -> Error {
+        Error::Invalid(text.into())
+    }
+
+    /// Refused by a rule.
+    pub(crate) fn refused(text: impl Into<String>) -> Error {
+        Error::Refused(text.into())
+    }
+}

@@ -1,0 +1,347 @@
+//! What a request says: path, parameters, token, and how its answer is wanted.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::Door;
+use super::encode::Layout;
+use super::error::Error;
+use super::reply::Reply;
+use crate::acl::{self, Access, Resource, Token};
+use crate::duration;
+use crate::read::{Consistency, Options};
+use crate::store::Index;
+
+/// JSON bodies without a limit of their own.
+pub(crate) const BODY_BYTES_MAX: u64 = 8 << 20;
+
+/// A request on its way to its handler. Handlers take out what they need and drop the rest before
+/// they wait: what sleeps must be small.
+pub(crate) struct Request {
+    pub(crate) door: Arc<Door>,
+    pub(crate) method: Method,
+    pub(crate) params: Params,
+    pub(crate) token: Token,
+    pub(crate) layout: Layout,
+    pub(crate) headers: HeaderMap,
+    /// Where it came from; `None` over a Unix socket.
+    pub(crate) peer: Option<IpAddr>,
+    /// Decoded.
+    pub(super) path: String,
+    /// Length of the route's part of the path.
+    pub(super) route_len: usize,
+    pub(super) body: Incoming,
+}
+
+impl Request {
+    /// What follows the route in the path: the key, the name, the id.
+    pub(crate) fn rest(&self) -> &str {
+        &self.path[self.route_len..]
+    }
+
+    /// Fails unless the token may.
+    pub(crate) fn authorize(&self, resource: Resource<'_>, access: Access) -> Result<(), Error> {
+        Ok(acl::authorize(&self.token, resource, access)?)
+    }
+
+    /// A value as JSON in the layout that was asked for.
+    pub(crate) fn json<T: serde::Serialize + ?Sized>(&self, value: &T) -> Reply {
+        Reply::json(value, self.layout)
+    }
+
+    /// Fails if `?dc=` names another datacenter than this one.
+    pub(crate) fn datacenter_is_here(&self) -> Result<(), Error> {
+        self.door.is_here(self.params.get("dc").unwrap_or_default())
+    }
+
+    /// `?index`, `?wait`, `?stale`, `?consistent`, ... with the reference's texts for wrong ones.
+    pub(crate) fn read_options(&self) -> Result<ReadOptions, Error> {
+        let params = &self.params;
+        let mut consistency = None;
+        let stale = params.has("stale");
+        if stale {
+            consistency = Some(Consistency::Stale { max: None });
+        }
+        let consistent = params.has("consistent");
+        if consistent {
+            consistency = Some(Consistency::Consistent);
+        }
+        if params.has("leader") && consistency.is_none() {
+            consistency = Some(Consistency::Default);
+        }
+        let cached = params.has("cached");
+        let mut max_stale = None;
+        if let Some(text) = params.get("max_stale").filter(|text| !text.is_empty()) {
+            let max = duration::parse_ns(text)
+                .ok_or_else(|| Error::invalid(format!("Invalid max_stale value {text:?}")))?;
+            if let Ok(max @ 1..) = u64::try_from(max) {
+                max_stale = Some(Duration::from_nanos(max));
+                consistency = Some(Consistency::Stale { max: max_stale });
+            }
+        }
+        let discovery = self.path.starts_with("/v1/catalog") || self.path.starts_with("/v1/health");
+        let discovery_max_stale = self.door.settings.discovery_max_stale;
+        if consistency.is_none() && !cached && discovery && !discovery_max_stale.is_zero() {
+            consistency = Some(Consistency::Stale { max: Some(discovery_max_stale) });
+        }
+        if (stale || max_stale.is_some()) && consistent {
+            return Err(Error::invalid(
+                "Cannot specify ?stale with ?consistent, conflicting semantics.",
+            ));
+        }
+        if cached && consistent {
+            return Err(Error::invalid(
+                "Cannot specify ?cached with ?consistent, conflicting semantics.",
+            ));
+        }
+        self.check_cache_control()?;
+        let (index, wait) = self.index_and_wait()?;
+        let consistency = consistency.unwrap_or_default();
+        Ok(ReadOptions { options: Options { consistency, index, wait }, cached })
+    }
+
+    /// `?index` and `?wait`.
+    pub(crate) fn index_and_wait(&self) -> Result<(Index, Duration), Error> {
+        let mut wait = Duration::ZERO;
+        if let Some(text) = self.params.get("wait").filter(|text| !text.is_empty()) {
+            let ns = duration::parse_ns(text).ok_or_else(|| Error::invalid("Invalid wait time"))?;
+            wait = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
+        }
+        let mut index = 0;
+        if let Some(text) = self.params.get("index").filter(|text| !text.is_empty()) {
+            index = go_unsigned(text).map_err(|_| Error::invalid("Invalid index"))?;
+        }
+        Ok((index, wait))
+    }
+
+    /// `Cache-Control` asks for nothing here that an answer does not already give (shared answers
+    /// are never older than the state), but a malformed one is refused as the reference does.
+    fn check_cache_control(&self) -> Result<(), Error> {
+        let Some(header) = self.headers.get(CACHE_CONTROL) else { return Ok(()) };
+        let wrong = || Error::invalid("Invalid Cache-Control header.");
+        let text = header.to_str().map_err(|_| wrong())?.to_lowercase();
+        for part in text.split(',').map(str::trim) {
+            let Some((name, value)) = part.split_once('=') else { continue };
+            if matches!(name, "max-age" | "stale-if-error") && value.parse::<u32>().is_err() {
+                return Err(wrong());
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the client want a stream of events?
+    pub(crate) fn wants_events(&self) -> bool {
+        accepts(&self.headers, "text/event-stream")
+    }
+
+    /// The index after which a resumed event stream goes on.
+    pub(crate) fn last_event(&self) -> Option<Index> {
+        self.headers.get("last-event-id")?.to_str().ok()?.trim().parse().ok()
+    }
+
+    /// Length of the body as its sender announced it.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The whole body, up to `bytes_max`.
+    pub(crate) async fn body(self, bytes_max: u64) -> Result<Bytes, Error> {
+        collect(self.body, bytes_max).await
+    }
+
+    /// Separates the body from the rest, for handlers that need both.
+    pub(crate) fn into_body(self) -> Incoming {
+        self.body
+    }
+}
+
+/// The whole of a body, up to `bytes_max`.
+pub(crate) async fn collect(body: Incoming, bytes_max: u64) -> Result<Bytes, Error> {
+    let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Error::TooLarge(format!("Request body too large, max size: {bytes_max} bytes.")))
+        }
+        Err(error) => Err(Error::invalid(format!("Request body could not be read: {error}"))),
+    }
+}
+
+/// How a read is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadOptions {
+    /// For the read path.
+    pub(crate) options: Options,
+    /// `?cached`: say in a header whether the answer was known.
+    pub(crate) cached: bool,
+}
+
+/// Does `Accept` name this type?
+pub(crate) fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|part| {
+            part.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(kind))
+        })
+    })
+}
+
+/// Does the client take gzip? Only a name counts, not `*`, as in the reference.
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|part| {
+            let mut pieces = part.split(';');
+            let named = pieces.next().is_some_and(|n| n.trim().eq_ignore_ascii_case("gzip"));
+            named && !pieces.any(|piece| refuses(piece.trim()))
+        })
+    })
+}
+
+/// `q=0`, in any of its spellings.
+fn refuses(piece: &str) -> bool {
+    piece.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0))
+}
+
+/// The token of a request: `?token=`, `X-Consul-Token`, `Authorization: Bearer`, in this order.
+pub(super) fn token(params: &Params, headers: &HeaderMap) -> Token {
+    if let Some(secret) = params.get("token").filter(|secret| !secret.is_empty()) {
+        return Token::new(secret);
+    }
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    if let Some(secret) = headers.get("x-consul-token").and_then(text).filter(|s| !s.is_empty()) {
+        return Token::new(secret);
+    }
+    let bearer = headers.get(AUTHORIZATION).and_then(text).and_then(|value| {
+        let (scheme, secret) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim().to_owned())
+    });
+    bearer.map_or_else(Token::default, Token::new)
+}
+
+/// The parameters of a query string, in order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Splits a query string. `None` if an escape in it is wrong.
+    pub(crate) fn parse(query: &str) -> Option<Params> {
+        if query.is_empty() {
+            return Some(Params::default());
+        }
+        let mut pairs = Vec::with_capacity(4);
+        for part in query.split(['&', ';']).filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            pairs.push((unescape(name, true)?, unescape(value, true)?));
+        }
+        Some(Params(pairs))
+    }
+
+    /// Is there such a parameter, with any value?
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// The first value.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Undoes percent escapes, and `+` for a blank if `plus`. `None` for a wrong escape or for bytes
+/// that are not UTF-8.
+pub(super) fn unescape(text: &str, plus: bool) -> Option<String> {
+    if !text.contains(['%', '+']) {
+        return Some(text.to_owned());
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'%' => {
+                let high = char::from(*bytes.get(at + 1)?).to_digit(16)?;
+                let low = char::from(*bytes.get(at + 2)?).to_digit(16)?;
+                out.push(u8::try_from(high * 16 + low).ok()?);
+                at += 3;
+                continue;
+            }
+            b'+' if plus => out.push(b' '),
+            byte => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8(out).ok()
+}
+
+/// A number as the reference reads it: decimal digits only, 64 bits. The error is the reference's.
+pub(crate) fn go_unsigned(text: &str) -> Result<u64, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().map_err(|_| format!("strconv.ParseUint: parsing {text:?}: value out of range"))
+    } else {
+        Err(format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_split_and_unescaped() {
+        let params = Params::parse("a=1&b&c=x+y%2Bz;tag=t1&tag=t2&=v").unwrap();
+        assert_eq!(params.get("a"), Some("1"));
+        assert!(params.has("b") && params.get("b") == Some(""));
+        assert_eq!(params.get("c"), Some("x y+z"));
+        assert_eq!(params.all("tag").collect::<Vec<_>>(), ["t1", "t2"]);
+        for wrong in ["a=%", "a=%z1", "%f=1", "a=%ff"] {
+            assert!(Params::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_taken_by_name() {
+        let rows = [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("*", false),
+            ("identity", false),
+        ];
+        for (value, expected) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_parameter_wins_over_the_header_and_that_over_bearer() {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer b"));
+        let none = Params::default();
+        assert!(token(&none, &headers) == Token::new("b"));
+        headers.insert("x-consul-token", HeaderValue::from_static("h"));
+        assert!(token(&none, &headers) == Token::new("h"));
+        let params = Params::parse("token=p").unwrap();
+        assert!(token(&params, &headers) == Token::new("p"));
+    }
+
+    #[test]
+    fn numbers_are_digits() {
+        assert_eq!(go_unsigned("18446744073709551615"), Ok(u64::MAX));
+        for wrong in ["", "-1", "+1", "1_000", "0x1", "18446744073709551616"] {
+            assert!(go_unsigned(wrong).is_err(), "{wrong}");
+        }
+    }
+}

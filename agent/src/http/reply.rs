@@ -1,0 +1,210 @@
+//! An answer in the making: status, headers, body; and the body type that the server writes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use serde::Serialize;
+
+use super::encode::{self, Layout};
+use super::error::Error;
+use crate::read::{Body, Consistency, Outcome};
+use crate::store::Found;
+
+pub(crate) const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+pub(crate) const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
+pub(crate) const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
+pub(crate) const CONSISTENCY: HeaderName =
+    HeaderName::from_static("x-consul-effective-consistency");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// What a handler answers.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) content: Content,
+}
+
+/// The body of a reply.
+pub(crate) enum Content {
+    /// One piece; maybe none.
+    Bytes(Bytes),
+    /// An answer that other readers may be sending too.
+    Shared(Arc<Found<Body>>),
+    /// Pieces as they come: event streams.
+    Stream(Pieces),
+}
+
+/// Pieces of a body that ends when it ends.
+pub(crate) type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+impl Reply {
+    /// Success without a body.
+    pub(crate) fn empty() -> Reply {
+        Reply::status(StatusCode::OK)
+    }
+
+    /// A status without a body.
+    pub(crate) fn status(status: StatusCode) -> Reply {
+        Reply {
+            status,
+            headers: HeaderMap::with_capacity(12),
+            content: Content::Bytes(Bytes::new()),
+        }
+    }
+
+    /// Plain text.
+    pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Reply {
+        let text = text.into();
+        let mut reply = Reply::status(status);
+        if !text.is_empty() {
+            reply.headers.insert(CONTENT_TYPE, TEXT);
+        }
+        reply.content = Content::Bytes(text);
+        reply
+    }
+
+    /// A value as JSON.
+    pub(crate) fn json<T: Serialize + ?Sized>(value: &T, layout: Layout) -> Reply {
+        Reply::encoded(Bytes::from(encode::json(value, layout)))
+    }
+
+    /// JSON that is already encoded.
+    pub(crate) fn encoded(bytes: Bytes) -> Reply {
+        let mut reply = Reply::empty();
+        reply.headers.insert(CONTENT_TYPE, JSON);
+        reply.content = Content::Bytes(bytes);
+        reply
+    }
+
+    /// An outcome of the read path: JSON, or 404 without a body, with the headers that every
+    /// read carries.
+    pub(crate) fn outcome(outcome: Outcome<Body>) -> Reply {
+        let mut reply = Reply::empty();
+        reply.meta(outcome.index, outcome.known_leader, outcome.last_contact.as_millis());
+        if outcome.found.rows.exists() {
+            reply.headers.insert(CONTENT_TYPE, JSON);
+            reply.content = Content::Shared(outcome.found);
+        } else {
+            reply.status = StatusCode::NOT_FOUND;
+        }
+        reply
+    }
+
+    /// Index, leader and contact, as on every answer of a read.
+    pub(crate) fn meta(&mut self, index: u64, known_leader: bool, last_contact_ms: u128) {
+        let known = HeaderValue::from_static(if known_leader { "true" } else { "false" });
+        self.headers.insert(INDEX, HeaderValue::from(index));
+        self.headers.insert(KNOWN_LEADER, known);
+        let contact = u64::try_from(last_contact_ms).unwrap_or(u64::MAX);
+        self.headers.insert(LAST_CONTACT, HeaderValue::from(contact));
+    }
+
+    /// How the read was really done (catalog and health only).
+    pub(crate) fn effective(&mut self, consistency: Consistency) {
+        let name = match consistency {
+            Consistency::Default => "leader",
+            Consistency::Consistent => "consistent",
+            Consistency::Stale { .. } => "stale",
+        };
+        self.headers.insert(CONSISTENCY, HeaderValue::from_static(name));
+    }
+
+    /// Adds a header.
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Reply {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The response as it goes out: compressed if the client takes that and there is a body.
+    pub(crate) fn finish(mut self, gzip: bool) -> Response<Outgoing> {
+        let body = match self.content {
+            Content::Bytes(bytes) if bytes.is_empty() => Outgoing::Once(None),
+            Content::Bytes(bytes) => {
+                Outgoing::Once(Some(if gzip { encode::gzip(&bytes) } else { bytes }))
+            }
+            Content::Shared(found) if gzip => {
+                Outgoing::Once(Some(found.rows.zipped(encode::gzip).clone()))
+            }
+            Content::Shared(found) => Outgoing::Once(Some(found.rows.bytes().clone())),
+            Content::Stream(pieces) => Outgoing::Stream(pieces),
+        };
+        if gzip && matches!(body, Outgoing::Once(Some(_))) {
+            self.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+impl From<Error> for Reply {
+    fn from(error: Error) -> Reply {
+        let mut reply = Reply::text(error.status(), error.to_string());
+        if let Error::MethodNotAllowed { allowed, .. } = error {
+            reply.headers.insert(ALLOW, allow(allowed));
+        }
+        reply
+    }
+}
+
+/// The value of `Allow` for a path with these methods.
+pub(crate) fn allow(methods: &[&str]) -> HeaderValue {
+    let mut value = String::from("OPTIONS");
+    for method in methods {
+        value.push(',');
+        value.push_str(method);
+    }
+    HeaderValue::from_str(&value).expect("method names are tokens")
+}
+
+/// Marks an answer as one that depends on the accepted encoding: all of the API's are.
+pub(crate) fn vary(headers: &mut HeaderMap) {
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// A body on its way out.
+pub(crate) enum Outgoing {
+    /// One piece, or nothing.
+    Once(Option<Bytes>),
+    /// Pieces as they come.
+    Stream(Pieces),
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Outgoing::Once(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Outgoing::Stream(pieces) => {
+                pieces.as_mut().poll_next(context).map(|piece| piece.map(|b| Ok(Frame::data(b))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Outgoing::Once(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Outgoing::Once(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            Outgoing::Stream(_) => SizeHint::default(),
+        }
+    }
+}

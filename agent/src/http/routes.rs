@@ -1,0 +1,214 @@
+//! Paths to handlers: one table, and the rules around it that every path shares.
+//!
+//! The rules are those of the reference's router: the longest matching path wins, a path that ends
+//! with a slash matches all below it, unclean paths (`//`, `.`, `..`) and a missing last slash are
+//! redirected.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use super::error::Error;
+use super::extract::Request;
+use super::reply::Reply;
+
+/// What a handler gives back: an answer, or the promise of one.
+pub(crate) enum Answer {
+    /// At once.
+    Now(Reply),
+    /// After waiting for something.
+    Later(Promise),
+}
+
+/// An answer that takes time.
+pub(crate) type Promise = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
+
+/// Handles the requests of one path and method.
+pub(crate) type Handler = fn(Request) -> Result<Answer, Error>;
+
+/// An answer that `work` will give.
+#[expect(clippy::unnecessary_wraps, reason = "the last expression of handlers")]
+pub(crate) fn later(
+    work: impl Future<Output = Result<Reply, Error>> + Send + 'static,
+) -> Result<Answer, Error> {
+    Ok(Answer::Later(Box::pin(work)))
+}
+
+/// An answer that is there.
+#[expect(clippy::unnecessary_wraps, reason = "the last expression of handlers")]
+pub(crate) fn now(reply: Reply) -> Result<Answer, Error> {
+    Ok(Answer::Now(reply))
+}
+
+/// One path: with a slash at its end, all that lie below it.
+pub(crate) struct Route {
+    /// As in the URL.
+    pub(crate) path: &'static str,
+    /// Names of the methods, in the order in which `Allow` lists them.
+    pub(crate) methods: &'static [&'static str],
+    /// One for each method.
+    pub(crate) handlers: &'static [Handler],
+}
+
+/// A route. `methods` and `handlers` belong together by position.
+pub(crate) const fn route(
+    path: &'static str,
+    methods: &'static [&'static str],
+    handlers: &'static [Handler],
+) -> Route {
+    assert!(methods.len() == handlers.len(), "a handler for each method");
+    Route { path, methods, handlers }
+}
+
+/// All routes of the API, collected from the files that define them.
+fn table() -> impl Iterator<Item = &'static Route> {
+    [super::status::ROUTES, super::kv::ROUTES].into_iter().flatten()
+}
+
+/// The table, ready for look-ups.
+pub(super) struct Router {
+    exact: HashMap<&'static str, &'static Route>,
+    /// Longest first.
+    below: Vec<&'static Route>,
+}
+
+impl Router {
+    pub(super) fn new() -> Router {
+        let (mut below, exact): (Vec<_>, Vec<_>) =
+            table().partition(|route| route.path.ends_with('/'));
+        below.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+        Router { exact: exact.into_iter().map(|route| (route.path, route)).collect(), below }
+    }
+
+    /// The route of a path.
+    pub(super) fn find(&self, path: &str) -> Option<&'static Route> {
+        if let Some(route) = self.exact.get(path) {
+            return Some(route);
+        }
+        self.below.iter().find(|route| path.starts_with(route.path)).copied()
+    }
+
+    /// Would the path be a route with a slash at its end?
+    pub(super) fn wants_slash(&self, path: &str) -> bool {
+        self.below.iter().any(|route| route.path.strip_suffix('/') == Some(path))
+    }
+}
+
+/// The path without empty, `.` and `..` elements; `None` if it is clean already.
+pub(super) fn cleaned(path: &str) -> Option<String> {
+    let dirty = path.contains("//")
+        || path.contains("/./")
+        || path.contains("/../")
+        || path.ends_with("/.")
+        || path.ends_with("/..")
+        || !path.starts_with('/');
+    if !dirty {
+        return None;
+    }
+    let mut elements: Vec<&str> = Vec::new();
+    for element in path.split('/') {
+        match element {
+            "" | "." => {}
+            ".." => {
+                elements.pop();
+            }
+            name => elements.push(name),
+        }
+    }
+    let mut clean = String::with_capacity(path.len());
+    for element in &elements {
+        clean.push('/');
+        clean.push_str(element);
+    }
+    if elements.is_empty() || path.ends_with('/') {
+        clean.push('/');
+    }
+    Some(clean)
+}
+
+/// Escapes a path for a `Location` header.
+pub(super) fn escape_path(path: &str) -> String {
+    const KEEP: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~')
+        .remove(b'$')
+        .remove(b'&')
+        .remove(b'+')
+        .remove(b',')
+        .remove(b'/')
+        .remove(b':')
+        .remove(b';')
+        .remove(b'=')
+        .remove(b'@');
+    percent_encoding::utf8_percent_encode(path, KEEP).to_string()
+}
+
+/// Can every character of the path be printed?
+pub(super) fn is_printable(path: &str) -> bool {
+    path.chars().all(|c| match c {
+        ' '..='~' => true,
+        _ if c.is_control() || c.is_whitespace() => false,
+        // Soft hyphen, marks of direction and width, private use: nothing that shows.
+        '\u{ad}'
+        | '\u{600}'..='\u{605}'
+        | '\u{61c}'
+        | '\u{6dd}'
+        | '\u{70f}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{e000}'..='\u{f8ff}'
+        | '\u{feff}'
+        | '\u{fff0}'..='\u{fffb}'
+        | '\u{fffe}'..='\u{ffff}'
+        | '\u{e0000}'..='\u{e0fff}'
+        | '\u{f0000}'..='\u{10ffff}' => false,
+        _ => true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_the_reference_does() {
+        let rows = [
+            ("/v1/kv/a", None),
+            ("/v1/kv/", None),
+            ("/", None),
+            ("/v1/kv//a", Some("/v1/kv/a")),
+            ("/v1/kv/a/../b", Some("/v1/kv/b")),
+            ("/v1/kv/a/..", Some("/v1/kv")),
+            ("/v1/kv/./a/", Some("/v1/kv/a/")),
+            ("/..", Some("/")),
+            ("//", Some("/")),
+            ("/v1/kv/a..b", None),
+            ("", Some("/")),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(cleaned(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_path_has_one_route() {
+        let mut seen = std::collections::HashSet::new();
+        for route in table() {
+            assert!(seen.insert(route.path), "{} twice", route.path);
+            assert!(route.path.starts_with("/v1/"), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn unprintable_paths_are_recognised() {
+        for (path, expected) in
+            [("/a b~", true), ("/\u{fc}", true), ("/\0", false), ("/\n", false), ("/\u{ad}", false)]
+        {
+            assert_eq!(is_printable(path), expected, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Sockets and connections.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::dispatch::Dispatch;
+use super::{Door, Parts, Settings};
+
+/// How long connections may finish what they are writing when the agent stops.
+const GRACE: Duration = Duration::from_millis(250);
+/// How often shared answers that nobody wants are dropped.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+/// Pause after a failed accept: out of descriptors, most likely.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// A socket that is listened on.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; its file is removed when the listener goes.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Listens on a TCP address.
+    pub async fn tcp(address: SocketAddr) -> io::Result<Listener> {
+        Ok(Listener::Tcp(TcpListener::bind(address).await?))
+    }
+
+    /// Listens on a Unix socket. A socket file that a dead agent left is replaced.
+    pub fn unix(path: impl Into<PathBuf>) -> io::Result<Listener> {
+        use std::os::unix::fs::FileTypeExt;
+        let path = path.into();
+        if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket()) {
+            std::fs::remove_file(&path)?;
+        }
+        Ok(Listener::Unix(UnixListener::bind(&path)?, path))
+    }
+
+    /// The TCP address, if it is one: tests listen on port 0.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(..) => None,
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            // Nothing is lost if it is gone already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Serves until `shutdown`; open connections then get a short grace.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    parts: Parts,
+    settings: Settings,
+    shutdown: CancellationToken,
+) {
+    let server = Arc::new(Server {
+        clients: Clients { max: settings.connections_per_client_max, open: Mutex::default() },
+        door: Door::new(parts, settings),
+        connections: TaskTracker::new(),
+        shutdown,
+    });
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(Arc::clone(&server).accept(listener)))
+        .collect();
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => server.door.parts.reader.forget_idle_answers(),
+            () = server.shutdown.cancelled() => break,
+        }
+    }
+    for task in accepting {
+        let _ = task.await;
+    }
+    server.connections.close();
+    server.connections.wait().await;
+}
+
+struct Server {
+    door: Arc<Door>,
+    clients: Clients,
+    connections: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                accepted = accept_one(&listener) => accepted,
+            };
+            match accepted {
+                Ok((Socket::Tcp(stream), peer)) => self.tcp(stream, peer),
+                Ok((Socket::Unix(stream), _)) => {
+                    let connection = Arc::clone(&self).connection(stream, None, None);
+                    self.connections.spawn(connection);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn tcp(self: &Arc<Self>, mut stream: TcpStream, peer: Option<IpAddr>) {
+        let _ = stream.set_nodelay(true);
+        let seat = match peer.map(|address| self.clients.enter(address)) {
+            Some(Err(Full)) => {
+                tracing::warn!(?peer, "too many connections of one client");
+                self.connections.spawn(async move {
+                    let refusal = stream.write_all(TOO_MANY);
+                    let _ = tokio::time::timeout(GRACE, refusal).await;
+                });
+                return;
+            }
+            Some(Ok(())) => peer.map(|address| Seat { server: Arc::clone(self), address }),
+            None => None,
+        };
+        self.connections.spawn(Arc::clone(self).connection(stream, peer, seat));
+    }
+
+    async fn connection<S>(self: Arc<Self>, stream: S, peer: Option<IpAddr>, seat: Option<Seat>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let _seat = seat;
+        let dispatch = Dispatch { door: Arc::clone(&self.door), peer };
+        let connection = http1::Builder::new()
+            .title_case_headers(true)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(stream), dispatch);
+        let mut connection = std::pin::pin!(connection);
+        // An error here is the client's: a line that is no request, or one that went away.
+        tokio::select! {
+            done = connection.as_mut() => {
+                if let Err(error) = done {
+                    tracing::trace!(%error, "connection ended early");
+                }
+            }
+            () = self.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(GRACE, connection).await;
+            }
+        }
+    }
+}
+
+/// What a client above its number of connections is told.
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+Content-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\n\
+Content-Length: 82\r\n\r\n\
+Your IP is issuing too many concurrent connections, please rate limit your calls\n\n";
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn accept_one(listener: &Listener) -> io::Result<(Socket, Option<IpAddr>)> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            Ok((Socket::Tcp(stream), Some(peer.ip().to_canonical())))
+        }
+        Listener::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            Ok((Socket::Unix(stream), None))
+        }
+    }
+}
+
+/// Open connections by source address.
+struct Clients {
+    /// 0: unlimited.
+    max: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+struct Full;
+
+impl Clients {
+    fn enter(&self, address: IpAddr) -> Result<(), Full> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if self.max > 0 && *count >= self.max {
+            return Err(Full);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn leave(&self, address: IpAddr) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&address);
+            }
+        }
+    }
+}
+
+/// One connection's place; given back on drop.
+struct Seat {
+    server: Arc<Server>,
+    address: IpAddr,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.server.clients.leave(self.address);
+    }
+}

@@ -1,0 +1,24 @@
+//! `/v1/status/`: who leads, who takes part.
+
+use super::error::Error;
+use super::extract::Request;
+use super::routes::{Answer, Route, now, route};
+
+pub(super) const ROUTES: &[Route] = &[
+    route("/v1/status/leader", &["GET"], &[leader]),
+    route("/v1/status/peers", &["GET"], &[peers]),
+];
+
+/// The leader's address, or an empty text.
+fn leader(request: Request) -> Result<Answer, Error> {
+    request.datacenter_is_here()?;
+    let leader = request.door.parts.reader.consensus().leader().unwrap_or_default();
+    now(request.json(&leader))
+}
+
+/// The addresses of all servers.
+fn peers(request: Request) -> Result<Answer, Error> {
+    request.datacenter_is_here()?;
+    let peers = request.door.parts.reader.consensus().peers();
+    now(request.json(&peers))
+}

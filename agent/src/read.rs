@@ -1,1 +1,0 @@
-//! The read path: consistency mode, blocking, shared answers; one for all doors.

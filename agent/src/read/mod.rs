@@ -1,0 +1,406 @@
+//! The one read path of all doors: consistency first, then blocking, then sharing.
+//!
+//! ```text
+//! options ─▶ settle ──▶ look at the newest store ──▶ newer than asked? ──yes──▶ answer
+//!            (leader?)        ▲                              │ no
+//!                             └──── woken, or time is up ◀── wait on the answer's scopes
+//! ```
+//!
+//! A reader registers for the scopes of what it found, looks once more, and only then sleeps: a
+//! change between the two looks is never lost. While it sleeps it holds neither the state nor the
+//! answer, only its question.
+//!
+//! [`Reader::answer`] shares: equal questions (same text, same authority) of any number of readers
+//! are evaluated and encoded once per change; see `answers.rs`.
+//!
+//! This module knows nothing of HTTP: it is told what to look at by a closure or a [`Query`].
+
+mod answers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use answers::Answers;
+pub use answers::{Body, Query};
+
+use crate::raft::{self, Consensus};
+use crate::store::{Found, Index, Scopes, Store};
+
+/// Longest wait of a blocking read, and the wait of one that does not say.
+pub const WAIT_MAX: Duration = Duration::from_mins(10);
+/// The wait of a blocking read that names none.
+pub const WAIT_DEFAULT: Duration = Duration::from_mins(5);
+/// A wait is prolonged by up to this part of itself, so that a crowd does not return as one.
+const WAIT_JITTER_PART: u32 = 16;
+/// How often a reader without a leader looks whether there is one.
+const LEADER_RETRY: Duration = Duration::from_millis(50);
+
+/// What the read path needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long reads and writes wait for a leader before they give up (`rpc_hold_timeout`).
+    pub leader_wait: Duration,
+    /// Bytes of encoded answers that are kept for equal readers.
+    pub answers_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { leader_wait: Duration::from_secs(7), answers_bytes_max: 64 << 20 }
+    }
+}
+
+/// How fresh an answer must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// What the leader knows, as long as it believes to lead.
+    #[default]
+    Default,
+    /// What the leader knows after it made sure that it leads.
+    Consistent,
+    /// What this server has; with a bound, unless the leader was not heard for longer.
+    Stale {
+        /// Beyond this, read as [`Consistency::Default`].
+        max: Option<Duration>,
+    },
+}
+
+/// How a read is to be done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// How fresh.
+    pub consistency: Consistency,
+    /// Answer once there is something newer than this; 0 answers at once.
+    pub index: Index,
+    /// How long to wait for it; zero means [`WAIT_DEFAULT`], more than [`WAIT_MAX`] means that.
+    pub wait: Duration,
+}
+
+/// Rows with what the headers of an answer say about them.
+#[derive(Debug, Clone)]
+pub struct Outcome<T> {
+    /// What was found.
+    pub found: Arc<Found<T>>,
+    /// At least 1: clients take 0 for "no index".
+    pub index: Index,
+    /// How the read was really done: a stale read beyond its bound is a default one.
+    pub consistency: Consistency,
+    /// Does anybody lead?
+    pub known_leader: bool,
+    /// How long ago the leader was heard.
+    pub last_contact: Duration,
+}
+
+/// Why a read was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody led for as long as reads wait for it.
+    #[error("No cluster leader")]
+    NoLeader,
+    /// The cluster's own reasons.
+    #[error(transparent)]
+    Consensus(raft::Error),
+}
+
+impl From<raft::Error> for Error {
+    fn from(error: raft::Error) -> Self {
+        match error {
+            raft::Error::NoLeader => Error::NoLeader,
+            other => Error::Consensus(other),
+        }
+    }
+}
+
+/// What the read path did since it was built; read by tests and by `/v1/agent/metrics`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    evaluations: AtomicU64,
+    shared: AtomicU64,
+    waits: AtomicU64,
+    wakes: AtomicU64,
+    waiting: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Questions that were answered from the state and encoded.
+    pub evaluations: u64,
+    /// Questions that got an answer which an equal one had paid for.
+    pub shared: u64,
+    /// Blocking reads that went to sleep.
+    pub waits: u64,
+    /// Times that a sleeping reader was woken by a change.
+    pub wakes: u64,
+    /// Readers asleep now.
+    pub waiting: u64,
+}
+
+/// Cheap handle on the read path.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    consensus: Consensus,
+    settings: Settings,
+    answers: Answers,
+    counters: Counters,
+}
+
+impl Reader {
+    /// A read path over the given state.
+    pub fn new(consensus: Consensus, settings: Settings) -> Reader {
+        let answers = Answers::new(settings.answers_bytes_max);
+        Reader {
+            inner: Arc::new(Inner { consensus, settings, answers, counters: Counters::default() }),
+        }
+    }
+
+    /// The state that is read.
+    pub fn consensus(&self) -> &Consensus {
+        &self.inner.consensus
+    }
+
+    /// How long reads and writes wait for a leader.
+    pub fn leader_wait(&self) -> Duration {
+        self.inner.settings.leader_wait
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> Counts {
+        let counters = &self.inner.counters;
+        Counts {
+            evaluations: counters.evaluations.load(Ordering::Relaxed),
+            shared: counters.shared.load(Ordering::Relaxed),
+            waits: counters.waits.load(Ordering::Relaxed),
+            wakes: counters.wakes.load(Ordering::Relaxed),
+            waiting: counters.waiting.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Drops shared answers that nobody asked for lately. Called now and then by a door.
+    pub fn forget_idle_answers(&self) {
+        self.inner.answers.sweep();
+    }
+
+    /// Reads with a closure of the caller's own. It is called once, or, in a blocking read, again
+    /// after each change that may matter; it must not wait.
+    pub async fn read<T>(
+        &self,
+        options: Options,
+        mut look: impl FnMut(&Store) -> Found<T>,
+    ) -> Result<Outcome<T>, Error> {
+        self.run(options, move |store| Arc::new(look(store))).await
+    }
+
+    /// Reads a shared question; the body comes encoded.
+    pub async fn answer(
+        &self,
+        options: Options,
+        query: &dyn Query,
+    ) -> Result<Outcome<Body>, Error> {
+        // A plain read of one row costs less than keeping its answer would.
+        if options.index == 0 && query.is_cheap() {
+            return self.read(options, |store| self.evaluate(query, store)).await;
+        }
+        let key = query.text();
+        self.run(options, |store| self.shared(&key, query, store)).await
+    }
+
+    /// Answers at once if that needs no waiting at all: what [`Reader::answer`] gives for a read
+    /// that does not block while this server leads. `None` means: ask `answer`.
+    pub fn answer_now(&self, options: Options, query: &dyn Query) -> Option<Outcome<Body>> {
+        let consensus = &self.inner.consensus;
+        let settled = match options.consistency {
+            Consistency::Default => consensus.is_leader(),
+            Consistency::Consistent => false,
+            Consistency::Stale { max: None } => true,
+            Consistency::Stale { max: Some(max) } => consensus.last_contact() <= max,
+        };
+        if options.index > 0 || !settled {
+            return None;
+        }
+        let store = consensus.store();
+        let found = if query.is_cheap() {
+            Arc::new(self.evaluate(query, &store))
+        } else {
+            self.shared(&query.text(), query, &store)
+        };
+        Some(self.outcome(found, options.consistency))
+    }
+
+    /// Has this question been asked through [`Reader::note_cached`] before? Remembers that it was.
+    /// Answers of the shared kind are always as fresh as the state, so that `?cached` costs no
+    /// freshness here; clients still want to be told a miss from a hit.
+    pub fn note_cached(&self, query: &dyn Query) -> bool {
+        self.inner.answers.note_cached(&query.text())
+    }
+
+    fn evaluate(&self, query: &dyn Query, store: &Store) -> Found<Body> {
+        self.inner.counters.evaluations.fetch_add(1, Ordering::Relaxed);
+        query.evaluate(store)
+    }
+
+    fn shared(&self, key: &str, query: &dyn Query, store: &Store) -> Arc<Found<Body>> {
+        let mut evaluated = false;
+        let found = self.inner.answers.get(key, query, store, |store| {
+            evaluated = true;
+            self.evaluate(query, store)
+        });
+        if !evaluated {
+            self.inner.counters.shared.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    async fn run<T>(
+        &self,
+        options: Options,
+        mut look: impl FnMut(&Store) -> Arc<Found<T>>,
+    ) -> Result<Outcome<T>, Error> {
+        let consistency = self.settle(options.consistency).await?;
+        let (epoch, found) = {
+            let store = self.inner.consensus.store();
+            (store.epoch(), look(&store))
+        };
+        if options.index == 0 || found.index.max(1) > options.index {
+            return Ok(self.outcome(found, consistency));
+        }
+        let deadline = Instant::now() + wait_with_jitter(options.wait);
+        self.inner.counters.waits.fetch_add(1, Ordering::Relaxed);
+        let _asleep = Asleep::new(&self.inner.counters.waiting);
+        let mut scopes: Scopes = found.scopes.clone();
+        drop(found);
+        loop {
+            let mut waiter = self.inner.consensus.watches().register(&scopes);
+            // What changed before the registration woke nobody: look again before sleeping.
+            let newer = self.look_for_newer(options.index, epoch, &mut look);
+            match newer {
+                Ok(found) => return Ok(self.outcome(found, consistency)),
+                Err(now_on) if now_on != scopes => {
+                    scopes = now_on;
+                    continue;
+                }
+                Err(_) => {}
+            }
+            if tokio::time::timeout_at(deadline, waiter.woken()).await.is_err() {
+                break;
+            }
+            drop(waiter);
+            self.inner.counters.wakes.fetch_add(1, Ordering::Relaxed);
+            match self.look_for_newer(options.index, epoch, &mut look) {
+                Ok(found) => return Ok(self.outcome(found, consistency)),
+                Err(now_on) => scopes = now_on,
+            }
+        }
+        let consistency = self.settle(options.consistency).await?;
+        let store = self.inner.consensus.store();
+        Ok(self.outcome(look(&store), consistency))
+    }
+
+    /// What is newer than `index` (everything is, once the state was replaced), or the scopes to
+    /// wait on for it.
+    fn look_for_newer<T>(
+        &self,
+        index: Index,
+        epoch: u64,
+        look: &mut impl FnMut(&Store) -> Arc<Found<T>>,
+    ) -> Result<Arc<Found<T>>, Scopes> {
+        let store = self.inner.consensus.store();
+        let found = look(&store);
+        if found.index.max(1) > index || store.epoch() != epoch {
+            Ok(found)
+        } else {
+            Err(found.scopes.clone())
+        }
+    }
+
+    fn outcome<T>(&self, found: Arc<Found<T>>, consistency: Consistency) -> Outcome<T> {
+        let consensus = &self.inner.consensus;
+        Outcome {
+            index: found.index.max(1),
+            found,
+            consistency,
+            known_leader: consensus.leader().is_some(),
+            last_contact: consensus.last_contact(),
+        }
+    }
+
+    /// Waits until this server may answer with the wanted freshness; says with which one it will.
+    async fn settle(&self, wanted: Consistency) -> Result<Consistency, Error> {
+        let consensus = &self.inner.consensus;
+        let wanted = match wanted {
+            Consistency::Stale { max: Some(max) } if consensus.last_contact() > max => {
+                Consistency::Default
+            }
+            other => other,
+        };
+        match wanted {
+            Consistency::Stale { .. } => return Ok(wanted),
+            Consistency::Default if consensus.is_leader() => return Ok(wanted),
+            Consistency::Default | Consistency::Consistent => {}
+        }
+        let deadline = Instant::now() + self.inner.settings.leader_wait;
+        // In a box: a reader that sleeps for minutes must not carry room for the rare case.
+        let barrier = Box::pin(async {
+            loop {
+                match consensus.read_barrier().await {
+                    Err(raft::Error::NoLeader) => tokio::time::sleep(LEADER_RETRY).await,
+                    done => return done,
+                }
+            }
+        });
+        match tokio::time::timeout_at(deadline, barrier).await {
+            Ok(done) => done.map(|()| wanted).map_err(Error::from),
+            Err(_) => Err(Error::NoLeader),
+        }
+    }
+}
+
+/// Counts a sleeping reader for as long as it lives.
+struct Asleep<'a>(&'a AtomicU64);
+
+impl<'a> Asleep<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Asleep(count)
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The time a blocking read really waits.
+fn wait_with_jitter(asked: Duration) -> Duration {
+    let wait = if asked.is_zero() { WAIT_DEFAULT } else { asked.min(WAIT_MAX) };
+    wait + (wait / WAIT_JITTER_PART).mul_f64(rand::random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_bounded_and_prolonged_by_a_sixteenth_at_most() {
+        let rows = [
+            (Duration::ZERO, WAIT_DEFAULT),
+            (Duration::from_secs(16), Duration::from_secs(16)),
+            (Duration::from_hours(1), WAIT_MAX),
+        ];
+        for (asked, base) in rows {
+            for _ in 0..100 {
+                let wait = wait_with_jitter(asked);
+                assert!(wait >= base && wait <= base + base / 16, "{asked:?} became {wait:?}");
+            }
+        }
+    }
+}
