@@ -1,1 +1,3 @@
 //! Typed, asynchronous client of the Muster and Consul HTTP API.
+
+pub mod types;
