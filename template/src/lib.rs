@@ -1,1 +1,13 @@
-//! muster-template.
+//! The template daemon: turns services and keys into files, and makes the program that reads them follow.
+//!
+//! ```text
+//! watches ─▶ facts ─▶ render ─▶ guard ─▶ transaction: stage, validate, commit, reload, verify ─▶ nginx
+//!                                                      └──────── or roll back ────────┘
+//! ```
+//!
+//! Three promises shape it: files are never written from incomplete data, a reload is never lost, and the daemon
+//! never dies because the catalog is away.
+
+pub mod facts;
+pub mod guard;
+pub mod render;

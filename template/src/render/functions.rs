@@ -1,0 +1,227 @@
+//! The data functions of templates: each asks one or more questions of the facts and notes what it asked.
+//!
+//! The answers have these shapes (see `docs/template-functions.md` for the fields): `service()` gives a list of
+//! instances, `services()` of names with tags, `node()` a map, `key()` a text, `kv_list()` a list of pairs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Deserialize;
+use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
+
+use super::call::{self, CallKey, KeyType};
+use super::filters::{attribute, has_tag, text_of};
+use super::{Hold, Pass, VERSION_MARK};
+use crate::facts::{Query, Scope};
+use crate::guard::{Limits, Verdict};
+
+/// Makes all data functions known to `tera`; they read and note through `pass`.
+pub(super) fn register(tera: &mut Tera, pass: &Arc<Mutex<Pass>>) {
+    add(tera, pass, "service", service);
+    add(tera, pass, "services", services);
+    add(tera, pass, "nodes", nodes);
+    add(tera, pass, "node", node);
+    add(tera, pass, "datacenters", datacenters);
+    add(tera, pass, "key", key);
+    add(tera, pass, "key_exists", key_exists);
+    add(tera, pass, "kv_list", kv_list);
+    add(tera, pass, "file", file);
+    add(tera, pass, "env", env);
+    add(tera, pass, "config_version", config_version);
+}
+
+/// Registers one function whose arguments are read into `A`.
+fn add<A, F>(tera: &mut Tera, pass: &Arc<Mutex<Pass>>, name: &'static str, function: F)
+where
+    A: for<'de> Deserialize<'de>,
+    F: Fn(&mut Pass, A) -> Result<Value, String> + Send + Sync + 'static,
+{
+    let pass = Arc::clone(pass);
+    tera.register_function(name, move |kwargs: Kwargs, _: &State| -> TeraResult<Value> {
+        let arguments =
+            kwargs.deserialize().map_err(|error| Error::message(format!("{name}(): {error}")))?;
+        let mut pass = pass.lock().unwrap_or_else(PoisonError::into_inner);
+        function(&mut pass, arguments)
+            .map_err(|message| Error::message(format!("{name}(): {message}")))
+    });
+}
+
+impl Pass {
+    /// The answer to `query`, noted as used, and as missing when there is none.
+    fn ask(&mut self, query: &Query) -> Option<Value> {
+        self.used.insert(query.clone());
+        let answer = self.facts.get(query).cloned();
+        if answer.is_none() {
+            self.missing.insert(query.clone());
+        }
+        answer
+    }
+
+    /// `list`, or the list served before if `limits` forbid the new one.
+    fn guard(&mut self, call: CallKey<'_>, list: Value, limits: &Limits) -> Result<Value, String> {
+        let query = call.query.clone();
+        let key = serde_json::to_string(&call).map_err(|error| error.to_string())?;
+        let now = self.now.unwrap_or_else(Instant::now);
+        let verdict = self.memory.decide(&key, &list, limits, now);
+        self.calls.insert(key);
+        match verdict {
+            Verdict::Use => Ok(list),
+            Verdict::Keep { value, reason, until } => {
+                self.holds.insert(Hold { query, reason });
+                self.again_at = Some(self.again_at.map_or(until, |at| at.min(until)));
+                Ok(value)
+            }
+            Verdict::Wait(reason) => {
+                self.waits.insert(format!("{query}: {reason}"));
+                Ok(empty_list())
+            }
+            Verdict::Fail(reason) => {
+                self.holds.insert(Hold { query: query.clone(), reason });
+                Err(format!("`{query}` is {reason}, and `on_empty` is `error`"))
+            }
+        }
+    }
+}
+
+fn empty_list() -> Value {
+    Value::from(Vec::<Value>::new())
+}
+
+fn service(pass: &mut Pass, call: call::Service) -> Result<Value, String> {
+    let statuses = call.statuses()?;
+    let tags = call.all_tags();
+    let limits = call.limits(&pass.surroundings.limits)?;
+    let query = Query::Service { scope: call.scope(), name: call.name };
+    let Some(instances) = pass.ask(&query) else { return Ok(empty_list()) };
+    let chosen = select(&instances, |instance| {
+        let status = attribute(instance, "status").and_then(Value::as_str).unwrap_or_default();
+        (statuses.is_empty() || statuses.iter().any(|wanted| wanted == status))
+            && tags.iter().all(|tag| has_tag(instance, tag))
+    });
+    pass.guard(CallKey { query: &query, tags: &tags, statuses: &statuses }, chosen, &limits)
+}
+
+fn services(pass: &mut Pass, call: call::Services) -> Result<Value, String> {
+    let limits = call.limits(&pass.surroundings.limits)?;
+    let query = Query::Services { scope: call.scope() };
+    let Some(all) = pass.ask(&query) else { return Ok(empty_list()) };
+    let tags: Vec<String> = call.tag.into_iter().collect();
+    let chosen = select(&all, |service| tags.iter().all(|tag| has_tag(service, tag)));
+    pass.guard(CallKey { query: &query, tags: &tags, statuses: &[] }, chosen, &limits)
+}
+
+fn nodes(pass: &mut Pass, call: call::Nodes) -> Result<Value, String> {
+    Ok(pass.ask(&Query::Nodes { scope: call.scope() }).unwrap_or_else(empty_list))
+}
+
+fn node(pass: &mut Pass, call: call::Node) -> Result<Value, String> {
+    let query = Query::Node { scope: call::scope(call.dc.as_ref(), None, None), name: call.name };
+    Ok(pass.ask(&query).unwrap_or_else(Value::none))
+}
+
+fn datacenters(pass: &mut Pass, _: call::Nothing) -> Result<Value, String> {
+    Ok(pass.ask(&Query::Datacenters).unwrap_or_else(empty_list))
+}
+
+fn key(pass: &mut Pass, call: call::Key) -> Result<Value, String> {
+    let query = key_query(call.path, call.dc.as_ref())?;
+    let placeholder = || Value::normal_string("");
+    let Some(answer) = pass.ask(&query) else { return Ok(placeholder()) };
+    let default = call.default.map(|default| Value::from_serializable(&default));
+    let text = match (answer.as_str(), default) {
+        // consul-template's keyOrDefault treats an empty value as absent; so do we, unless told otherwise.
+        (None, Some(default)) => return Ok(default),
+        (Some(""), Some(default)) if !call.empty_ok => return Ok(default),
+        (None, None) => {
+            // Not an error: the key may be about to be written, and until then the old file stays.
+            pass.waits.insert(format!("{query} does not exist"));
+            return Ok(placeholder());
+        }
+        (Some(text), _) => text,
+    };
+    read_as(text, call.kind).map_err(|message| format!("`{query}`: {message}"))
+}
+
+/// Reads the text of a key as `kind`.
+fn read_as(text: &str, kind: KeyType) -> Result<Value, String> {
+    let trimmed = text.trim();
+    match kind {
+        KeyType::Text => Ok(Value::normal_string(text)),
+        KeyType::Json => super::filters::parse_json(text),
+        KeyType::Toml => super::filters::parse_toml(text),
+        KeyType::Int => trimmed
+            .parse::<i64>()
+            .map(Value::from)
+            .map_err(|_| format!("`{trimmed}` is not an integer")),
+        KeyType::Float => trimmed
+            .parse::<f64>()
+            .map(Value::from)
+            .map_err(|_| format!("`{trimmed}` is not a number")),
+        KeyType::Bool => super::filters::parse_bool_text(trimmed).map(Value::from),
+    }
+}
+
+fn key_exists(pass: &mut Pass, call: call::KeyExists) -> Result<Value, String> {
+    let query = key_query(call.path, call.dc.as_ref())?;
+    Ok(Value::from(pass.ask(&query).is_some_and(|answer| !answer.is_none())))
+}
+
+fn key_query(path: String, dc: Option<&String>) -> Result<Query, String> {
+    if path.is_empty() {
+        return Err("`path` is empty".to_owned());
+    }
+    Ok(Query::Key { path, scope: call::scope(dc, None, None) })
+}
+
+fn kv_list(pass: &mut Pass, call: call::KvList) -> Result<Value, String> {
+    let limits = call.limits(&pass.surroundings.limits)?;
+    let scope = Scope { dc: call.dc.clone().filter(|dc| !dc.is_empty()), ..Scope::default() };
+    let query = Query::KeyPrefix { prefix: call.prefix.clone(), scope };
+    let Some(pairs) = pass.ask(&query) else { return Ok(empty_list()) };
+    let mut chosen = Vec::new();
+    for pair in pairs.as_array().unwrap_or_default() {
+        let path = attribute(pair, "path").map(text_of).unwrap_or_default();
+        let key =
+            path.strip_prefix(&call.prefix).unwrap_or(&path).trim_start_matches('/').to_owned();
+        // `recurse=false` lists the keys of this folder alone; the folder's own entry is no key in it.
+        if key.is_empty() || (!call.recurse && key.contains('/')) {
+            continue;
+        }
+        let mut pair = pair.clone().into_map().unwrap_or_default();
+        pair.insert("key".into(), Value::from(key));
+        chosen.push(Value::from(pair));
+    }
+    let recurse = [if call.recurse { "recurse" } else { "flat" }.to_owned()];
+    pass.guard(
+        CallKey { query: &query, tags: &recurse, statuses: &[] },
+        Value::from(chosen),
+        &limits,
+    )
+}
+
+fn file(pass: &mut Pass, call: call::File) -> Result<Value, String> {
+    let query = Query::File { path: call.path };
+    let Some(answer) = pass.ask(&query) else { return Ok(Value::normal_string("")) };
+    if answer.is_none() {
+        pass.waits.insert(format!("{query} does not exist"));
+        return Ok(Value::normal_string(""));
+    }
+    Ok(answer)
+}
+
+fn env(pass: &mut Pass, call: call::Env) -> Result<Value, String> {
+    let value = pass.surroundings.environment.get(&call.name).cloned().or(call.default);
+    value
+        .map(Value::from)
+        .ok_or_else(|| format!("the environment has no `{}`, and no `default` is given", call.name))
+}
+
+fn config_version(_: &mut Pass, _: call::Nothing) -> Result<Value, String> {
+    Ok(Value::normal_string(VERSION_MARK))
+}
+
+/// The entries of a list that pass `wanted`, in their order.
+fn select(list: &Value, wanted: impl Fn(&Value) -> bool) -> Value {
+    let entries = list.as_array().unwrap_or_default();
+    Value::from(entries.iter().filter(|entry| wanted(entry)).cloned().collect::<Vec<_>>())
+}
