@@ -11,3 +11,4 @@
 pub mod facts;
 pub mod guard;
 pub mod render;
+pub mod transaction;

@@ -15,7 +15,7 @@
 //! can. Nothing that such a pass produced is ever written.
 
 mod call;
-mod encode;
+pub(crate) mod encode;
 mod filters;
 mod functions;
 
@@ -26,6 +26,8 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 use tera::{Context, ErrorKind, Tera};
+
+pub(crate) use encode::hex;
 
 use crate::facts::{Facts, Query};
 use crate::guard::{Limits, Memory, Reason};

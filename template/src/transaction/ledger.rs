@@ -1,0 +1,278 @@
+//! What a group remembers on disk: the last good files, and the change under way.
+//!
+//! ```text
+//! <state_dir>/<group>/journal.json   a change that is installed or being installed, and not yet acknowledged
+//!                     good.json      the last acknowledged version: which text each file had
+//!                     kept.json      the lists that guards may fall back to
+//!                     texts/<hash>   the texts that the first two name
+//! ```
+//!
+//! The journal is written before the first file is touched and removed when the program that reads the files has
+//! shown that it uses them. So after a crash at any moment it says what to finish and what to put back.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::render::hex;
+
+/// The format of the files below; a file of another format is refused rather than misread.
+const FORMAT: u32 = 1;
+
+/// The folder of one group below the state directory.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    folder: PathBuf,
+}
+
+/// A change that is not acknowledged yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    format: u32,
+    /// The version being installed; empty when the files were not rendered here.
+    pub version: String,
+    /// Whether the files show the version to who asks the running program.
+    pub shows_version: bool,
+    /// The files, in the order of the group.
+    pub files: Vec<Entry>,
+}
+
+/// One file of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The path of the file itself, links resolved.
+    pub destination: PathBuf,
+    /// The hash of the new text; `None` if the change removes the file.
+    pub new: Option<String>,
+    /// The text to go back to; `None` if there was no file.
+    pub previous: Option<Kept>,
+}
+
+/// A text in the ledger, and how its file was protected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The name of the text.
+    pub hash: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// The last acknowledged version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Good {
+    format: u32,
+    /// Its version; empty when the files were not rendered here.
+    pub version: String,
+    /// Whether its files show the version.
+    pub shows_version: bool,
+    /// Its files.
+    pub files: Vec<(PathBuf, Kept)>,
+}
+
+impl Good {
+    /// The text of `destination` in this version.
+    pub fn file(&self, destination: &Path) -> Option<&Kept> {
+        self.files.iter().find(|(path, _)| path == destination).map(|(_, kept)| kept)
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger of `group`, making its folder.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(state_dir: &Path, group: &str) -> io::Result<Self> {
+        let folder = state_dir.join(group);
+        fs::create_dir_all(folder.join("texts")).map_err(|error| at(&folder, &error))?;
+        Ok(Self { folder })
+    }
+
+    /// The change under way, if there is one.
+    ///
+    /// # Errors
+    /// The file cannot be read or is of another format.
+    pub fn journal(&self) -> io::Result<Option<Journal>> {
+        let journal: Option<Journal> = self.read("journal.json")?;
+        self.check_format("journal.json", journal.as_ref().map(|journal| journal.format))?;
+        Ok(journal)
+    }
+
+    /// Notes a change before it begins. Durable when this returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn begin(
+        &self,
+        version: &str,
+        shows_version: bool,
+        files: Vec<Entry>,
+    ) -> io::Result<Journal> {
+        let journal = Journal { format: FORMAT, version: version.to_owned(), shows_version, files };
+        self.write("journal.json", &journal)?;
+        Ok(journal)
+    }
+
+    /// Notes that the change under way is over.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn end(&self) -> io::Result<()> {
+        remove_if_there(&self.folder.join("journal.json"))?;
+        sync_folder(&self.folder)
+    }
+
+    /// The last acknowledged version.
+    ///
+    /// # Errors
+    /// The file cannot be read or is of another format.
+    pub fn good(&self) -> io::Result<Option<Good>> {
+        let good: Option<Good> = self.read("good.json")?;
+        self.check_format("good.json", good.as_ref().map(|good| good.format))?;
+        Ok(good)
+    }
+
+    /// Makes `files` the last acknowledged version and ends the change under way. Texts nobody names are removed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn acknowledge(
+        &self,
+        version: &str,
+        shows_version: bool,
+        files: Vec<(PathBuf, Kept)>,
+    ) -> io::Result<()> {
+        let good = Good { format: FORMAT, version: version.to_owned(), shows_version, files };
+        self.write("good.json", &good)?;
+        self.end()?;
+        let named: BTreeSet<&str> = good.files.iter().map(|(_, kept)| kept.hash.as_str()).collect();
+        for entry in fs::read_dir(self.folder.join("texts"))? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_none_or(|name| !named.contains(name)) {
+                remove_if_there(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a text; returns its hash. A text already kept is not written again.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep(&self, text: &[u8]) -> io::Result<String> {
+        let hash = hash(text);
+        let path = self.folder.join("texts").join(&hash);
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == text.len() as u64) {
+            return Ok(hash);
+        }
+        write_durably(&path, text)?;
+        Ok(hash)
+    }
+
+    /// A text kept before.
+    ///
+    /// # Errors
+    /// It is gone or damaged.
+    pub fn text(&self, hash_wanted: &str) -> io::Result<Vec<u8>> {
+        let path = self.folder.join("texts").join(hash_wanted);
+        let text = fs::read(&path).map_err(|error| at(&path, &error))?;
+        if hash(&text) == hash_wanted {
+            Ok(text)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("`{}` is damaged", path.display()),
+            ))
+        }
+    }
+
+    /// The lists that guards may fall back to, as JSON; `None` when there are none yet.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn kept<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        self.read("kept.json")
+    }
+
+    /// Saves the lists that guards may fall back to, unless they are saved already.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn save_kept(&self, kept: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_vec(kept)?;
+        let path = self.folder.join("kept.json");
+        if fs::read(&path).is_ok_and(|before| before == text) {
+            return Ok(());
+        }
+        write_durably(&path, &text)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        let path = self.folder.join(name);
+        match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(|error| at(&path, &error.into()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at(&path, &error)),
+        }
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        write_durably(&self.folder.join(name), &serde_json::to_vec(value)?)
+    }
+
+    fn check_format(&self, name: &str, format: Option<u32>) -> io::Result<()> {
+        match format {
+            None | Some(FORMAT) => Ok(()),
+            Some(other) => {
+                let path = self.folder.join(name);
+                let message =
+                    format!("`{}` has format {other}, this program knows {FORMAT}", path.display());
+                Err(io::Error::new(io::ErrorKind::InvalidData, message))
+            }
+        }
+    }
+}
+
+/// The name of a text: the first half of its SHA-256.
+pub(super) fn hash(text: &[u8]) -> String {
+    hex(&Sha256::digest(text)[..16])
+}
+
+/// Writes a file so that after a crash it has either the old or the new content, never a part.
+fn write_durably(path: &Path, text: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside).map_err(|error| at(&beside, &error))?;
+    file.write_all(text)?;
+    file.sync_data()?;
+    fs::rename(&beside, path).map_err(|error| at(path, &error))?;
+    sync_folder(folder)
+}
+
+/// Makes renames and removals in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Removes a file; that it is not there is fine.
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// The error with the path it concerns.
+pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+}
