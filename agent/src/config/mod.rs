@@ -1,1 +1,716 @@
-//! Configuration: as written (files, flags) on one side, the settings of each part on the other.
+//! Configuration: what files and flags say on one side, resolved settings on the other.
+//!
+//! `keys` is the table of everything that may be written, `file` and `flags` turn text into
+//! [`Written`](file::Written) keys, this module lays them over one another and resolves defaults,
+//! addresses and limits into a [`Config`]. A mistake stops the start and names key, value and fix.
+
+mod file;
+mod flags;
+mod hcl;
+mod keys;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use file::Written;
+
+/// The text of `muster agent -help`.
+pub fn help() -> String {
+    flags::help()
+}
+
+
+/// What is wrong with the configuration, in full sentences for the person who wrote it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
+
+/// The resolved configuration of one agent.
+#[expect(clippy::struct_excessive_bools, reason = "each is one switch of the reference's configuration")]
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Everything in memory, answers pretty-printed.
+    pub dev: bool,
+    /// Server mode.
+    pub server: bool,
+    /// This server may elect itself.
+    pub bootstrap: bool,
+    /// Servers to wait for before the first election; 0 when not used.
+    pub bootstrap_expect: u32,
+    /// Name of the datacenter, lower case.
+    pub datacenter: String,
+    /// Name of the node.
+    pub node_name: String,
+    /// UUID, if one was given; otherwise made once and kept.
+    pub node_id: Option<String>,
+    /// Pairs of the node.
+    pub node_meta: BTreeMap<String, String>,
+    /// Folder for what must survive; `None` in development mode.
+    pub data_dir: Option<PathBuf>,
+    /// Where traffic between agents arrives.
+    pub bind: IpAddr,
+    /// Under which address others reach this agent.
+    pub advertise: IpAddr,
+    /// The same for other datacenters.
+    pub advertise_wan: IpAddr,
+    /// Where HTTP is served.
+    pub http: Vec<HttpAddress>,
+    /// Ports; `None` is off.
+    pub ports: Ports,
+    /// DNS domain with a dot at its end.
+    pub domain: String,
+    /// Log level: trace, debug, info, warn, error.
+    pub log_level: String,
+    /// Log as JSON lines.
+    pub log_json: bool,
+    /// File for the process id.
+    pub pid_file: Option<PathBuf>,
+    /// Leave the cluster at SIGTERM.
+    pub leave_on_terminate: bool,
+    /// Do not leave the cluster at SIGINT.
+    pub skip_leave_on_interrupt: bool,
+    /// Limits and habits of the HTTP door.
+    pub http_limits: HttpLimits,
+    /// Limits and habits of checks.
+    pub checks: CheckLimits,
+    /// Raft.
+    pub raft: RaftTuning,
+    /// Shortest session TTL.
+    pub session_ttl_min: Duration,
+    /// How long a request waits for a leader.
+    pub rpc_hold_timeout: Duration,
+    /// Service definitions as written.
+    pub service_definitions: Vec<Value>,
+    /// Check definitions as written.
+    pub check_definitions: Vec<Value>,
+    /// Worth saying once at start.
+    pub warnings: Vec<String>,
+}
+
+/// A place where HTTP is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpAddress {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// Ports of an agent; `None` is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// HTTP.
+    pub http: Option<u16>,
+    /// DNS.
+    pub dns: Option<u16>,
+    /// Between servers.
+    pub server: u16,
+    /// Gossip in the datacenter.
+    pub serf_lan: u16,
+    /// Gossip between datacenters.
+    pub serf_wan: Option<u16>,
+}
+
+/// What the HTTP door is told.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Connections of one source address; 0 is no limit.
+    pub max_conns_per_client: usize,
+    /// Largest value of a key, bytes.
+    pub kv_max_value_size: usize,
+    /// Largest transaction, bytes.
+    pub txn_max_req_len: usize,
+    /// Default wait of a blocking query.
+    pub default_query_time: Duration,
+    /// Longest wait of a blocking query.
+    pub max_query_time: Duration,
+    /// When above zero, catalog and health reads are stale by default.
+    pub discovery_max_stale: Duration,
+    /// Path prefixes that answer 403.
+    pub block_endpoints: Vec<String>,
+    /// Networks that may write; empty is all.
+    pub allow_write_from: Vec<String>,
+    /// Headers put on every answer.
+    pub response_headers: BTreeMap<String, String>,
+    /// Let unprintable characters in paths pass.
+    pub allow_unprintable: bool,
+}
+
+/// What checks are told.
+#[derive(Debug, Clone)]
+pub struct CheckLimits {
+    /// How long an output-only change may wait before it reaches the catalog; zero: not at all.
+    pub update_interval: Duration,
+    /// Bytes of output kept.
+    pub output_max_size: usize,
+    /// Keep no output.
+    pub discard_output: bool,
+    /// Scripts from anywhere.
+    pub enable_script_checks: bool,
+    /// Scripts from configuration files.
+    pub enable_local_script_checks: bool,
+}
+
+/// What Raft is told.
+#[derive(Debug, Clone)]
+pub struct RaftTuning {
+    /// Scales all its times, 1 to 10.
+    pub multiplier: u32,
+    /// New entries that make a snapshot due.
+    pub snapshot_threshold: u64,
+    /// Entries kept behind a snapshot.
+    pub trailing_logs: u64,
+    /// `wal` or `sled`.
+    pub log_backend: String,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// Print the help text.
+    Help,
+    /// Start an agent.
+    Agent(Box<Config>),
+}
+
+/// Reads the flags of `muster agent` and the files that they name.
+pub fn from_args(args: &[String]) -> Result<Wanted, Error> {
+    let line = flags::parse(args)?;
+    if line.help {
+        return Ok(Wanted::Help);
+    }
+    let mut written = read_sources(&line.sources, line.format.as_deref())?;
+    written.merge(line.keys);
+    resolve(&written, line.dev).map(|config| Wanted::Agent(Box::new(config)))
+}
+
+/// Checks files and folders as `muster validate` does: everything but starting.
+pub fn validate(sources: &[PathBuf], format: Option<&str>) -> Result<Config, Error> {
+    resolve(&read_sources(sources, format)?, false)
+}
+
+fn read_sources(sources: &[PathBuf], format: Option<&str>) -> Result<Written, Error> {
+    let mut written = Written::default();
+    for source in sources {
+        if source.is_dir() {
+            for file in Written::files_of(source)? {
+                written.merge(Written::from_file(&file, format)?);
+            }
+        } else {
+            written.merge(Written::from_file(source, format)?);
+        }
+    }
+    Ok(written)
+}
+
+fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
+    let mut invalid = Vec::new();
+    let mut duration = |key: &'static str, default: Duration| match written
+        .text(key)
+        .map(muster_client::types::parse_duration)
+    {
+        None => default,
+        Some(Ok(value)) => value,
+        Some(Err(_)) => {
+            let text = written.text(key).unwrap_or_default();
+            invalid.push(format!(
+                "{key}: invalid duration: \"{text}\": time: invalid duration \"{text}\""
+            ));
+            default
+        }
+    };
+    let secs = Duration::from_secs;
+    let default_query_time = duration("default_query_time", secs(300));
+    let max_query_time = duration("max_query_time", secs(600));
+    let discovery_max_stale = duration("discovery_max_stale", Duration::ZERO);
+    let update_interval = duration("check_update_interval", secs(300));
+    let session_ttl_min = duration("session_ttl_min", Duration::ZERO);
+    let rpc_hold_timeout = duration("performance.rpc_hold_timeout", secs(7));
+    let mut port = |key: &'static str, default: i64| -> Option<u16> {
+        let number = written.int(key).unwrap_or(default);
+        match u16::try_from(number) {
+            Ok(0) => u16::try_from(default).ok(),
+            Ok(number) => Some(number),
+            Err(_) if number < 0 => None,
+            Err(_) => {
+                invalid.push(format!("{key}: invalid port: {number}"));
+                None
+            }
+        }
+    };
+    let http_port = port("ports.http", 8500);
+    let dns_port = port("ports.dns", 8600);
+    let server_port = port("ports.server", 8300);
+    let lan_port = port("ports.serf_lan", 8301);
+    let wan_port = port("ports.serf_wan", 8302);
+    let https_port = port("ports.https", -1);
+    if !invalid.is_empty() {
+        return Err(Error(list_errors(&invalid)));
+    }
+
+    let mut warnings = written.warnings.clone();
+    if https_port.is_some() {
+        warnings
+            .push("`ports.https` has no effect without a certificate: HTTPS is not served".into());
+    }
+    let server = written.bool("server").unwrap_or(false) || dev;
+    let bootstrap = written.bool("bootstrap").unwrap_or(false);
+    let expect = written.int("bootstrap_expect").unwrap_or(0);
+    if !dev && !server {
+        if expect > 0 {
+            return Err(Error("'bootstrap_expect > 0' requires 'server = true'".into()));
+        }
+        if bootstrap {
+            return Err(Error("'bootstrap = true' requires 'server = true'".into()));
+        }
+    }
+    if dev && expect > 0 {
+        return Err(Error("'bootstrap_expect > 0' not allowed in dev mode".into()));
+    }
+    if expect < 0 {
+        return Err(Error(format!(
+            "bootstrap_expect cannot be {expect}. Must be greater than or equal to zero"
+        )));
+    }
+    if expect > 0 && bootstrap {
+        return Err(Error(
+            "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive".into(),
+        ));
+    }
+    let data_dir = match written.text("data_dir") {
+        _ if dev => None,
+        Some(dir) if !dir.is_empty() => Some(PathBuf::from(dir)),
+        _ => {
+            return Err(Error(
+                "data_dir cannot be empty\nhint: give -data-dir=/var/lib/muster, or -dev to try things out".into(),
+            ));
+        }
+    };
+    if let Some(dir) = &data_dir
+        && dir.exists()
+        && !dir.is_dir()
+    {
+        return Err(Error(format!("data_dir \"{}\" is not a directory", dir.display())));
+    }
+    let datacenter = written.text("datacenter").unwrap_or("dc1").to_lowercase();
+    let datacenter = if datacenter.is_empty() { "dc1".to_owned() } else { datacenter };
+    if !datacenter
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+    {
+        return Err(Error(format!(
+            "datacenter cannot be \"{datacenter}\". Please use only [a-z0-9-_]"
+        )));
+    }
+    let multiplier = written.int("performance.raft_multiplier").unwrap_or(5);
+    if !(1..=10).contains(&multiplier) {
+        return Err(Error(format!(
+            "performance.raft_multiplier cannot be {multiplier}. Must be between 1 and 10"
+        )));
+    }
+    let node_meta = written.map("node_meta");
+    check_meta(&node_meta)?;
+    let node_name = match written.text("node_name") {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => host_name()?,
+    };
+    let node_id = match written.text("node_id") {
+        Some(id) if !id.is_empty() => Some(
+            uuid::Uuid::parse_str(id)
+                .map_err(|e| Error(format!("node_id `{id}` is not a UUID: {e}")))?
+                .to_string(),
+        ),
+        _ => None,
+    };
+    let log_backend = written.text("raft_logstore.backend").unwrap_or("wal").to_owned();
+    if !["wal", "sled"].contains(&log_backend.as_str()) {
+        return Err(Error(format!(
+            "raft_logstore.backend cannot be \"{log_backend}\". Must be \"wal\" or \"sled\""
+        )));
+    }
+    let log_level = level(written.text("log_level").unwrap_or(if dev { "debug" } else { "info" }))?;
+
+    let (bind, advertise, advertise_wan) = addresses(written, dev)?;
+    let client =
+        written.text("client_addr").filter(|text| !text.trim().is_empty()).unwrap_or("127.0.0.1");
+    let http = http_addresses(
+        written.text("addresses.http").filter(|t| !t.is_empty()).unwrap_or(client),
+        http_port,
+    )?;
+    let ports = Ports {
+        http: http_port,
+        dns: dns_port,
+        server: server_port.ok_or_else(|| Error("ports.server cannot be turned off".into()))?,
+        serf_lan: lan_port.ok_or_else(|| Error("ports.serf_lan cannot be turned off".into()))?,
+        serf_wan: wan_port,
+    };
+    distinct(&http, client, ports)?;
+
+    let size = |key: &str, default: usize| {
+        written.int(key).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+    };
+    let positive = |key: &str, default: u64| {
+        written.int(key).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default)
+    };
+    let mut service_definitions = written.definitions("service");
+    service_definitions.extend(written.definitions("services"));
+    let mut check_definitions = written.definitions("check");
+    check_definitions.extend(written.definitions("checks"));
+    let domain = written.text("domain").unwrap_or("consul.").to_lowercase();
+
+    Ok(Config {
+        dev,
+        server,
+        bootstrap,
+        bootstrap_expect: u32::try_from(expect).unwrap_or(u32::MAX),
+        datacenter,
+        node_name,
+        node_id,
+        node_meta,
+        data_dir,
+        bind,
+        advertise,
+        advertise_wan,
+        http,
+        ports,
+        domain: if domain.ends_with('.') { domain } else { format!("{domain}.") },
+        log_level,
+        log_json: written.bool("log_json").unwrap_or(false),
+        pid_file: written.text("pid_file").filter(|t| !t.is_empty()).map(PathBuf::from),
+        leave_on_terminate: written.bool("leave_on_terminate").unwrap_or(!server),
+        skip_leave_on_interrupt: written.bool("skip_leave_on_interrupt").unwrap_or(server),
+        http_limits: HttpLimits {
+            max_conns_per_client: size("limits.http_max_conns_per_client", 200),
+            kv_max_value_size: size("limits.kv_max_value_size", 512 * 1024),
+            txn_max_req_len: size("limits.txn_max_req_len", 512 * 1024),
+            default_query_time,
+            max_query_time,
+            discovery_max_stale,
+            block_endpoints: written.list("http_config.block_endpoints"),
+            allow_write_from: written.list("http_config.allow_write_http_from"),
+            response_headers: written.map("http_config.response_headers"),
+            allow_unprintable: written
+                .bool("disable_http_unprintable_char_filter")
+                .unwrap_or(false),
+        },
+        checks: CheckLimits {
+            update_interval,
+            output_max_size: size("check_output_max_size", 4096),
+            discard_output: written.bool("discard_check_output").unwrap_or(false),
+            enable_script_checks: written.bool("enable_script_checks").unwrap_or(false),
+            enable_local_script_checks: written.bool("enable_local_script_checks").unwrap_or(false),
+        },
+        raft: RaftTuning {
+            multiplier: u32::try_from(multiplier).unwrap_or(5),
+            snapshot_threshold: positive("raft_snapshot_threshold", 16384),
+            trailing_logs: positive("raft_trailing_logs", 10240),
+            log_backend,
+        },
+        session_ttl_min: if session_ttl_min.is_zero() { secs(10) } else { session_ttl_min },
+        rpc_hold_timeout,
+        service_definitions,
+        check_definitions,
+        warnings,
+    })
+}
+
+/// The reference's way of listing several errors.
+fn list_errors(errors: &[String]) -> String {
+    let plural = if errors.len() == 1 { "error" } else { "errors" };
+    let lines = errors.join("\n\t* ");
+    format!("{} {plural} occurred:\n\t* {lines}\n\n", errors.len())
+}
+
+fn host_name() -> Result<String, Error> {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| {
+            Error("node_name cannot be empty\nhint: this host has no name; give -node".into())
+        })
+}
+
+fn level(text: &str) -> Result<String, Error> {
+    let lower = text.to_lowercase();
+    match lower.as_str() {
+        "trace" | "debug" | "info" | "warn" | "error" => Ok(lower),
+        "err" => Ok("error".into()),
+        _ => Err(Error(format!(
+            "Invalid log level: {}. Valid log levels are: [TRACE DEBUG INFO WARN ERR]",
+            text.to_uppercase()
+        ))),
+    }
+}
+
+fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), Error> {
+    if meta.len() > 64 {
+        return Err(Error(
+            "node_meta invalid: Node metadata cannot contain more than 64 key/value pairs".into(),
+        ));
+    }
+    for (key, value) in meta {
+        let why = if key.is_empty() {
+            "Key cannot be blank"
+        } else if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            "Key contains invalid characters"
+        } else if key.len() > 128 {
+            "Key is too long (limit: 128 characters)"
+        } else if key.starts_with("consul-") {
+            "Key prefix 'consul-' is reserved for internal use"
+        } else if value.len() > 512 {
+            "Value is too long (limit: 512 characters)"
+        } else {
+            continue;
+        };
+        return Err(Error(format!(
+            "node_meta invalid: Couldn't load metadata pair ('{key}', '{value}'): {why}"
+        )));
+    }
+    Ok(())
+}
+
+/// Bind and advertise addresses. Development mode stays on loopback unless told otherwise.
+fn addresses(written: &Written, dev: bool) -> Result<(IpAddr, IpAddr, IpAddr), Error> {
+    let read = |key: &str| -> Result<Option<IpAddr>, Error> {
+        match written.text(key).map(str::trim).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                let hint = if text.contains("{{") {
+                    "address templates are not supported yet"
+                } else {
+                    "give an IP address"
+                };
+                Error(format!("{key} `{text}` is not an IP address\nhint: {hint}"))
+            }),
+        }
+    };
+    let bind = match read("bind_addr")? {
+        Some(bind) => bind,
+        None if dev => IpAddr::from([127, 0, 0, 1]),
+        None => IpAddr::from([0, 0, 0, 0]),
+    };
+    let mut advertise = read("advertise_addr")?;
+    for family in ["advertise_addr_ipv4", "advertise_addr_ipv6"] {
+        advertise = advertise.or(read(family)?);
+    }
+    let advertise = match advertise {
+        Some(advertise) if advertise.is_unspecified() => {
+            return Err(Error("Advertise address cannot be 0.0.0.0, :: or [::]".into()));
+        }
+        Some(advertise) => advertise,
+        None if bind.is_unspecified() => own_address(bind.is_ipv6())?,
+        None => bind,
+    };
+    Ok((bind, advertise, read("advertise_addr_wan")?.unwrap_or(advertise)))
+}
+
+/// The one private address of this host, as the reference picks it.
+fn own_address(v6: bool) -> Result<IpAddr, Error> {
+    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+        .map_err(|e| Error(format!("cannot list this host's addresses: {e}")))?
+        .filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .filter(|address| match address {
+            IpAddr::V4(a) => !v6 && a.is_private(),
+            IpAddr::V6(a) => v6 && !a.is_loopback() && !a.is_unicast_link_local(),
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    let family = if v6 { "public IPv6" } else { "private IPv4" };
+    match found.as_slice() {
+        [one] => Ok(*one),
+        // No private one: any other address of the host serves.
+        [] => any_address(v6).ok_or_else(|| {
+            Error(format!("No {family} address found\nhint: give -bind or -advertise"))
+        }),
+        _ => Err(Error(format!(
+            "Multiple {family} addresses found. Please configure one with 'bind' and/or 'advertise'."
+        ))),
+    }
+}
+
+fn any_address(v6: bool) -> Option<IpAddr> {
+    let mut all: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+        .ok()?
+        .filter_map(|interface| interface.address)
+        .filter_map(|a| a.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())))
+        .filter(|a| !v6 && !a.is_loopback())
+        .collect();
+    all.sort();
+    all.first().copied()
+}
+
+fn http_addresses(text: &str, port: Option<u16>) -> Result<Vec<HttpAddress>, Error> {
+    let mut out = Vec::new();
+    for word in text.split_whitespace() {
+        if let Some(path) = word.strip_prefix("unix://") {
+            out.push(HttpAddress::Unix(path.into()));
+        } else if let Some(port) = port {
+            let ip: IpAddr = match word {
+                "localhost" => IpAddr::from([127, 0, 0, 1]),
+                word => word.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| {
+                    Error(format!("client_addr: `{word}` is not an IP address\nhint: give an IP address or unix:///path"))
+                })?,
+            };
+            out.push(HttpAddress::Tcp(SocketAddr::new(ip, port)));
+        }
+    }
+    Ok(out)
+}
+
+/// Two doors on one port would fail later and less clearly.
+fn distinct(http: &[HttpAddress], client: &str, ports: Ports) -> Result<(), Error> {
+    for address in http {
+        if let HttpAddress::Tcp(address) = address
+            && Some(address.port()) == ports.dns
+            && client.split_whitespace().any(|word| word == address.ip().to_string())
+        {
+            return Err(Error(format!("HTTP address {address} already configured for DNS")));
+        }
+    }
+    let own = [
+        ("RPC", Some(ports.server)),
+        ("Serf LAN", Some(ports.serf_lan)),
+        ("Serf WAN", ports.serf_wan),
+    ];
+    for (i, (name, port)) in own.iter().enumerate() {
+        for (other, taken) in &own[..i] {
+            if port.is_some() && port == taken {
+                return Err(Error(format!(
+                    "{name} port {} already configured for {other}",
+                    port.unwrap_or_default()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(json: &str) -> Result<Config, String> {
+        let written = Written::from_text(json, "json").map_err(|e| e.0)?;
+        resolve(&written, false).map_err(|e| e.0)
+    }
+
+    #[test]
+    fn mistakes_are_refused_in_the_words_that_scripts_know() {
+        let rows = [
+            (r#"{"bind_addr":"127.0.0.1"}"#, "data_dir cannot be empty"),
+            (r#"{"bogus_key":1}"#, "1 error occurred:\n\t* invalid config key bogus_key\n\n"),
+            (
+                r#"{"bogus_key":1,"other":2,"performance":{"x":1}}"#,
+                "3 errors occurred:\n\t* invalid config key performance.x\n\t* invalid config key bogus_key\n\t* invalid config key other\n\n",
+            ),
+            (
+                r#"{"ports":{"http":"abc"}}"#,
+                "'ports.http' expected type 'int', got unconvertible type 'string'",
+            ),
+            (
+                r#"{"data_dir":"d","bind_addr":"127.0.0.1","bootstrap_expect":2}"#,
+                "'bootstrap_expect > 0' requires 'server = true'",
+            ),
+            (
+                r#"{"data_dir":"d","server":true,"bootstrap":true,"bootstrap_expect":2}"#,
+                "mutually exclusive",
+            ),
+            (
+                r#"{"data_dir":"d","datacenter":"DC 1"}"#,
+                "datacenter cannot be \"dc 1\". Please use only [a-z0-9-_]",
+            ),
+            (
+                r#"{"data_dir":"d","performance":{"raft_multiplier":20}}"#,
+                "cannot be 20. Must be between 1 and 10",
+            ),
+            (
+                r#"{"data_dir":"d","check_update_interval":"abc"}"#,
+                "check_update_interval: invalid duration: \"abc\"",
+            ),
+            (r#"{"data_dir":"d","ports":{"http":70000}}"#, "ports.http: invalid port: 70000"),
+            (
+                r#"{"data_dir":"d","bind_addr":"127.0.0.1","ports":{"http":8500,"dns":8500}}"#,
+                "HTTP address 127.0.0.1:8500 already configured for DNS",
+            ),
+            (r#"{"data_dir":"d","node_meta":{"a b":"c"}}"#, "Key contains invalid characters"),
+            (r#"{"data_dir":"d","acl":{"enabled":true}}"#, "`acl.enabled` is not supported yet"),
+            (r#"{"data_dir":"#, "EOF|unexpected end of JSON input"),
+            ("[]", "cannot unmarshal array"),
+        ];
+        for (json, expected) in rows {
+            let error = resolved(json).expect_err(json);
+            assert!(expected.split('|').any(|part| error.contains(part)), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_test_harnesses_are_taken() {
+        let config = resolved(
+            r#"{"node_name":"node-1","node_id":"5d4c1a2e-5b7b-4c55-9d06-9a1a0e1d1f10",
+                "performance":{"raft_multiplier":1},"bootstrap":true,"server":true,"data_dir":"/tmp/d",
+                "disable_update_check":true,"log_level":"debug","bind_addr":"127.0.0.1","segments":null,
+                "addresses":{},"acl":{"tokens":{}},"raft_protocol":3,"enable_debug":true,
+                "ports":{"dns":20001,"http":20002,"https":20003,"serf_lan":20004,"serf_wan":20005,"server":20006,"grpc":20007},
+                "connect":{"enabled":true,"ca_config":{"cluster_id":"x"}}}"#,
+        )
+        .expect("valid");
+        assert_eq!(config.ports.http, Some(20002));
+        assert!(config.warnings.iter().any(|w| w.contains("`connect`")));
+        assert!(config.warnings.iter().any(|w| w.contains("ports.https")));
+    }
+
+    #[test]
+    fn later_sources_win_and_lists_append() {
+        let mut first = Written::from_text(
+            r#"{"node_name":"a","service":{"name":"x"},"node_meta":{"k":"1"}}"#,
+            "json",
+        )
+        .expect("valid");
+        first.merge(
+            Written::from_text(
+                r#"{"node_name":"b","services":[{"name":"y"}],"node_meta":{"l":"2"}}"#,
+                "json",
+            )
+            .expect("valid"),
+        );
+        assert_eq!(first.text("node_name"), Some("b"));
+        assert_eq!(first.definitions("service").len() + first.definitions("services").len(), 2);
+        assert_eq!(first.map("node_meta").len(), 2);
+    }
+
+    #[test]
+    fn flags_are_keys_in_another_spelling() {
+        let args: Vec<String> = [
+            "-server",
+            "--bootstrap-expect=1",
+            "-data-dir",
+            "/tmp/d",
+            "-node=n",
+            "-bind",
+            "127.0.0.1",
+            "-http-port=21000",
+            "-node-meta",
+            "rack:7",
+        ]
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+        let Ok(Wanted::Agent(config)) = from_args(&args) else { panic!("valid") };
+        assert!(config.server && config.bootstrap_expect == 1);
+        assert_eq!(config.ports.http, Some(21000));
+        assert_eq!(config.node_meta.get("rack").map(String::as_str), Some("7"));
+        let error = from_args(&["-bogus".to_owned()]).expect_err("unknown");
+        assert!(error.0.contains("flag provided but not defined: -bogus"));
+    }
+}

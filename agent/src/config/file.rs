@@ -1,0 +1,315 @@
+//! Configuration as written: text in, a flat map of known keys out. Nothing is resolved here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::Error;
+use super::hcl;
+use super::keys::{self, Fate, Kind, Off};
+
+/// Keys as somebody wrote them, by path (`ports.http`). Later sources override earlier ones,
+/// lists and definitions append.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Written {
+    values: BTreeMap<&'static str, Value>,
+    /// Things worth saying once at start: keys without effect.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Written {
+    /// Reads one file. The format follows the name's end unless `format` says otherwise.
+    pub(super) fn from_file(path: &Path, format: Option<&str>) -> Result<Written, Error> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            Error(format!("config: Open failed on {shown}. open {shown}: {}", reason(&source)))
+        })?;
+        let format = match format {
+            Some(format) => format,
+            None if path.extension().is_some_and(|end| end == "hcl") => "hcl",
+            None => "json",
+        };
+        Written::from_text(&text, format)
+            .map_err(|e| Error(format!("failed to parse {shown}: {e}")))
+    }
+
+    /// Reads every `.json` and `.hcl` file of a folder in lexical order.
+    pub(super) fn files_of(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+        let entries = std::fs::read_dir(dir).map_err(|source| {
+            Error(format!("config: ReadDir failed on {}: {}", dir.display(), reason(&source)))
+        })?;
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.is_file())
+            .filter(|path| path.extension().is_some_and(|end| end == "json" || end == "hcl"))
+            .collect();
+        files.sort();
+        Ok(files)
+    }
+
+    /// Reads one text. An empty one holds nothing and is valid.
+    pub(super) fn from_text(text: &str, format: &str) -> Result<Written, Error> {
+        if text.trim().is_empty() {
+            return Ok(Written::default());
+        }
+        let value = match format {
+            "hcl" => hcl::parse(text).map_err(|e| Error(e.to_string()))?,
+            "json" => serde_json::from_str(text).map_err(|e| Error(json_text(&e)))?,
+            other => {
+                return Err(Error(format!(
+                    "Invalid config format \"{other}\"\nhint: use `json` or `hcl`"
+                )));
+            }
+        };
+        let Value::Object(_) = value else {
+            return Err(Error(format!(
+                "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                kind_of(&value)
+            )));
+        };
+        Written::from_value(value)
+    }
+
+    /// Takes an object apart into known keys; all unknown ones are reported together.
+    pub(super) fn from_value(value: Value) -> Result<Written, Error> {
+        let mut written = Written::default();
+        let mut unknown = Vec::new();
+        let mut misfits = Vec::new();
+        written.take("", value, &mut unknown, &mut misfits)?;
+        if !misfits.is_empty() {
+            misfits.sort();
+            return Err(Error(format!(
+                "{} error(s) decoding:\n\n{}",
+                misfits.len(),
+                misfits.iter().map(|m| format!("* {m}")).collect::<Vec<_>>().join("\n")
+            )));
+        }
+        if !unknown.is_empty() {
+            // Deeper blocks first, as the reference lists them.
+            unknown.sort_by_key(|path: &String| (!path.contains('.'), path.clone()));
+            let mut lines: Vec<String> = Vec::new();
+            let mut hints = String::new();
+            for path in &unknown {
+                lines.push(format!("invalid config key {path}"));
+                if let Some(known) = keys::nearest(path) {
+                    hints += "\nhint: did you mean `";
+                    hints += known;
+                    hints += "`?";
+                }
+            }
+            return Err(Error(format!("{}{hints}", super::list_errors(&lines))));
+        }
+        Ok(written)
+    }
+
+    fn take(
+        &mut self,
+        prefix: &str,
+        value: Value,
+        unknown: &mut Vec<String>,
+        misfits: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let Value::Object(pairs) = value else { return Ok(()) };
+        for (name, value) in pairs {
+            let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            if value.is_null() {
+                continue; // null asks for nothing, as in the reference
+            }
+            if let Some((path, kind, fate)) = keys::find(&path) {
+                if let Some(why) = misfit(path, kind, &value) {
+                    misfits.push(why);
+                    continue;
+                }
+                self.set(path, kind, fate, value)?;
+            } else if keys::is_block(&path) {
+                // HCL1 habits: a block may come as a list of blocks.
+                match value {
+                    Value::Array(blocks) => {
+                        for block in blocks {
+                            self.take(&path, block, unknown, misfits)?;
+                        }
+                    }
+                    block @ Value::Object(_) => self.take(&path, block, unknown, misfits)?,
+                    other => {
+                        misfits.push(format!("'{path}' expected a map, got '{}'", kind_of(&other)))
+                    }
+                }
+            } else {
+                unknown.push(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one value under a known key.
+    fn set(
+        &mut self,
+        path: &'static str,
+        kind: Kind,
+        fate: Fate,
+        value: Value,
+    ) -> Result<(), Error> {
+        match fate {
+            Fate::Used => {}
+            Fate::Silent => return Ok(()),
+            Fate::Ignored => {
+                self.warnings
+                    .push(format!("`{path}` belongs to the service mesh and has no effect"));
+                return Ok(());
+            }
+            Fate::NotYet(off) if asks_for_nothing(off, &value) => return Ok(()),
+            Fate::NotYet(_) => {
+                return Err(Error(format!(
+                    "`{path}` is not supported yet\nhint: remove the key, or see the list of keys in the documentation"
+                )));
+            }
+        }
+        if kind == Kind::List || kind == Kind::Definitions {
+            let more = match value {
+                Value::Array(items) => items,
+                single => vec![single],
+            };
+            let list = self.values.entry(path).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(list) = list {
+                list.extend(more);
+            }
+        } else if let (Value::Object(more), Some(Value::Object(map))) =
+            (&value, self.values.get_mut(path))
+        {
+            map.extend(more.clone());
+        } else {
+            self.values.insert(path, value);
+        }
+        Ok(())
+    }
+
+    /// Lays `later` over `self`.
+    pub(super) fn merge(&mut self, later: Written) {
+        for (path, value) in later.values {
+            let kind = keys::find(path).map_or(Kind::Any, |(_, kind, _)| kind);
+            // Only used keys are kept, so this cannot be refused.
+            let _ = self.set(path, kind, Fate::Used, value);
+        }
+        for warning in later.warnings {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+    }
+
+    /// Text under `path`.
+    pub(super) fn text(&self, path: &str) -> Option<&str> {
+        self.values.get(path).and_then(Value::as_str)
+    }
+    /// Whole number under `path`.
+    pub(super) fn int(&self, path: &str) -> Option<i64> {
+        #[expect(clippy::cast_possible_truncation, reason = "JSON writes whole numbers as 1.0 too")]
+        self.values.get(path).and_then(|v| v.as_i64().or_else(|| v.as_f64().map(|f| f as i64)))
+    }
+    /// Switch under `path`.
+    pub(super) fn bool(&self, path: &str) -> Option<bool> {
+        self.values.get(path).and_then(Value::as_bool)
+    }
+    /// Texts under `path`.
+    pub(super) fn list(&self, path: &str) -> Vec<String> {
+        match self.values.get(path) {
+            Some(Value::Array(items)) => {
+                items.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+    /// Pairs under `path`.
+    pub(super) fn map(&self, path: &str) -> BTreeMap<String, String> {
+        match self.values.get(path) {
+            Some(Value::Object(pairs)) => pairs
+                .iter()
+                .filter_map(|(k, v)| v.as_str().map(|v| (k.clone(), v.to_owned())))
+                .collect(),
+            _ => BTreeMap::new(),
+        }
+    }
+    /// Definitions under `path`.
+    pub(super) fn definitions(&self, path: &str) -> Vec<Value> {
+        match self.values.get(path) {
+            Some(Value::Array(items)) => items.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Does this value ask for nothing?
+fn asks_for_nothing(off: Off, value: &Value) -> bool {
+    match off {
+        Off::False => value == &Value::Bool(false),
+        Off::Empty => match value {
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(pairs) => pairs.is_empty(),
+            _ => false,
+        },
+        Off::MinusOne => value.as_f64() == Some(-1.0),
+    }
+}
+
+/// Why `value` does not fit its key's type, in the words of the reference's decoder.
+fn misfit(path: &str, kind: Kind, value: &Value) -> Option<String> {
+    let (wanted, fits) = match kind {
+        Kind::Str | Kind::Duration => ("string", value.is_string()),
+        Kind::Int => ("int", value.is_number()),
+        Kind::Float => ("float64", value.is_number()),
+        Kind::Bool => ("bool", value.is_boolean()),
+        Kind::List => (
+            "string",
+            value.is_string()
+                || value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
+        ),
+        Kind::Map => (
+            "map[string]string",
+            match value {
+                Value::Array(maps) => maps.iter().all(is_text_map),
+                map => is_text_map(map),
+            },
+        ),
+        Kind::Definitions => (
+            "slice",
+            value.is_object()
+                || value.as_array().is_some_and(|items| items.iter().all(Value::is_object)),
+        ),
+        Kind::Any => ("", true),
+    };
+    (!fits).then(|| {
+        format!("'{path}' expected type '{wanted}', got unconvertible type '{}'", kind_of(value))
+    })
+}
+
+fn is_text_map(value: &Value) -> bool {
+    value.as_object().is_some_and(|pairs| pairs.values().all(Value::is_string))
+}
+
+/// A JSON value's type as the reference names it.
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+/// A JSON error with its place; the common one in the reference's words.
+fn json_text(error: &serde_json::Error) -> String {
+    if error.is_eof() { "unexpected end of JSON input".into() } else { error.to_string() }
+}
+
+/// The operating system's reason in the words that scripts know.
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        _ => error.to_string(),
+    }
+}
