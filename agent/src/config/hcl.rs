@@ -337,8 +337,7 @@ impl Parser<'_> {
         let mut out = String::new();
         for line in &lines {
             out += line.get(cut..).unwrap_or_default();
-            out.push('
-');
+            out.push('\n');
         }
         Ok(out)
     }

@@ -23,14 +23,16 @@ pub fn help() -> String {
     flags::help()
 }
 
-
 /// What is wrong with the configuration, in full sentences for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub String);
 
 /// The resolved configuration of one agent.
-#[expect(clippy::struct_excessive_bools, reason = "each is one switch of the reference's configuration")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one switch of the reference's configuration"
+)]
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Everything in memory, answers pretty-printed.
