@@ -65,6 +65,6 @@ pub(super) struct Indexes {
     checks: Index,
     /// When a service name last lost its last instance.
     service_extinction: Index,
-    /// When a node last went.
+    /// When a node or the id of one last went.
     node_extinction: Index,
 }

@@ -22,11 +22,8 @@ impl Catalog {
 
     /// One node by name, or by a unique prefix of its id.
     pub fn node(&self, name_or_id: &str) -> Found<Option<Arc<Node>>> {
-        let (node, scopes) = self.resolve(name_or_id);
-        let index = match node {
-            Some(_) => self.nodes_index(),
-            None => self.indexes.node_extinction,
-        };
+        let Resolved { node, absent, scopes } = self.resolve(name_or_id);
+        let index = node.map_or(absent, |_| self.nodes_index());
         Found { rows: node.cloned(), index, scopes }
     }
 
@@ -62,15 +59,12 @@ impl Catalog {
     /// A node and the services on it, by id.
     #[expect(clippy::type_complexity, reason = "a node with its services, named nowhere else")]
     pub fn node_services(&self, name_or_id: &str) -> Found<Option<(Arc<Node>, Vec<Arc<Service>>)>> {
-        let (node, scopes) = self.resolve(name_or_id);
+        let Resolved { node, absent, scopes } = self.resolve(name_or_id);
         let rows = node.map(|node| {
             let name = fold(&node.name);
             (node.clone(), under_one(&self.services, &name).map(|(_, s)| s.clone()).collect())
         });
-        let index = match node {
-            Some(_) => self.services_by_node_index(),
-            None => self.indexes.node_extinction,
-        };
+        let index = node.map_or(absent, |_| self.services_by_node_index());
         Found { rows, index, scopes }
     }
 
@@ -176,8 +170,9 @@ impl Catalog {
 
     /// Of [`Catalog::node`]; and, if `with_services`, of [`Catalog::node_services`].
     pub fn node_index(&self, name_or_id: &str, with_services: bool) -> Index {
-        match self.resolve(name_or_id).0 {
-            None => self.indexes.node_extinction,
+        let Resolved { node, absent, .. } = self.resolve(name_or_id);
+        match node {
+            None => absent,
             Some(_) if with_services => self.services_by_node_index(),
             Some(_) => self.nodes_index(),
         }
@@ -217,39 +212,46 @@ impl Catalog {
     }
 }
 
+/// Whom a name or the beginning of an id means.
+struct Resolved<'a> {
+    node: Option<&'a Arc<Node>>,
+    /// The answer's index if it means nobody.
+    absent: Index,
+    scopes: Scopes,
+}
+
 impl Catalog {
-    /// A node by name or by a unique prefix of its id, and what the outcome depends on.
-    fn resolve(&self, name_or_id: &str) -> (Option<&Arc<Node>>, Scopes) {
+    /// A node by name or by a unique prefix of its id, and what the outcome depends on. As in the
+    /// reference an odd last digit is left out.
+    fn resolve(&self, name_or_id: &str) -> Resolved<'_> {
         let name = fold(name_or_id);
         let named = Scope::Node((&*name).into());
+        // What a text that is nobody's name (any more) answers with: it moves when a name or an
+        // id goes, so that it never slides back.
+        let absent = self.indexes.node_extinction;
         if let Some(node) = self.nodes.get(&*name) {
-            return (Some(node), vec![named]);
+            return Resolved { node: Some(node), absent, scopes: vec![named] };
         }
-        if name.len() < ID_PREFIX_MIN {
-            return (None, vec![named]);
-        }
-        match self.by_id_prefix(&name) {
-            None => (None, vec![named, Scope::Nodes]),
-            Some((key, node)) => (Some(node), vec![named, Scope::Node(key.clone()), Scope::Nodes]),
-        }
-    }
-
-    /// The only node whose id begins so. As in the reference an odd last digit is left out.
-    fn by_id_prefix(&self, text: &str) -> Option<(&Arc<str>, &Arc<Node>)> {
-        if !text.is_ascii() || text.len() > 36 {
-            return None;
-        }
-        let prefix = bare_id(&text[..text.len() & !1]);
+        let prefix = match name.len() {
+            ID_PREFIX_MIN..=36 if name.is_ascii() => bare_id(&name[..name.len() & !1]),
+            _ => String::new(),
+        };
         if prefix.is_empty() || prefix.len() % 2 == 1 {
-            return None;
+            return Resolved { node: None, absent, scopes: vec![named] };
         }
         let mut found = self
             .ids
             .range::<_, str>((Bound::Included(&*prefix), Bound::Unbounded))
             .take_while(|(id, _)| id.starts_with(&*prefix));
+        let mut scopes = vec![named, Scope::Nodes];
         match (found.next(), found.next()) {
-            (Some((_, key)), None) => self.nodes.get_key_value(key),
-            _ => None,
+            (None, _) => Resolved { node: None, absent, scopes },
+            (Some((_, key)), None) => {
+                scopes.push(Scope::Node(key.clone()));
+                Resolved { node: self.nodes.get(key), absent, scopes }
+            }
+            // Ambiguous: the node that made it so moved the table.
+            (Some(_), Some(_)) => Resolved { node: None, absent: self.indexes.nodes, scopes },
         }
     }
 

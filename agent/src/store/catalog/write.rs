@@ -101,6 +101,11 @@ impl Catalog {
             modify_index: step.index,
             ..node.clone()
         });
+        let replaced = self.nodes.get(&key).map(|replaced| bare_id(&replaced.id));
+        if replaced.is_some_and(|id| !id.is_empty() && id != bare_id(&row.id)) {
+            // An id went: who asks for the node by it finds nothing, at a newer index.
+            self.indexes.node_extinction = step.index;
+        }
         self.place_node(key.clone(), row);
         self.indexes.nodes = step.index;
         step.touch(Scope::Nodes);

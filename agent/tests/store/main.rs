@@ -1,0 +1,12 @@
+//! Properties of the store, one claim a module. `log` makes random commands out of few names, so
+//! that they meet often; `questions` asks everything that can be asked about those names.
+
+mod log;
+mod questions;
+
+mod changed_answers_are_woken;
+mod commands_survive_encoding;
+mod damaged_snapshots_are_refused;
+mod indexes_never_go_back;
+mod same_log_same_bytes;
+mod snapshot_and_restore_is_identity;
