@@ -13,6 +13,9 @@
 //! An empty value counts: `SERVICE_80_IGNORE=` takes back `SERVICE_IGNORE=1` for port 80.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use muster_client::types::parse_duration;
 
 use crate::container::Container;
 
@@ -170,6 +173,14 @@ pub fn parse_switch(text: &str) -> Option<bool> {
     }
 }
 
+/// Reads a duration such as `10s`; a bare number means seconds, as the old tool's flags do.
+pub fn parse_seconds(text: &str) -> Option<Duration> {
+    match text.trim().parse::<u32>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds.into())),
+        Err(_) => parse_duration(text.trim()).ok(),
+    }
+}
+
 /// Splits a list of tags: a JSON array of strings, or text separated by commas where `\,` is a
 /// comma. Empty parts are dropped; the order is kept (the old tool turned it round).
 pub fn parse_list(text: &str) -> Vec<String> {
@@ -247,6 +258,15 @@ mod tests {
             let metadata = metadata(keys);
             let found = metadata.get(*port, name).map(|value| value.text);
             assert_eq!(found, *expected, "{keys:?} {port} {name}");
+        }
+    }
+
+    #[test]
+    fn bare_numbers_are_seconds() {
+        for (text, expected) in
+            [("10", Some(10_000)), ("1.5s", Some(1_500)), (" 2 ", Some(2_000)), ("-1", None)]
+        {
+            assert_eq!(parse_seconds(text), expected.map(Duration::from_millis), "{text}");
         }
     }
 
