@@ -1,17 +1,28 @@
 //! Agreement: one log, applied in one order, published without locks.
 //!
-//! `log` keeps entries durably, `machine` applies committed batches and publishes the [`Store`],
-//! `watch` wakes who waits for a scope. [`Consensus`] is the handle that everyone else holds.
+//! ```text
+//!   propose ─▶ consensus ─▶ log (durable) ─▶ machine ─▶ published Store
+//!                              ╎                └─────▶ watch: wakes who waits for a scope
+//!                           transport (other servers)
+//! ```
+//!
+//! `log` keeps entries durably, `machine` applies committed batches and publishes the store,
+//! `snapshots` keeps it as files so that the log can be cut, `watch` wakes who waits for a scope.
+//! [`Consensus`] is the handle that everyone else holds. The Raft protocol itself is openraft's;
+//! no name of that library appears outside this module.
 
+mod consensus;
+pub mod log;
+pub mod machine;
+pub mod snapshots;
+pub mod transport;
+pub mod types;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
+pub use consensus::Consensus;
 pub use watch::{Waiter, Watches};
-
-use crate::store::{Change, Index, Reply, Store};
 
 /// What consensus needs to know.
 #[derive(Debug, Clone)]
@@ -59,66 +70,4 @@ pub enum Error {
     /// Anything that should not be.
     #[error("consensus failed: {0}")]
     Internal(String),
-}
-
-/// Cheap handle on the agreement of this datacenter's servers.
-#[derive(Debug, Clone)]
-pub struct Consensus {
-    // owner: raft
-}
-
-impl Consensus {
-    /// Opens log and snapshots, restores the state and takes part.
-    pub async fn start(settings: Settings) -> Result<Consensus, Error> {
-        let _ = settings;
-        todo!("owner: raft")
-    }
-    /// Replicates a change, waits until it is durable and applied, returns its reply and index.
-    /// Waits out an election up to the caller's patience (`rpc_hold_timeout`, the caller's job).
-    pub async fn propose(&self, change: Change) -> Result<(Reply, Index), Error> {
-        let _ = change;
-        todo!("owner: raft")
-    }
-    /// The newest published state. Never blocks.
-    pub fn store(&self) -> Arc<Store> {
-        todo!("owner: raft")
-    }
-    /// Where readers wait for scopes.
-    pub fn watches(&self) -> &Watches {
-        todo!("owner: raft")
-    }
-    /// Makes sure that `store()` afterwards holds everything acknowledged before the call
-    /// (read-index; `?consistent`).
-    pub async fn read_barrier(&self) -> Result<(), Error> {
-        todo!("owner: raft")
-    }
-    /// `ip:port` of the leader, if one is known.
-    pub fn leader(&self) -> Option<String> {
-        todo!("owner: raft")
-    }
-    /// Does this server lead (and hold its lease)?
-    pub fn is_leader(&self) -> bool {
-        todo!("owner: raft")
-    }
-    /// Resolves when `is_leader()` differs from `now`.
-    pub async fn leadership_changed(&self, now: bool) {
-        let _ = now;
-        todo!("owner: raft")
-    }
-    /// How long ago the leader was heard; zero on the leader.
-    pub fn last_contact(&self) -> Duration {
-        todo!("owner: raft")
-    }
-    /// Raft addresses of all servers.
-    pub fn peers(&self) -> Vec<String> {
-        todo!("owner: raft")
-    }
-    /// Figures for `/v1/agent/self` (`Stats.raft`): name and value.
-    pub fn stats(&self) -> Vec<(&'static str, String)> {
-        todo!("owner: raft")
-    }
-    /// Stops taking part; what was acknowledged is on disk.
-    pub async fn shutdown(&self) {
-        todo!("owner: raft")
-    }
 }

@@ -1,0 +1,555 @@
+//! The handle that everyone holds, and the tasks behind it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::{ChangeMembers, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::log::sled::Sled;
+use super::log::wal::Wal;
+use super::log::{Log, Room};
+use super::machine::{Machine, Published};
+use super::snapshots::Snapshots;
+use super::transport::Network;
+use super::types::{Proposal, Server, ServerId, Types};
+use super::watch::Watches;
+use super::{Error, LogBackend, Settings};
+use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
+
+/// A change larger than this is refused: it would hold up everything behind it. Well above the
+/// limits of the doors (512 KiB a value or transaction).
+const PROPOSAL_BYTES_MAX: usize = 4 << 20;
+
+/// Changes under way take at most this much; more wait. What is under way must fit the current
+/// log segment when the disk is found full.
+const UNDER_WAY_KIB_MAX: usize = 8 << 10;
+
+/// Commands worth a snapshot by their bytes alone, however few they are.
+const UNSAVED_BYTES_MAX: u64 = 128 << 20;
+
+/// How long a lone server may take to lead before `start` returns without it.
+const LEAD_AT_START_MAX: Duration = Duration::from_secs(10);
+
+/// Cheap handle on the agreement of this datacenter's servers.
+#[derive(Clone)]
+pub struct Consensus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft<Types, Machine>,
+    id: ServerId,
+    server: Server,
+    published: Arc<Published>,
+    status: watch::Receiver<Status>,
+    room: Room,
+    under_way: Semaphore,
+    /// Newest time stamped on a command, so that it never goes back when the clock does.
+    stamped: AtomicU64,
+    /// When a leader was last known to be there.
+    contact: Arc<Mutex<Instant>>,
+    stop: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Keeps other processes away from the folder.
+    _lock: Option<File>,
+}
+
+/// What the handle's readers are told.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Status {
+    /// This server leads and has applied everything acknowledged before.
+    leading: bool,
+    /// The leader, if one is known.
+    leader: Option<ServerId>,
+    /// All servers as last agreed.
+    servers: BTreeMap<ServerId, Server>,
+    /// Why agreement has ended on this server.
+    failed: Option<String>,
+}
+
+impl std::fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consensus")
+            .field("id", &self.inner.id)
+            .field("status", &*self.inner.status.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Consensus {
+    /// Opens log and snapshots, restores the state and takes part.
+    ///
+    /// A server that is alone leads when this returns. Damage in the log, a command of a newer
+    /// version and a folder that belongs to another server are errors that say so.
+    pub async fn start(settings: Settings) -> Result<Consensus, Error> {
+        let id: ServerId = settings.node_id.parse().map_err(|error| {
+            Error::Internal(format!("node ID `{}` is not a UUID: {error}", settings.node_id))
+        })?;
+        let server = Server { name: settings.node_name.clone(), address: settings.address.clone() };
+        let room = Room::default();
+        let published = Arc::new(Published::default());
+        let (lock, log, machine) = {
+            let (settings, room) = (settings.clone(), room.clone());
+            let published = Arc::clone(&published);
+            tokio::task::spawn_blocking(move || open(&settings, room, published))
+                .await
+                .map_err(|error| Error::Internal(error.to_string()))?
+                .map_err(Error::Storage)?
+        };
+        let config = Arc::new(config(&settings).validate().map_err(internal)?);
+        let raft = Raft::new(id, config, Network::default(), log, machine).await.map_err(fatal)?;
+
+        let contact = Arc::new(Mutex::new(Instant::now()));
+        let (tell, status) = watch::channel(Status::default());
+        let stop = CancellationToken::new();
+        let observer = Observer {
+            raft: raft.clone(),
+            id,
+            server: server.clone(),
+            contact: Arc::clone(&contact),
+            tell,
+        };
+        let tasks = vec![
+            tokio::spawn({
+                let (published, stop) = (Arc::clone(&published), stop.clone());
+                async move { published.wake_readers(stop).await }
+            }),
+            tokio::spawn(observer.run(stop.clone())),
+            tokio::spawn(save_large_logs(raft.clone(), Arc::clone(&published), stop.clone())),
+        ];
+        let consensus = Consensus {
+            inner: Arc::new(Inner {
+                raft,
+                id,
+                server,
+                published,
+                status,
+                room,
+                under_way: Semaphore::new(UNDER_WAY_KIB_MAX),
+                stamped: AtomicU64::new(0),
+                contact,
+                stop,
+                tasks: Mutex::new(tasks),
+                _lock: lock,
+            }),
+        };
+        if let Err(error) = consensus.take_part().await {
+            consensus.shutdown().await;
+            return Err(error);
+        }
+        Ok(consensus)
+    }
+
+    /// The first start makes this server its own cluster; a lone server elects itself at once.
+    async fn take_part(&self) -> Result<(), Error> {
+        let raft = &self.inner.raft;
+        if !raft.is_initialized().await.map_err(fatal)? {
+            let alone = BTreeMap::from([(self.inner.id, self.inner.server.clone())]);
+            raft.initialize(alone).await.map_err(internal)?;
+        }
+        let voters: Vec<ServerId> = raft
+            .with_raft_state(|state| state.membership_state.effective().voter_ids().collect())
+            .await
+            .map_err(fatal)?;
+        if !voters.contains(&self.inner.id) {
+            let known: Vec<String> = voters.iter().map(ToString::to_string).collect();
+            return Err(Error::Internal(format!(
+                "this server has the ID {}, but the log in its data directory belongs to {}",
+                self.inner.id,
+                known.join(", ")
+            )));
+        }
+        if voters.len() == 1 {
+            raft.trigger().elect(false).await.map_err(fatal)?;
+            let mut status = self.inner.status.clone();
+            let leads = status.wait_for(|status| status.leading || status.failed.is_some());
+            if let Ok(Ok(status)) = tokio::time::timeout(LEAD_AT_START_MAX, leads).await
+                && let Some(failed) = &status.failed
+            {
+                return Err(Error::Internal(failed.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replicates a change, waits until it is durable and applied, returns its reply and index.
+    /// Waits out an election up to the caller's patience (`rpc_hold_timeout`, the caller's job).
+    ///
+    /// When this future is dropped the change may still happen.
+    pub async fn propose(&self, change: Change) -> Result<(Reply, Index), Error> {
+        if let Some(error) = self.inner.room.refusal() {
+            return Err(Error::Storage(error));
+        }
+        let proposal = Proposal::new(Command { at: self.stamp(), change });
+        let bytes = proposal.encoded().len();
+        if bytes > PROPOSAL_BYTES_MAX {
+            return Err(Error::Storage(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a change of {bytes} bytes exceeds the limit of {PROPOSAL_BYTES_MAX}"),
+            )));
+        }
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        let _permit = self.inner.under_way.acquire_many(kib).await.map_err(|_| Error::Shutdown)?;
+        let response = self.inner.raft.client_write(proposal).await.map_err(write_error)?;
+        Ok((response.data.reply, response.data.index))
+    }
+
+    /// Milliseconds since 1970, never less than before.
+    #[expect(clippy::disallowed_methods, reason = "this is where a command gets its time")]
+    fn stamp(&self) -> Timestamp {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(self.inner.stamped.fetch_max(now, Ordering::Relaxed).max(now))
+    }
+
+    /// The newest published state. Never blocks.
+    pub fn store(&self) -> Arc<Store> {
+        self.inner.published.store()
+    }
+
+    /// Where readers wait for scopes.
+    pub fn watches(&self) -> &Watches {
+        self.inner.published.watches()
+    }
+
+    /// Makes sure that `store()` afterwards holds everything acknowledged before the call
+    /// (read-index; `?consistent`).
+    pub async fn read_barrier(&self) -> Result<(), Error> {
+        match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(
+                LinearizableReadError::ForwardToLeader(_)
+                | LinearizableReadError::QuorumNotEnough(_),
+            )) => Err(Error::NoLeader),
+            Err(RaftError::Fatal(error)) => Err(fatal(error)),
+        }
+    }
+
+    /// `ip:port` of the leader, if one is known.
+    pub fn leader(&self) -> Option<String> {
+        let status = self.inner.status.borrow();
+        let leader = status.leader?;
+        if leader == self.inner.id {
+            // Its own address may be newer than what the log says. Until it has caught up with
+            // what was acknowledged before, it cannot serve as leader.
+            return status.leading.then(|| self.inner.server.address.clone());
+        }
+        status.servers.get(&leader).map(|server| server.address.clone())
+    }
+
+    /// Does this server lead (and hold its lease)? It has then applied everything that was
+    /// acknowledged before.
+    pub fn is_leader(&self) -> bool {
+        self.inner.status.borrow().leading
+    }
+
+    /// Resolves when `is_leader()` differs from `now`.
+    pub async fn leadership_changed(&self, now: bool) {
+        let mut status = self.inner.status.clone();
+        if status.wait_for(|status| status.leading != now).await.is_err() {
+            // Nothing changes any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves when agreement has ended on this server without [`Consensus::shutdown`], with the
+    /// reason. The process should end: what it serves grows old.
+    pub async fn failed(&self) -> String {
+        let mut status = self.inner.status.clone();
+        if let Ok(status) = status.wait_for(|status| status.failed.is_some()).await
+            && let Some(failed) = &status.failed
+        {
+            return failed.clone();
+        }
+        std::future::pending().await
+    }
+
+    /// How long ago the leader was heard; zero on the leader.
+    pub fn last_contact(&self) -> Duration {
+        if self.is_leader() {
+            return Duration::ZERO;
+        }
+        self.inner.contact.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Raft addresses of all servers.
+    pub fn peers(&self) -> Vec<String> {
+        let status = self.inner.status.borrow();
+        let address = |(id, server): (&ServerId, &Server)| {
+            let own = *id == self.inner.id;
+            if own { self.inner.server.address.clone() } else { server.address.clone() }
+        };
+        status.servers.iter().map(address).collect()
+    }
+
+    /// Figures for `/v1/agent/self` (`Stats.raft`): name and value.
+    pub fn stats(&self) -> Vec<(&'static str, String)> {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index);
+        let term = |id: Option<super::types::LogId>| id.map_or(0, |id| id.leader_id.term);
+        let applied = index(metrics.last_applied);
+        let committed = index(metrics.local_committed);
+        let membership = metrics.membership_config.membership();
+        let servers: Vec<String> = membership
+            .nodes()
+            .map(|(id, server)| {
+                let voter = membership.voter_ids().any(|voter| voter == *id);
+                let suffrage = if voter { "Voter" } else { "Nonvoter" };
+                format!("{{Suffrage:{suffrage} ID:{id} Address:{}}}", server.address)
+            })
+            .collect();
+        let peers = membership.voter_ids().filter(|id| *id != self.inner.id).count();
+        let contact = match (self.is_leader(), metrics.current_leader) {
+            (true, _) => "0".to_owned(),
+            (false, Some(_)) => format!("{:?}", self.last_contact()),
+            (false, None) => "never".to_owned(),
+        };
+        let state = match metrics.state {
+            ServerState::Leader => "Leader",
+            ServerState::Candidate => "Candidate",
+            ServerState::Follower | ServerState::Learner => "Follower",
+            ServerState::Shutdown => "Shutdown",
+        };
+        vec![
+            ("applied_index", applied.to_string()),
+            ("commit_index", committed.to_string()),
+            ("fsm_pending", committed.saturating_sub(applied).to_string()),
+            ("last_contact", contact),
+            ("last_log_index", metrics.last_log_index.unwrap_or(0).to_string()),
+            ("last_log_term", metrics.current_term.to_string()),
+            ("last_snapshot_index", index(metrics.snapshot).to_string()),
+            ("last_snapshot_term", term(metrics.snapshot).to_string()),
+            ("latest_configuration", format!("[{}]", servers.join(" "))),
+            ("latest_configuration_index", index(*metrics.membership_config.log_id()).to_string()),
+            ("num_peers", peers.to_string()),
+            ("protocol_version", "3".to_owned()),
+            ("protocol_version_max", "3".to_owned()),
+            ("protocol_version_min", "0".to_owned()),
+            ("snapshot_version_max", "1".to_owned()),
+            ("snapshot_version_min", "0".to_owned()),
+            ("state", state.to_owned()),
+            ("term", metrics.current_term.to_string()),
+        ]
+    }
+
+    /// Stops taking part; what was acknowledged is on disk.
+    pub async fn shutdown(&self) {
+        self.inner.under_way.close();
+        self.inner.stop.cancel();
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!("agreement did not end well: {error}");
+        }
+        let tasks = {
+            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!("a task of agreement ended by a panic: {error}");
+            }
+        }
+    }
+}
+
+/// Opens what is on disk, or nothing for a server in memory.
+fn open(
+    settings: &Settings,
+    room: Room,
+    published: Arc<Published>,
+) -> io::Result<(Option<File>, Log, Machine)> {
+    let Some(data_dir) = &settings.data_dir else {
+        return Ok((None, Log::in_memory(), Machine::open(None, published)?));
+    };
+    let directory = data_dir.join("raft");
+    fs::create_dir_all(&directory)?;
+    let lock = lock(&directory)?;
+    let (wal, sled) = (directory.join("wal"), directory.join("sled"));
+    let (ours, other, name) = match settings.log_backend {
+        LogBackend::Wal => (&wal, &sled, "wal"),
+        LogBackend::Sled => (&sled, &wal, "sled"),
+    };
+    if other.exists() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "raft_logstore.backend is `{name}`, but there is a log of the other kind in {}",
+                other.display()
+            ),
+        ));
+    }
+    let log = match settings.log_backend {
+        LogBackend::Wal => {
+            let (store, recovered) = Wal::open(ours, room)?;
+            Log::over(store, &recovered)?
+        }
+        LogBackend::Sled => {
+            let (store, recovered) = Sled::open(ours, room)?;
+            Log::over(store, &recovered)?
+        }
+    };
+    let snapshots = Snapshots::open(&directory.join("snapshots"))?;
+    let machine = Machine::open(Some(snapshots), published)?;
+    Ok((Some(lock), log, machine))
+}
+
+fn lock(directory: &Path) -> io::Result<File> {
+    let path = directory.join("lock");
+    let file = File::create(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("another server is using {}", directory.display()),
+        )),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The library's settings. A lone server never waits for any of the times.
+fn config(settings: &Settings) -> Config {
+    let multiplier = u64::from(settings.raft_multiplier.clamp(1, 10));
+    Config {
+        cluster_name: "muster".to_owned(),
+        heartbeat_interval: 50 * multiplier,
+        election_timeout_min: 200 * multiplier,
+        election_timeout_max: 400 * multiplier,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_threshold.max(1)),
+        max_in_snapshot_log_to_keep: settings.trailing_logs,
+        // Each purge is a record in the log; a few hundred entries make it worth while.
+        purge_batch_size: 256,
+        // Beyond this a snapshot is the shorter way; it must exceed what a snapshot leaves behind.
+        replication_lag_threshold: settings.snapshot_threshold.max(settings.trailing_logs) + 5000,
+        // A server that was cut off must not disturb the others with a higher term.
+        enable_pre_vote: Some(true),
+        // The commit position on disk may lag: a restarted leader learns it by an election.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    }
+}
+
+/// Turns the library's figures into [`Status`].
+struct Observer {
+    raft: Raft<Types, Machine>,
+    id: ServerId,
+    server: Server,
+    contact: Arc<Mutex<Instant>>,
+    tell: watch::Sender<Status>,
+}
+
+impl Observer {
+    async fn run(self, stop: CancellationToken) {
+        let mut metrics = self.raft.metrics();
+        let mut led_term = None;
+        loop {
+            let now = metrics.borrow_watched().clone();
+            let leads = now.state == ServerState::Leader && now.current_leader == Some(self.id);
+            if !leads {
+                led_term = None;
+            } else if led_term != Some(now.current_term) {
+                // Leading counts from the moment that everything acknowledged before is applied.
+                match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+                    Ok(_) => {
+                        led_term = Some(now.current_term);
+                        self.correct_address(&now).await;
+                    }
+                    Err(error) => tracing::debug!("leadership is not confirmed yet: {error}"),
+                }
+            }
+            if now.current_leader.is_some() {
+                *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            }
+            let servers = now.membership_config.membership().nodes();
+            let stopped = now.running_state.as_ref().err();
+            let failed = stopped.filter(|_| !stop.is_cancelled()).map(ToString::to_string);
+            let status = Status {
+                leading: leads && led_term == Some(now.current_term) && failed.is_none(),
+                leader: now.current_leader,
+                servers: servers.map(|(id, server)| (*id, server.clone())).collect(),
+                failed,
+            };
+            if let Some(failed) = &status.failed {
+                tracing::error!("agreement has ended on this server: {failed}");
+            }
+            let over = status.failed.is_some();
+            self.tell.send_if_modified(|old| {
+                let modified = *old != status;
+                *old = status;
+                modified
+            });
+            if over {
+                return;
+            }
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return;
+                },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Servers are known by their ID: a lone server that was started with a new address or name
+    /// writes it down.
+    async fn correct_address(&self, now: &openraft::RaftMetrics<Types>) {
+        let membership = now.membership_config.membership();
+        let recorded = membership.get_node(&self.id);
+        if membership.voter_ids().count() != 1 || recorded == Some(&self.server) {
+            return;
+        }
+        let nodes = BTreeMap::from([(self.id, self.server.clone())]);
+        let change = ChangeMembers::SetNodes(nodes);
+        if let Err(error) = self.raft.change_membership(change, true).await {
+            tracing::warn!("cannot record this server's new address: {error}");
+        }
+    }
+}
+
+/// Asks for a snapshot when the commands since the last one are many bytes, though few entries.
+async fn save_large_logs(
+    raft: Raft<Types, Machine>,
+    published: Arc<Published>,
+    stop: CancellationToken,
+) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        if published.unsaved_bytes() > UNSAVED_BYTES_MAX && raft.trigger().snapshot().await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::Internal(error.to_string())
+}
+
+fn fatal(error: Fatal<Types>) -> Error {
+    match error {
+        Fatal::Stopped => Error::Shutdown,
+        Fatal::StorageError(error) => Error::Storage(io::Error::other(error.to_string())),
+        Fatal::Panicked => Error::Internal("agreement ended by a panic".to_owned()),
+    }
+}
+
+fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> Error {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Error::NoLeader,
+        RaftError::APIError(error) => internal(error),
+        RaftError::Fatal(error) => fatal(error),
+    }
+}

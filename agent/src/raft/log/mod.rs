@@ -1,0 +1,545 @@
+//! The log: what was promised, in order, durable before anybody hears of it.
+//!
+//! ```text
+//!   library ──▶ Log ──queue──▶ writer thread ──▶ LogStore (wal or sled)
+//!                │                  one batch = all that is queued = one fdatasync
+//!                └── recent entries, readable at once; older ones through a LogReader
+//! ```
+//!
+//! [`Log`] keeps the recent entries decoded, so the applier and replication seldom touch the disk.
+//! Everything durable goes through one thread that owns the [`LogStore`] and takes whatever is
+//! queued as one batch: while the disk is busy with one, the next one gathers (group commit).
+//! The commit position rides along with the next batch and never costs a flush of its own.
+//!
+//! Without a store (`-dev`) entries live in memory only and are "flushed" at once.
+
+mod frame;
+mod record;
+pub mod sled;
+pub mod wal;
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use tokio::sync::{mpsc, oneshot};
+
+pub use record::{Record, log_id};
+pub(in crate::raft) use record::{chained, invalid};
+
+use super::types::{Entry, LogId, Payload, Types, Vote};
+
+/// Decoded entries that stay in memory once they are on disk. Followers that lag further behind
+/// than this, and a restart, read from disk.
+const RECENT_BYTES_MAX: usize = 16 << 20;
+
+/// What one batch takes at most, so that its buffer stays small. A larger append is several.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Queued appends beyond this make the library wait. Each is a batch of its own making.
+const QUEUE_MAX: usize = 1024;
+
+/// What replication reads at once, at most.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// A durable home of the log. One thread owns it.
+pub trait LogStore: Send + 'static {
+    /// Writes the records in order. On return they survive power loss, as do all before them.
+    /// After an error the store may refuse everything until it is opened again.
+    fn write(&mut self, records: &[Record]) -> io::Result<()>;
+    /// A view for other threads.
+    fn reader(&self) -> Arc<dyn LogReader>;
+}
+
+/// Reads entries that were written.
+pub trait LogReader: Send + Sync {
+    /// Those entries of `first..=last` that the log holds, in order, at least the first of them;
+    /// stops after `bytes_max`.
+    fn read(&self, first: u64, last: u64, bytes_max: usize) -> io::Result<Vec<Entry>>;
+}
+
+/// What a store found when it was opened.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovered {
+    /// The last vote.
+    pub vote: Option<Vote>,
+    /// Committed at least up to here.
+    pub committed: Option<LogId>,
+    /// Everything up to here is gone.
+    pub purged: Option<LogId>,
+    /// Index of the first entry.
+    pub first: Option<u64>,
+    /// The last entry; `None` if there is none after `purged`.
+    pub last: Option<LogId>,
+}
+
+/// Says why nothing can be written for now, without touching the disk. Set by the store when it
+/// finds no room for its *next* segment, so what is under way still fits.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    refusal: Arc<Mutex<Option<(io::ErrorKind, String)>>>,
+}
+
+impl Room {
+    /// The error that a new write must be refused with, if any.
+    pub fn refusal(&self) -> Option<io::Error> {
+        lock(&self.refusal).as_ref().map(|(kind, text)| io::Error::new(*kind, text.clone()))
+    }
+
+    fn refuse(&self, error: &io::Error, text: String) {
+        let mut refusal = lock(&self.refusal);
+        if refusal.is_none() {
+            tracing::error!("{text}; writes are refused until there is room");
+        }
+        *refusal = Some((error.kind(), text));
+    }
+
+    fn accept(&self) {
+        if lock(&self.refusal).take().is_some() {
+            tracing::info!("the log has room again; writes are accepted");
+        }
+    }
+}
+
+/// Nothing behind these locks can be left half-done by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The log as the library sees it. Clones are views of the same log.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+    writer: Option<Arc<Writer>>,
+}
+
+struct Shared {
+    view: Mutex<View>,
+    reader: Option<Arc<dyn LogReader>>,
+}
+
+/// The newest truth about the log, ahead of the disk.
+#[derive(Default)]
+struct View {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    /// The commit position that the disk knows.
+    committed_written: Option<LogId>,
+    purged: Option<LogId>,
+    /// Index of the first entry that is held.
+    first: Option<u64>,
+    last: Option<LogId>,
+    /// The newest entries without a gap up to `last`.
+    recent: VecDeque<Entry>,
+    recent_bytes: usize,
+    /// Entries up to this index may leave `recent`: the disk has them.
+    written: Option<u64>,
+}
+
+/// The thread that writes.
+struct Writer {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Job {
+    Append(Vec<Entry>, IOFlushed<Types>),
+    Step(Record, Option<oneshot::Sender<io::Result<()>>>),
+}
+
+impl Log {
+    /// A log in memory: gone with the process.
+    pub fn in_memory() -> Log {
+        let shared = Shared { view: Mutex::default(), reader: None };
+        Log { shared: Arc::new(shared), writer: None }
+    }
+
+    /// A log kept by `store`, which holds what `recovered` says.
+    pub fn over(store: impl LogStore, recovered: &Recovered) -> io::Result<Log> {
+        let view = View {
+            vote: recovered.vote,
+            committed: recovered.committed,
+            committed_written: recovered.committed,
+            purged: recovered.purged,
+            first: recovered.first,
+            last: recovered.last.or(recovered.purged),
+            written: recovered.last.map(|id| id.index),
+            ..View::default()
+        };
+        let shared = Arc::new(Shared { view: Mutex::new(view), reader: Some(store.reader()) });
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || write_batches(store, queue, &shared)
+        })?;
+        let writer = Writer { jobs: Some(jobs), thread: Some(thread) };
+        Ok(Log { shared, writer: Some(Arc::new(writer)) })
+    }
+
+    /// First index that is still there, and the last one (0 and 0: an empty log).
+    pub fn bounds(&self) -> (u64, u64) {
+        let view = self.shared.view();
+        (view.first.unwrap_or(0), view.last.map_or(0, |id| id.index))
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.shared.view()
+    }
+
+    async fn enqueue(&self, job: Job) -> io::Result<()> {
+        if let Some(jobs) = self.writer.as_ref().and_then(|writer| writer.jobs.as_ref()) {
+            return jobs.send(job).await.map_err(|_| stopped());
+        }
+        match job {
+            Job::Append(_, flushed) => flushed.io_completed(Ok(())),
+            Job::Step(_, answer) => {
+                if let Some(answer) = answer {
+                    Done::Step(answer).tell(&Ok(()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues one step and waits until it is durable.
+    async fn step(&self, record: Record) -> io::Result<()> {
+        let (done, durable) = oneshot::channel();
+        self.enqueue(Job::Step(record, Some(done))).await?;
+        durable.await.map_err(|_| stopped())?
+    }
+}
+
+impl Drop for Writer {
+    /// Lets the thread finish what is queued.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's writer ended by a panic");
+        }
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the log's writer has stopped")
+}
+
+impl Shared {
+    fn view(&self) -> MutexGuard<'_, View> {
+        lock(&self.view)
+    }
+
+    /// Entries of `first..end`, from memory where possible.
+    fn read(&self, first: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let (from_disk, recent) = {
+            let view = self.view();
+            let Some(held) = view.first else {
+                return Ok(Vec::new());
+            };
+            let first = first.max(held);
+            let end = end.min(view.last.map_or(0, |id| id.index + 1));
+            if first >= end {
+                return Ok(Vec::new());
+            }
+            let recent_first = view.recent.front().map_or(end, |entry| entry.log_id.index);
+            let from_disk = (first < recent_first).then(|| (first, recent_first.min(end) - 1));
+            let recent = view.copy_recent(first.max(recent_first), end, bytes_max);
+            (from_disk, recent)
+        };
+        let Some((first, last)) = from_disk else {
+            return Ok(recent);
+        };
+        let Some(reader) = &self.reader else {
+            return Err(io::Error::other(format!("log entry {first} is missing from memory")));
+        };
+        let mut entries = reader.read(first, last, bytes_max)?;
+        let reached_last = entries.last().is_some_and(|entry| entry.log_id.index == last);
+        // A purge may have been quicker than this read.
+        if entries.is_empty() && self.view().first.is_some_and(|held| held <= last) {
+            return Err(io::Error::other(format!("log entries {first} to {last} are missing")));
+        }
+        if reached_last {
+            entries.extend(recent);
+        }
+        Ok(entries)
+    }
+}
+
+impl View {
+    fn push(&mut self, entry: Entry) {
+        self.first = self.first.or(Some(entry.log_id.index));
+        self.last = Some(entry.log_id);
+        self.recent_bytes += weight(&entry);
+        self.recent.push_back(entry);
+    }
+
+    fn copy_recent(&self, first: u64, end: u64, bytes_max: usize) -> Vec<Entry> {
+        let Some(offset) = self.recent.front().map(|entry| entry.log_id.index) else {
+            return Vec::new();
+        };
+        let position = |index: u64| usize::try_from(index.saturating_sub(offset)).unwrap_or(0);
+        let (from, to) = (position(first), position(end).min(self.recent.len()));
+        let mut bytes = 0;
+        let mut entries = Vec::with_capacity(to.saturating_sub(from).min(1024));
+        for entry in self.recent.range(from.min(to)..to) {
+            entries.push(entry.clone());
+            bytes += weight(entry);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        entries
+    }
+
+    fn truncate_after(&mut self, last: Option<LogId>) {
+        let keep = last.map(|id| id.index);
+        if keep >= self.last.map(|id| id.index) {
+            return;
+        }
+        while let Some(entry) = self.recent.back()
+            && keep.is_none_or(|keep| entry.log_id.index > keep)
+        {
+            self.recent_bytes -= weight(entry);
+            self.recent.pop_back();
+        }
+        self.last = last;
+        self.first = self.first.filter(|first| keep.is_some_and(|keep| keep >= *first));
+        self.written = self.written.filter(|_| keep.is_some()).min(keep);
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        while let Some(entry) = self.recent.front()
+            && entry.log_id.index <= upto.index
+        {
+            self.recent_bytes -= weight(entry);
+            self.recent.pop_front();
+        }
+        self.purged = self.purged.max(Some(upto));
+        let more = self.last.is_some_and(|last| last.index > upto.index);
+        self.first = self.first.map(|first| first.max(upto.index + 1)).filter(|_| more);
+        if self.last.is_none_or(|last| last.index < upto.index) {
+            self.last = Some(upto);
+        }
+    }
+
+    /// Lets go of old entries that the disk has.
+    fn shed(&mut self) {
+        while self.recent_bytes > RECENT_BYTES_MAX
+            && let Some(entry) = self.recent.front()
+            && self.written.is_some_and(|written| entry.log_id.index <= written)
+        {
+            self.recent_bytes -= weight(entry);
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// What an entry costs in memory, roughly.
+fn weight(entry: &Entry) -> usize {
+    128 + match &entry.payload {
+        // Decoded and encoded form.
+        Payload::Normal(proposal) => 2 * proposal.encoded().len(),
+        _ => 0,
+    }
+}
+
+/// The writer thread: whatever is queued becomes one batch.
+fn write_batches(mut store: impl LogStore, mut jobs: mpsc::Receiver<Job>, shared: &Shared) {
+    let mut failed: Option<(io::ErrorKind, String)> = None;
+    let mut records = Vec::new();
+    let mut done: Vec<Done> = Vec::new();
+    while let Some(job) = jobs.blocking_recv() {
+        let mut bytes = 0;
+        let mut next = Some(job);
+        while let Some(job) = next {
+            bytes += job.take(&mut records, &mut done);
+            next = if bytes < BATCH_BYTES_MAX { jobs.try_recv().ok() } else { None };
+        }
+        let committed = {
+            let view = shared.view();
+            (view.committed != view.committed_written).then_some(view.committed).flatten()
+        };
+        records.extend(committed.map(Record::Committed));
+        let result = match &failed {
+            Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+            None => store.write(&records),
+        };
+        match &result {
+            Ok(()) => {
+                let mut view = shared.view();
+                for record in &records {
+                    if let Record::Entry(entry) = record {
+                        view.written = view.written.max(Some(entry.log_id.index));
+                    }
+                }
+                if committed.is_some() {
+                    view.committed_written = committed;
+                }
+                view.shed();
+            }
+            Err(error) if failed.is_none() => {
+                tracing::error!("cannot write the log: {error}");
+                // What the disk holds is unknown now: a later success could hide a hole.
+                failed = Some((error.kind(), error.to_string()));
+            }
+            Err(_) => {}
+        }
+        for done in done.drain(..) {
+            done.tell(&result);
+        }
+        records.clear();
+    }
+    let committed = {
+        let view = shared.view();
+        (view.committed != view.committed_written).then_some(view.committed).flatten()
+    };
+    if let Some(committed) = committed
+        && failed.is_none()
+        && let Err(error) = store.write(&[Record::Committed(committed)])
+    {
+        tracing::warn!("cannot write the commit position at the end: {error}");
+    }
+}
+
+/// Who wants to know that a batch is durable.
+enum Done {
+    Append(IOFlushed<Types>),
+    Step(oneshot::Sender<io::Result<()>>),
+}
+
+impl Job {
+    /// Moves this job's records into the batch, returns about how many bytes they are.
+    fn take(self, records: &mut Vec<Record>, done: &mut Vec<Done>) -> usize {
+        match self {
+            Job::Append(entries, flushed) => {
+                let bytes = entries.iter().map(weight).sum();
+                records.extend(entries.into_iter().map(Record::Entry));
+                done.push(Done::Append(flushed));
+                bytes
+            }
+            Job::Step(record, answer) => {
+                records.push(record);
+                done.extend(answer.map(Done::Step));
+                64
+            }
+        }
+    }
+}
+
+impl Done {
+    fn tell(self, result: &io::Result<()>) {
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        match self {
+            Done::Append(flushed) => flushed.io_completed(result),
+            // Who does not wait any more does not need the answer.
+            Done::Step(answer) => drop(answer.send(result)),
+        }
+    }
+}
+
+/// Reads for one replication stream or for the applier.
+#[derive(Clone)]
+pub struct Entries {
+    shared: Arc<Shared>,
+}
+
+impl RaftLogReader<Types> for Entries {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> io::Result<Vec<Entry>> {
+        let (first, end) = half_open(&range);
+        self.shared.read(first, end, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.shared.view().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, first: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.shared.read(first, end, READ_BYTES_MAX)
+    }
+}
+
+fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let first = match range.start_bound() {
+        Bound::Included(first) => *first,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (first, end)
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Entries;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let view = self.view();
+        Ok(LogState { last_purged_log_id: view.purged, last_log_id: view.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Entries {
+        Entries { shared: Arc::clone(&self.shared) }
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.step(Record::Vote(*vote)).await?;
+        self.view().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        // Durable with the next batch: see the module's text.
+        self.view().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.view().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        {
+            let mut view = self.view();
+            for entry in &entries {
+                view.push(entry.clone());
+            }
+        }
+        self.enqueue(Job::Append(entries, callback)).await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        let purged = {
+            let mut view = self.view();
+            let purged = view.purged;
+            view.truncate_after(last_log_id.max(purged));
+            purged
+        };
+        let after = last_log_id.max(purged).map(|id| id.index);
+        self.step(Record::TruncatedAfter(after)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.view().purge(upto);
+        self.enqueue(Job::Step(Record::Purged(upto), None)).await
+    }
+}

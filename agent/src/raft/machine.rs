@@ -1,0 +1,304 @@
+//! The applier: committed entries in, published states and woken readers out.
+//!
+//! ```text
+//!   batch ─▶ apply all on the owned Store ─▶ publish once ─▶ answer the proposers ─▶ wake
+//! ```
+//!
+//! The order matters. Proposers are answered after their change is published, so a client reads
+//! its own write. Readers are woken after it too, by another task: thousands of watchers do not
+//! hold up the next batch, and scopes touched meanwhile are woken once.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use futures::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::snapshots::{Coverage, Image, Snapshots};
+use super::types::{LogId, Outcome, Payload, StoredMembership, Types};
+use super::watch::Watches;
+use crate::store::{Reply, Scope, Store};
+
+/// What readers see.
+#[derive(Debug, Default)]
+pub struct Published {
+    store: ArcSwap<Store>,
+    watches: Watches,
+    touched: Mutex<BTreeSet<Scope>>,
+    news: Notify,
+    /// Bytes of commands applied since the last snapshot.
+    unsaved_bytes: AtomicU64,
+}
+
+impl Published {
+    /// The newest published state.
+    pub fn store(&self) -> Arc<Store> {
+        self.store.load_full()
+    }
+
+    /// Where readers wait.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// Bytes of commands since the last snapshot.
+    pub fn unsaved_bytes(&self) -> u64 {
+        self.unsaved_bytes.load(Ordering::Relaxed)
+    }
+
+    fn touch(&self, scopes: impl IntoIterator<Item = Scope>) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(scopes);
+        self.news.notify_one();
+    }
+
+    /// Wakes the readers of touched scopes until `stop`, and of all at the end.
+    pub async fn wake_readers(&self, stop: CancellationToken) {
+        loop {
+            let touched = {
+                let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut *touched)
+            };
+            if !touched.is_empty() {
+                let touched: Vec<Scope> = touched.into_iter().collect();
+                self.watches.wake(&touched);
+            }
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.watches.wake(&[Scope::Everything]);
+    }
+}
+
+/// The library's state machine over the [`Store`].
+pub struct Machine {
+    store: Store,
+    last: Option<LogId>,
+    membership: StoredMembership,
+    published: Arc<Published>,
+    snapshots: Option<Snapshots>,
+    /// The newest snapshot; built ones are noted by the builder.
+    current: Arc<Mutex<Option<Current>>>,
+}
+
+#[derive(Clone)]
+struct Current {
+    coverage: Coverage,
+    kept: Kept,
+}
+
+#[derive(Clone)]
+enum Kept {
+    State(Box<Store>),
+    File(PathBuf),
+}
+
+impl Machine {
+    /// Starts from the newest snapshot, if there is one. Without a folder snapshots stay in memory.
+    pub fn open(snapshots: Option<Snapshots>, published: Arc<Published>) -> io::Result<Machine> {
+        let newest = match &snapshots {
+            Some(snapshots) => snapshots.newest()?,
+            None => None,
+        };
+        let mut machine = Machine {
+            store: Store::default(),
+            last: None,
+            membership: StoredMembership::default(),
+            published,
+            snapshots,
+            current: Arc::default(),
+        };
+        if let Some((coverage, path, store)) = newest {
+            machine.replace(&coverage, store);
+            machine.set_current(Current { coverage, kept: Kept::File(path) });
+        }
+        Ok(machine)
+    }
+
+    fn replace(&mut self, coverage: &Coverage, store: Store) {
+        self.store = store.restored_over(&self.store);
+        self.last = coverage.last;
+        self.membership = coverage.membership.clone();
+        self.published.store.store(Arc::new(self.store.clone()));
+        self.published.unsaved_bytes.store(0, Ordering::Relaxed);
+        self.published.touch([Scope::Everything]);
+    }
+
+    fn set_current(&self, current: Current) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
+    }
+
+    fn builder(&self) -> Builder {
+        Builder {
+            coverage: Coverage { last: self.last, membership: self.membership.clone() },
+            store: self.store.clone(),
+            bytes: self.published.unsaved_bytes(),
+            snapshots: self.snapshots.clone(),
+            published: Arc::clone(&self.published),
+            current: Arc::clone(&self.current),
+        }
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = Image;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.last, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + Send,
+    {
+        let mut answers: Vec<(ApplyResponder<Types>, Outcome)> = Vec::new();
+        let mut touched = BTreeSet::new();
+        let mut bytes = 0;
+        let mut failed = None;
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = match item {
+                Ok(item) => item,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            };
+            let index = entry.log_id.index;
+            let reply = match entry.payload {
+                Payload::Blank => Reply::Done,
+                Payload::Normal(proposal) => {
+                    bytes += proposal.encoded().len() as u64;
+                    let applied = self.store.apply(index, proposal.command());
+                    touched.extend(applied.touched);
+                    applied.reply
+                }
+                Payload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    Reply::Done
+                }
+            };
+            self.last = Some(entry.log_id);
+            answers.extend(responder.map(|responder| (responder, Outcome { reply, index })));
+        }
+        self.published.store.store(Arc::new(self.store.clone()));
+        self.published.unsaved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        for (responder, outcome) in answers {
+            responder.send(outcome);
+        }
+        if !touched.is_empty() {
+            self.published.touch(touched);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.builder()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<Types>,
+        snapshot: Image,
+    ) -> io::Result<()> {
+        let coverage =
+            Coverage { last: meta.last_log_id, membership: meta.last_membership.clone() };
+        let snapshots = self.snapshots.clone();
+        let (store, coverage, kept) = blocking(move || {
+            let store = snapshot.load()?;
+            let kept = match snapshots {
+                Some(snapshots) => Kept::File(snapshots.write(&coverage, &store)?.0),
+                None => Kept::State(Box::new(store.clone())),
+            };
+            Ok((store, coverage, kept))
+        })
+        .await?;
+        self.replace(&coverage, store);
+        self.set_current(Current { coverage, kept });
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, Image>>> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(current.map(Current::snapshot))
+    }
+}
+
+impl Current {
+    fn snapshot(self) -> SnapshotOf<Types, Image> {
+        let meta = SnapshotMetaOf::<Types> {
+            last_log_id: self.coverage.last,
+            last_membership: self.coverage.membership,
+        };
+        let image = match self.kept {
+            Kept::State(store) => Image::State(store),
+            Kept::File(path) => Image::File(path),
+        };
+        SnapshotOf::<Types, Image> { meta, snapshot: image }
+    }
+}
+
+/// Saves the state as it was when the builder was made.
+pub struct Builder {
+    coverage: Coverage,
+    store: Store,
+    /// Bytes of commands that the log can do without afterwards.
+    bytes: u64,
+    snapshots: Option<Snapshots>,
+    published: Arc<Published>,
+    current: Arc<Mutex<Option<Current>>>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Image;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Image>> {
+        let kept = match &self.snapshots {
+            None => Ok(Kept::State(Box::new(self.store.clone()))),
+            Some(snapshots) => {
+                let snapshots = snapshots.clone();
+                let (coverage, store) = (self.coverage.clone(), self.store.clone());
+                blocking(move || snapshots.write(&coverage, &store)).await.map(|(path, bytes)| {
+                    tracing::info!("snapshot {} of {bytes} bytes written", path.display());
+                    Kept::File(path)
+                })
+            }
+        };
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept {
+            Ok(kept) => {
+                self.published.unsaved_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+                let built = Current { coverage: self.coverage.clone(), kept };
+                // A newer one may have been installed meanwhile.
+                if current.as_ref().is_none_or(|old| old.coverage.last <= built.coverage.last) {
+                    *current = Some(built.clone());
+                }
+                Ok(built.snapshot())
+            }
+            Err(error) => {
+                // An error here would stop the server, but nothing is lost: the log stays as long
+                // as it is needed, and the next attempt comes with the next entries.
+                tracing::error!("{error}; the log is kept");
+                let old = current.clone().unwrap_or_else(|| Current {
+                    coverage: Coverage::default(),
+                    kept: Kept::State(Box::default()),
+                });
+                Ok(old.snapshot())
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,189 @@
+//! Snapshots: the whole state as a file, so that the log before it can go.
+//!
+//! ```text
+//!   raft/snapshots/<term>-<index>.snap
+//!   magic 8 │ version u32 │ length u32 │ checksum u32 │ what it covers │ the store's own format
+//! ```
+//!
+//! A snapshot is written beside its name, flushed and renamed: it is whole or it is not there. The
+//! newest two are kept; a damaged one is passed over with a warning if an older one is sound.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::log::wal::sync_directory;
+use super::log::{chained, invalid};
+use super::types::{LogId, StoredMembership};
+use crate::store::{self, Store};
+
+const MAGIC: [u8; 8] = *b"MUSTSNAP";
+const VERSION: u32 = 1;
+/// Keeps a damaged length from asking for all memory.
+const META_BYTES_MAX: u32 = 16 << 20;
+const KEPT: usize = 2;
+
+/// What a snapshot covers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// The last entry in it.
+    pub last: Option<LogId>,
+    /// The servers as of that entry.
+    pub membership: StoredMembership,
+}
+
+/// A snapshot's content, wherever it is.
+#[derive(Debug)]
+pub enum Image {
+    /// The state itself, in this process.
+    State(Box<Store>),
+    /// A file of this server.
+    File(PathBuf),
+}
+
+impl Image {
+    /// The state.
+    pub fn load(self) -> io::Result<Store> {
+        match self {
+            Image::State(store) => Ok(*store),
+            Image::File(path) => read(&path).map(|(_, store)| store),
+        }
+    }
+}
+
+/// The folder of snapshots; without one they stay in memory.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    directory: PathBuf,
+}
+
+impl Snapshots {
+    /// Opens or creates the folder, removes what a crash left half-written.
+    pub fn open(directory: &Path) -> io::Result<Snapshots> {
+        fs::create_dir_all(directory)?;
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension() == Some(OsStr::new("tmp")) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Snapshots { directory: directory.to_owned() })
+    }
+
+    /// The newest sound snapshot with its state.
+    pub fn newest(&self) -> io::Result<Option<(Coverage, PathBuf, Store)>> {
+        let mut damage = None;
+        for path in self.list()?.into_iter().rev() {
+            match read(&path) {
+                Ok((coverage, store)) => {
+                    if let Some(error) = damage {
+                        tracing::warn!("{error}; using {} instead", path.display());
+                    }
+                    return Ok(Some((coverage, path, store)));
+                }
+                Err(error) => damage = damage.or(Some(error)),
+            }
+        }
+        damage.map_or(Ok(None), Err)
+    }
+
+    /// Writes a snapshot durably and removes all but the newest two. Returns its path and size.
+    pub fn write(&self, coverage: &Coverage, store: &Store) -> io::Result<(PathBuf, u64)> {
+        let (term, index) = coverage.last.map_or((0, 0), |id| (id.leader_id.term, id.index));
+        let path = self.directory.join(format!("{term:016x}-{index:016x}.snap"));
+        let beside = path.with_extension("tmp");
+        let written = write(&beside, coverage, store)
+            .and_then(|bytes| fs::rename(&beside, &path).map(|()| bytes))
+            .and_then(|bytes| sync_directory(&self.directory).map(|()| bytes));
+        match written {
+            Ok(bytes) => {
+                self.remove_old()?;
+                Ok((path, bytes))
+            }
+            Err(error) => {
+                // The half of it would only make a full disk fuller.
+                let _ = fs::remove_file(&beside);
+                Err(named(&path, "cannot write snapshot", &error))
+            }
+        }
+    }
+
+    /// Oldest first.
+    fn list(&self) -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if path.extension() == Some(OsStr::new("snap")) {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn remove_old(&self) -> io::Result<()> {
+        let paths = self.list()?;
+        for path in &paths[..paths.len().saturating_sub(KEPT)] {
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(path: &Path, coverage: &Coverage, store: &Store) -> io::Result<u64> {
+    let meta = rmp_serde::to_vec_named(coverage).map_err(io::Error::other)?;
+    let length = u32::try_from(meta.len()).map_err(io::Error::other)?;
+    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
+    out.write_all(&MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(&crc32fast::hash(&meta).to_le_bytes())?;
+    out.write_all(&meta)?;
+    store::snapshot::write(store, &mut out).map_err(chained)?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
+fn read(path: &Path) -> io::Result<(Coverage, Store)> {
+    read_unnamed(path).map_err(|error| named(path, "cannot read snapshot", &error))
+}
+
+fn read_unnamed(path: &Path) -> io::Result<(Coverage, Store)> {
+    let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
+    let mut magic = [0; 8];
+    file.read_exact(&mut magic)?;
+    let (version, length, sum) = (number(&mut file)?, number(&mut file)?, number(&mut file)?);
+    if magic != MAGIC {
+        return Err(invalid("it does not begin as a snapshot".to_owned()));
+    }
+    if version > VERSION {
+        return Err(invalid(format!(
+            "it has format {version}, this version knows {VERSION}; it was written by a newer version"
+        )));
+    }
+    if length > META_BYTES_MAX {
+        return Err(invalid("its header is damaged".to_owned()));
+    }
+    let mut meta = vec![0; length as usize];
+    file.read_exact(&mut meta)?;
+    if crc32fast::hash(&meta) != sum {
+        return Err(invalid("its header is damaged".to_owned()));
+    }
+    let coverage: Coverage = rmp_serde::from_slice(&meta).map_err(io::Error::other)?;
+    let store = store::snapshot::read(&mut file).map_err(chained)?;
+    Ok((coverage, store))
+}
+
+fn number(file: &mut impl Read) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    file.read_exact(&mut bytes)?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+fn named(path: &Path, what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}

@@ -1,0 +1,1 @@
+//! What every log store must do.
