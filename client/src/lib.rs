@@ -1,3 +1,38 @@
 //! Typed, asynchronous client of the Muster and Consul HTTP API.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), muster_client::Error> {
+//! use muster_client::{Client, Query, ReadOptions, ServiceQuery, Update, WatchSettings};
+//!
+//! let client = Client::from_env()?;
+//! let web = client.health().service("web", &ServiceQuery::passing(), &ReadOptions::default()).await?;
+//! println!("{} instances at index {}", web.value.len(), web.meta.index);
+//!
+//! let mut watch = client.watch(Query::Key { path: "greeting".into() }, WatchSettings::default());
+//! while let Update::Value(answer, index) = watch.next().await {
+//!     println!("{index}: {answer:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | file | owns |
+//! |---|---|
+//! | `types` | what travels: one Rust type for each JSON object |
+//! | `transport` | connections, requests, bounds, errors |
+//! | `options` | how to read: consistency, blocking, filters |
+//! | `calls` | one handle for each family of paths |
+//! | `watch` | following one question over time |
 
+mod calls;
+mod options;
+mod settings;
+mod transport;
 pub mod types;
+mod watch;
+
+pub use calls::{Agent, Catalog, Event, Health, Kv, PutOptions, Sessions, StatusApi};
+pub use options::{Consistency, Meta, ReadOptions, Response, ServiceQuery};
+pub use settings::{Secret, Settings};
+pub use transport::{Client, Error, Raw};
+pub use watch::{Answer, Query, Update, Watch, WatchSettings};

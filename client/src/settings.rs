@@ -1,0 +1,93 @@
+//! Where the agent is and who asks.
+
+use std::env;
+use std::fmt;
+use std::time::Duration;
+
+use crate::Error;
+
+/// A token. It is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the token's text.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+    /// The token's text, for a header and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<hidden>")
+    }
+}
+
+/// How to reach an agent.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `host:port`, `http://host:port` or `unix:///path`.
+    pub address: String,
+    /// Sent with every request.
+    pub token: Option<Secret>,
+    /// User and password of a proxy in front of the agent.
+    pub basic_auth: Option<Secret>,
+    /// Another datacenter than the agent's.
+    pub datacenter: Option<String>,
+    /// How long a request may take beyond the wait that it asks for.
+    pub timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            address: "127.0.0.1:8500".into(),
+            token: None,
+            basic_auth: None,
+            datacenter: None,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads `MUSTER_HTTP_ADDR`, `_TOKEN`, `_TOKEN_FILE`, `_AUTH` and `_SSL`; each falls back to
+    /// its `CONSUL_` name.
+    pub fn from_env() -> Result<Settings, Error> {
+        let mut settings = Settings::default();
+        if let Some(address) = variable("HTTP_ADDR") {
+            settings.address = address;
+        }
+        if variable("HTTP_SSL").is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true"))
+        {
+            return Err(Error::Address {
+                address: settings.address,
+                why: "HTTPS is not supported yet: unset HTTP_SSL".into(),
+            });
+        }
+        settings.token = match (variable("HTTP_TOKEN"), variable("HTTP_TOKEN_FILE")) {
+            (Some(token), _) => Some(Secret::new(token)),
+            (None, Some(path)) => Some(read_token(&path)?),
+            (None, None) => None,
+        };
+        settings.basic_auth = variable("HTTP_AUTH").map(Secret::new);
+        Ok(settings)
+    }
+}
+
+/// Reads a token from a file; white space around it does not count.
+fn read_token(path: &str) -> Result<Secret, Error> {
+    std::fs::read_to_string(path)
+        .map(|text| Secret::new(text.trim()))
+        .map_err(|source| Error::TokenFile { path: path.to_owned(), source })
+}
+
+fn variable(name: &str) -> Option<String> {
+    let read =
+        |prefix: &str| env::var(format!("{prefix}_{name}")).ok().filter(|text| !text.is_empty());
+    read("MUSTER").or_else(|| read("CONSUL"))
+}

@@ -1,0 +1,454 @@
+//! Connections, requests, bounds, errors.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::{Meta, ReadOptions, Response, Settings};
+
+/// The largest answer that is read: far above any catalog, far below what fells a client.
+const BODY_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// What stays as it is in a path; everything else is escaped.
+const PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b':');
+
+/// What stays as it is in a parameter.
+const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Why a call failed, by what a caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answers there; trying again may help.
+    #[error("no agent answers at {address}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It took too long; trying again may help.
+    #[error("{address} did not answer within {after:?}")]
+    TimedOut {
+        /// Where.
+        address: String,
+        /// The patience that ran out.
+        after: Duration,
+    },
+    /// The server refused or failed.
+    #[error("Unexpected response code: {} ({text})", code.as_u16())]
+    Status {
+        /// HTTP status.
+        code: StatusCode,
+        /// The server's words.
+        text: String,
+    },
+    /// The server's answer makes no sense.
+    #[error("the answer of {path} is not what it should be")]
+    Decode {
+        /// Which path.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The answer is larger than any answer should be.
+    #[error("the answer of {path} is larger than {BODY_BYTES_MAX} bytes")]
+    TooLarge {
+        /// Which path.
+        path: String,
+    },
+    /// The address cannot be used.
+    #[error("`{address}` is not an address of an agent: {why}")]
+    Address {
+        /// As given.
+        address: String,
+        /// What to do.
+        why: String,
+    },
+    /// The token file cannot be read.
+    #[error("cannot read the token file {path}")]
+    TokenFile {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// May the same call succeed a moment later?
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Unreachable { .. } | Error::TimedOut { .. } => true,
+            Error::Status { code, .. } => {
+                code.is_server_error() || *code == StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => false,
+        }
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone)]
+pub struct Raw {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Raw {
+    /// The body as text, for people.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim_end().to_owned()
+    }
+
+    /// What the headers say of the answer.
+    pub fn meta(&self) -> Meta {
+        let text = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
+        Meta {
+            index: text("x-consul-index").and_then(|v| v.parse().ok()).unwrap_or(0),
+            known_leader: text("x-consul-knownleader").map(|v| v == "true"),
+            last_contact: text("x-consul-lastcontact")
+                .and_then(|v| v.parse().ok())
+                .map(Duration::from_millis),
+            cache_hit: text("x-cache").map(|v| v == "HIT"),
+        }
+    }
+}
+
+/// A handle on one agent. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    http: hyper_util::client::legacy::Client<Connector, Full<Bytes>>,
+    settings: Settings,
+    base: String,
+}
+
+impl Client {
+    /// A client of the agent at `settings.address`. Connects when first used.
+    pub fn new(settings: Settings) -> Result<Client, Error> {
+        let (target, host) = target(&settings.address)?;
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_mins(1))
+            .build(Connector { target });
+        Ok(Client { inner: Arc::new(Inner { http, settings, base: format!("http://{host}") }) })
+    }
+
+    /// A client as the environment describes it; see [`Settings::from_env`].
+    pub fn from_env() -> Result<Client, Error> {
+        Client::new(Settings::from_env()?)
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Sends any request and reads the whole answer, whatever its status. `patience` is how long
+    /// the server may hold it on purpose.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Raw, Error> {
+        let settings = &self.inner.settings;
+        let uri = self.uri(path, query)?;
+        let mut request = http::Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        if let Some(token) = &settings.token {
+            set_secret(request.headers_mut(), "x-consul-token", token.expose())?;
+        }
+        if let Some(pair) = &settings.basic_auth {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(pair.expose());
+            set_secret(request.headers_mut(), "authorization", &format!("Basic {encoded}"))?;
+        }
+        let after = settings.timeout + patience;
+        let work = self.send(request, path);
+        match tokio::time::timeout(after, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::TimedOut { address: settings.address.clone(), after }),
+        }
+    }
+
+    async fn send(&self, request: http::Request<Full<Bytes>>, path: &str) -> Result<Raw, Error> {
+        let unreachable =
+            |source| Error::Unreachable { address: self.inner.settings.address.clone(), source };
+        let answer =
+            self.inner.http.request(request).await.map_err(|e| unreachable(Box::new(e)))?;
+        let (parts, body) = answer.into_parts();
+        let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(e) if e.is::<LengthLimitError>() => {
+                return Err(Error::TooLarge { path: path.to_owned() });
+            }
+            Err(e) => return Err(unreachable(e)),
+        };
+        Ok(Raw { status: parts.status, headers: parts.headers, body })
+    }
+
+    fn uri(&self, path: &str, query: &[(&str, String)]) -> Result<Uri, Error> {
+        let mut text = self.inner.base.clone();
+        text.extend(utf8_percent_encode(path, PATH));
+        let datacenter = self.inner.settings.datacenter.as_ref().map(|dc| ("dc", dc));
+        let given = query.iter().any(|(name, _)| *name == "dc");
+        let all = query.iter().map(|(name, value)| (*name, value));
+        for (i, (name, value)) in all.chain(datacenter.filter(|_| !given)).enumerate() {
+            text.push(if i == 0 { '?' } else { '&' });
+            text.push_str(name);
+            if !value.is_empty() {
+                text.push('=');
+                text.extend(utf8_percent_encode(value, PARAMETER));
+            }
+        }
+        text.parse().map_err(|_| Error::Address {
+            address: self.inner.settings.address.clone(),
+            why: format!("`{path}` makes no URL with it"),
+        })
+    }
+
+    /// `GET`, decoded; 404 and every other status but 200 is an error.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut query: Vec<(&'static str, String)>,
+        options: &ReadOptions,
+    ) -> Result<Response<T>, Error> {
+        options.append(&mut query);
+        let raw = self.call(Method::GET, path, &query, Bytes::new(), options.patience()).await?;
+        let meta = raw.meta();
+        Ok(Response { value: decode(path, &accepted(raw)?)?, meta })
+    }
+
+    /// The same, where 404 means "there is none".
+    pub(crate) async fn find<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut query: Vec<(&'static str, String)>,
+        options: &ReadOptions,
+    ) -> Result<Response<Option<T>>, Error> {
+        options.append(&mut query);
+        let raw = self.call(Method::GET, path, &query, Bytes::new(), options.patience()).await?;
+        let meta = raw.meta();
+        if raw.status == StatusCode::NOT_FOUND {
+            return Ok(Response { value: None, meta });
+        }
+        Ok(Response { value: decode(path, &accepted(raw)?)?, meta })
+    }
+
+    /// `PUT` with a JSON body.
+    pub(crate) async fn put_json(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<Raw, Error> {
+        let body = serde_json::to_vec(body)
+            .map_err(|source| Error::Decode { path: path.to_owned(), source })?;
+        self.put(path, query, body.into()).await
+    }
+
+    /// `PUT` with any body.
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<Raw, Error> {
+        accepted(self.call(Method::PUT, path, query, body, Duration::ZERO).await?)
+    }
+}
+
+/// Turns every status but 200 into an error with the server's words.
+pub(crate) fn accepted(raw: Raw) -> Result<Raw, Error> {
+    if raw.status == StatusCode::OK {
+        Ok(raw)
+    } else {
+        Err(Error::Status { code: raw.status, text: raw.text() })
+    }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(path: &str, raw: &Raw) -> Result<T, Error> {
+    serde_json::from_slice(&raw.body)
+        .map_err(|source| Error::Decode { path: path.to_owned(), source })
+}
+
+fn set_secret(headers: &mut HeaderMap, name: &'static str, text: &str) -> Result<(), Error> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| Error::Address {
+        address: name.into(),
+        why: "the token has characters that no header can carry".into(),
+    })?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}
+
+#[derive(Debug, Clone)]
+enum Target {
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+/// Where to connect, and what to call the host.
+fn target(address: &str) -> Result<(Target, String), Error> {
+    let refuse = |why: &str| Error::Address { address: address.to_owned(), why: why.to_owned() };
+    if let Some(path) = address.strip_prefix("unix://") {
+        return Ok((Target::Unix(path.into()), "localhost".into()));
+    }
+    if address.starts_with("https://") {
+        return Err(refuse("HTTPS is not supported yet: use http://"));
+    }
+    let rest = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    if rest.contains("://") {
+        return Err(refuse("use host:port, http://host:port or unix:///path"));
+    }
+    if rest.is_empty() || rest.contains(['/', ' ', '@', '?', '#']) {
+        return Err(refuse("use host:port, without a path"));
+    }
+    let host = rest.strip_prefix(':').map(|port| format!("127.0.0.1:{port}"));
+    let mut host = host.unwrap_or_else(|| rest.to_owned());
+    let after_v6 = host.rsplit_once(']').map_or(host.as_str(), |(_, tail)| tail);
+    if !after_v6.contains(':') {
+        host.push_str(if address.starts_with("http://") { ":80" } else { ":8500" });
+    }
+    Ok((Target::Tcp(host.clone()), host))
+}
+
+/// Opens connections of either kind, whatever the URL says.
+#[derive(Debug, Clone)]
+struct Connector {
+    target: Target,
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection of either kind.
+struct Stream(Box<dyn Duplex>);
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let target = self.target.clone();
+        Box::pin(async move {
+            let connect = async {
+                Ok::<_, io::Error>(match target {
+                    Target::Tcp(host) => {
+                        let stream = TcpStream::connect(host).await?;
+                        stream.set_nodelay(true)?;
+                        Stream(Box::new(stream))
+                    }
+                    Target::Unix(path) => Stream(Box::new(UnixStream::connect(path).await?)),
+                })
+            };
+            // A host that is gone does not refuse; it is silent.
+            match tokio::time::timeout(Duration::from_secs(5), connect).await {
+                Ok(stream) => stream.map(TokioIo::new),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let rows = [
+            ("127.0.0.1:8500", Some("127.0.0.1:8500")),
+            ("http://h:1/", Some("h:1")),
+            ("http://h", Some("h:80")),
+            ("h", Some("h:8500")),
+            ("[::1]", Some("[::1]:8500")),
+            ("[::1]:9", Some("[::1]:9")),
+            (":8501", Some("127.0.0.1:8501")),
+            ("unix:///run/x.sock", Some("localhost")),
+            ("https://h", None),
+            ("ftp://h", None),
+            ("", None),
+            ("h:1/path", None),
+        ];
+        for (address, host) in rows {
+            assert_eq!(target(address).ok().map(|(_, host)| host).as_deref(), host, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_never_printed() {
+        let settings =
+            Settings { token: Some(crate::Secret::new("s3cret")), ..Settings::default() };
+        let client = Client::new(settings).expect("a good address");
+        assert!(!format!("{client:?}").contains("s3cret"));
+    }
+}
