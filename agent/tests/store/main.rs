@@ -1,9 +1,12 @@
 //! Properties of the store, one claim a module. `log` makes random commands out of few names, so
 //! that they meet often; `questions` asks everything that can be asked about those names.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod log;
 mod questions;
 
+mod a_simple_model_agrees;
 mod changed_answers_are_woken;
 mod commands_survive_encoding;
 mod damaged_snapshots_are_refused;

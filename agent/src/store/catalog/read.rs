@@ -69,7 +69,6 @@ impl Catalog {
     }
 
     /// Instances of a service with their nodes, whatever their health, by node and id.
-    #[expect(clippy::type_complexity, reason = "rows of a join, named nowhere else")]
     pub fn service(&self, name: &str) -> Found<Vec<(Arc<Node>, Arc<Service>)>> {
         let name = fold(name);
         let rows: Vec<_> = under(&self.instances, &name)
