@@ -1,1 +1,301 @@
 //! Builds the parts, starts them, stops them in order; alone knows them all.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, HttpAddress};
+use crate::http;
+use crate::raft::{self, Consensus, LogBackend};
+use crate::read::{self, Reader};
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something about the file system.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A mode that does not exist yet.
+    #[error("{0}")]
+    NotSupported(String),
+    /// Consensus.
+    #[error("consensus could not start")]
+    Raft(#[from] raft::Error),
+}
+
+/// Starts a node and runs it until a signal or a broken part ends it.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the banner and the last word of an agent"
+)]
+pub fn run(config: Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("==> cannot start the runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("==> Starting Muster agent...");
+    let graceful = (config.leave_on_terminate, !config.skip_leave_on_interrupt);
+    let pid_file = config.pid_file.clone();
+    let code = runtime.block_on(async move {
+        let mut node = match Node::start(config).await {
+            Ok(node) => node,
+            Err(e) => {
+                eprintln!("==> {}", chain(&e));
+                return ExitCode::FAILURE;
+            }
+        };
+        let code = node.until_ended(graceful).await;
+        node.stop().await;
+        info!("Exit code: code={code}");
+        ExitCode::from(code)
+    });
+    if let Some(path) = pid_file {
+        // Already gone is as good as removed.
+        let _ = std::fs::remove_file(path);
+    }
+    // Tasks that ignore their cancellation must not hold the process back.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    code
+}
+
+/// An error with its sources, once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(&format!(": {inner}"));
+        source = inner.source();
+    }
+    text
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    consensus: Consensus,
+    shutdown: CancellationToken,
+    leave: CancellationToken,
+    tasks: JoinSet<&'static str>,
+}
+
+impl Node {
+    /// Opens what is on disk, starts consensus, the agent's own state and the doors, in this order.
+    pub async fn start(config: Config) -> Result<Node, Error> {
+        if !config.server {
+            return Err(Error::NotSupported(
+                "client mode is not supported yet\nhint: add -server -bootstrap-expect=1, or -dev"
+                    .into(),
+            ));
+        }
+        if !config.dev && config.bootstrap_expect > 1 {
+            return Err(Error::NotSupported(format!(
+                "bootstrap_expect = {} is not supported yet: one server stands alone for now\nhint: use 1",
+                config.bootstrap_expect
+            )));
+        }
+        if let Some(path) = &config.pid_file {
+            std::fs::write(path, format!("{}\n", std::process::id())).map_err(|source| {
+                Error::Io { what: format!("cannot write pid_file {}", path.display()), source }
+            })?;
+        }
+        let node_id = match &config.data_dir {
+            None => config.node_id.clone().unwrap_or_else(new_id),
+            Some(dir) => kept_node_id(dir, config.node_id.as_deref())?,
+        };
+        banner(&config, &node_id);
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        // Doors that cannot open must stop the start before anything is written.
+        let mut listeners = Vec::new();
+        for address in &config.http {
+            listeners.push(listen(address).await?);
+        }
+
+        let shutdown = CancellationToken::new();
+        let leave = CancellationToken::new();
+        let consensus = Consensus::start(raft_settings(&config, &node_id)).await?;
+        let reader = Reader::new(
+            consensus.clone(),
+            read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
+        );
+
+        let mut tasks = JoinSet::new();
+        let parts = http::Parts {
+            reader,
+            datacenter: config.datacenter.clone(),
+            node_name: config.node_name.clone(),
+        };
+        let door = http::serve(listeners, parts, http_settings(&config)?, shutdown.child_token());
+        tasks.spawn(async move {
+            door.await;
+            "http"
+        });
+        info!(http = ?config.http, "agent is ready to serve");
+        Ok(Node { consensus, shutdown, leave, tasks })
+    }
+
+    /// Waits for the end: a signal, a request to leave, or a part that ended unasked.
+    /// Returns the exit code.
+    async fn until_ended(&mut self, (leave_on_term, leave_on_int): (bool, bool)) -> u8 {
+        let stream = |kind| signal(kind).expect("the runtime handles signals");
+        let (mut int, mut term, mut hup) = (
+            stream(SignalKind::interrupt()),
+            stream(SignalKind::terminate()),
+            stream(SignalKind::hangup()),
+        );
+        loop {
+            let (name, graceful) = tokio::select! {
+                _ = int.recv() => ("interrupt", leave_on_int),
+                _ = term.recv() => ("terminated", leave_on_term),
+                _ = hup.recv() => {
+                    warn!("reload is not supported yet: nothing was changed");
+                    continue;
+                }
+                () = self.leave.cancelled() => ("leave", true),
+                ended = self.tasks.join_next() => {
+                    error!(part = ?ended, "a part of the agent ended unasked");
+                    return 1;
+                }
+            };
+            info!(signal = name, graceful, "stopping");
+            return u8::from(!graceful);
+        }
+    }
+
+    /// Stops the parts in reverse order of their start.
+    async fn stop(mut self) {
+        self.shutdown.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(std::time::Duration::from_secs(5), all).await.is_err() {
+            warn!("some requests were still open after 5 s and were cut");
+        }
+        self.consensus.shutdown().await;
+        info!("shutdown complete");
+    }
+}
+
+async fn listen(address: &HttpAddress) -> Result<http::Listener, Error> {
+    let (shown, listener) = match address {
+        HttpAddress::Tcp(address) => (address.to_string(), http::Listener::tcp(*address).await),
+        HttpAddress::Unix(path) => (path.display().to_string(), http::Listener::unix(path)),
+    };
+    listener.map_err(|source| Error::Io { what: format!("cannot serve HTTP on {shown}"), source })
+}
+
+/// What the start says to people and scripts, in the reference's shape.
+#[expect(clippy::print_stdout, reason = "the banner is for whoever started the agent")]
+fn banner(config: &Config, node_id: &str) {
+    let port = |port: Option<u16>| port.map_or(-1, i32::from);
+    let clients: Vec<String> = config
+        .http
+        .iter()
+        .map(|address| match address {
+            HttpAddress::Tcp(address) => address.ip().to_string(),
+            HttpAddress::Unix(path) => path.display().to_string(),
+        })
+        .collect();
+    println!("           Version: '{VERSION}'");
+    println!("           Node ID: '{node_id}'");
+    println!("         Node name: '{}'", config.node_name);
+    println!("        Datacenter: '{}' (Segment: '<all>')", config.datacenter);
+    println!("            Server: {} (Bootstrap: {})", config.server, config.bootstrap);
+    println!(
+        "       Client Addr: [{}] (HTTP: {}, HTTPS: -1, gRPC: -1, DNS: {})",
+        clients.join(" "),
+        port(config.ports.http),
+        port(config.ports.dns)
+    );
+    println!(
+        "      Cluster Addr: {} (LAN: {}, WAN: {})",
+        config.advertise,
+        config.ports.serf_lan,
+        port(config.ports.serf_wan)
+    );
+    println!(
+        "           Encrypt: Gossip: false, TLS-Outgoing: false, TLS-Incoming: false, Auto-Encrypt-TLS: false"
+    );
+    println!();
+    println!("==> Log data will now stream in as it occurs:");
+    println!();
+}
+
+fn raft_settings(config: &Config, node_id: &str) -> raft::Settings {
+    raft::Settings {
+        data_dir: config.data_dir.clone(),
+        node_id: node_id.to_owned(),
+        node_name: config.node_name.clone(),
+        address: std::net::SocketAddr::new(config.advertise, config.ports.server).to_string(),
+        log_backend: match config.raft.log_backend.as_str() {
+            "sled" => LogBackend::Sled,
+            _ => LogBackend::Wal,
+        },
+        raft_multiplier: config.raft.multiplier,
+        snapshot_threshold: config.raft.snapshot_threshold,
+        trailing_logs: config.raft.trailing_logs,
+    }
+}
+
+fn http_settings(config: &Config) -> Result<http::Settings, Error> {
+    let limits = &config.http_limits;
+    let allow_write_from = limits
+        .allow_write_from
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, http::NotANetwork>>()
+        .map_err(|e| Error::NotSupported(format!("http_config.allow_write_http_from: {e}")))?;
+    let bytes = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    Ok(http::Settings {
+        pretty: config.dev,
+        response_headers: limits.response_headers.clone().into_iter().collect(),
+        block_endpoints: limits.block_endpoints.clone(),
+        allow_write_from,
+        connections_per_client_max: limits.max_conns_per_client,
+        kv_value_bytes_max: bytes(limits.kv_max_value_size),
+        txn_body_bytes_max: bytes(limits.txn_max_req_len),
+        discovery_max_stale: limits.discovery_max_stale,
+        unprintable_paths: limits.allow_unprintable,
+        session_ttl_min: config.session_ttl_min,
+        ..http::Settings::default()
+    })
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// The node's UUID: the given one, else the kept one, else a new one that is kept.
+fn kept_node_id(dir: &Path, given: Option<&str>) -> Result<String, Error> {
+    fn io(what: String) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { what, source }
+    }
+    std::fs::create_dir_all(dir).map_err(io(format!("cannot make data_dir {}", dir.display())))?;
+    let file = dir.join("node-id");
+    let kept = match std::fs::read_to_string(&file) {
+        Ok(text) => uuid::Uuid::parse_str(text.trim()).ok().map(|id| id.to_string()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(io(format!("cannot read {}", file.display()))(e)),
+    };
+    let id = given.map(str::to_owned).or_else(|| kept.clone()).unwrap_or_else(new_id);
+    if kept.as_deref() != Some(&id) {
+        std::fs::write(&file, &id).map_err(io(format!("cannot write {}", file.display())))?;
+    }
+    Ok(id)
+}

@@ -153,6 +153,7 @@ impl Written {
         match fate {
             Fate::Used => {}
             Fate::Silent => return Ok(()),
+            Fate::Ignored if value.as_i64() == Some(-1) => return Ok(()), // turns it off
             Fate::Ignored => {
                 self.warnings
                     .push(format!("`{path}` belongs to the service mesh and has no effect"));

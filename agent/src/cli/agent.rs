@@ -1,0 +1,28 @@
+//! `muster agent`: starts a node and runs it until a signal ends it.
+
+use std::process::ExitCode;
+
+use crate::config::{self, Wanted};
+use crate::{node, telemetry};
+
+/// Runs the agent that these flags describe. The exit code is the reference's: 0 after leaving
+/// gracefully, 1 otherwise.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks")]
+pub(super) fn run(args: &[String]) -> ExitCode {
+    let config = match config::from_args(args) {
+        Ok(Wanted::Help) => {
+            print!("{}", config::help());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Wanted::Agent(config)) => *config,
+        Err(error) => {
+            eprintln!("==> {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    telemetry::start(&telemetry::Settings {
+        level: config.log_level.clone(),
+        json: config.log_json,
+    });
+    node::run(config)
+}
