@@ -8,6 +8,7 @@ pub mod config; // files and flags in, the settings of each part out
 pub mod duration; // durations as the API writes them
 pub mod filter; // `?filter=`: the boolean expressions of the API
 pub mod http; // the HTTP door: one file per family of paths
+mod json; // what users write as JSON, with the reference's tolerance
 pub mod local; // what this agent claims, and how the catalog is corrected to match
 pub mod node; // builds the parts, starts them, stops them in order
 pub mod raft; // agreement: the log, the applier, the watches it wakes

@@ -12,7 +12,6 @@
 //! it needs from the request, checks it with the reference's words, and gives back either an answer
 //! or a small future. Only `error.rs` knows which error has which status code.
 
-mod decode;
 mod dispatch;
 mod encode;
 mod error;
@@ -32,6 +31,7 @@ pub use error::Error;
 pub use server::{Listener, serve};
 pub use settings::{Network, NotANetwork, Settings};
 
+pub(crate) use crate::json as decode;
 use crate::raft;
 use crate::read::Reader;
 use crate::store::{Change, Index, Reply as Applied};

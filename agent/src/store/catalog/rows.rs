@@ -135,7 +135,7 @@ pub struct Instance {
 
 /// Rows compare without their indexes: is a write a change at all?
 impl Node {
-    pub(super) fn same(&self, other: &Node) -> bool {
+    pub(crate) fn same(&self, other: &Node) -> bool {
         self.id == other.id
             && self.name == other.name
             && self.address == other.address
@@ -147,7 +147,7 @@ impl Node {
 
 impl Service {
     /// The node is not compared: it is part of the row's place.
-    pub(super) fn same(&self, other: &Service) -> bool {
+    pub(crate) fn same(&self, other: &Service) -> bool {
         self.kind == other.kind
             && self.id == other.id
             && self.name == other.name
@@ -162,7 +162,7 @@ impl Service {
 }
 
 impl Check {
-    pub(super) fn same(&self, other: &Check) -> bool {
+    pub(crate) fn same(&self, other: &Check) -> bool {
         self.node == other.node
             && self.id == other.id
             && self.name == other.name

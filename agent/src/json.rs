@@ -1,4 +1,5 @@
-//! Request bodies: JSON read the way the API's clients are used to.
+//! What users write as JSON, read the way the API's clients are used to: request bodies, and the
+//! definitions in configuration files.
 //!
 //! Field names match without regard to case, `null` leaves a field at its default, what follows
 //! the first value is ignored, and a field that nobody took is an error that names it.
