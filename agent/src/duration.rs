@@ -56,6 +56,35 @@ pub fn parse_ns(text: &str) -> Option<i64> {
     Some(if negative { -total } else { total })
 }
 
+/// Writes nanoseconds as the API does: `1h30m0s`, `1.5s`, `300ms`, `0s`.
+pub fn print_ns(ns: i64) -> String {
+    let sign = if ns < 0 { "-" } else { "" };
+    let ns = ns.unsigned_abs();
+    let decimal = |whole: u64, rest: u64, digits: usize, unit: &str| {
+        let fraction = format!("{rest:0digits$}");
+        let fraction = fraction.trim_end_matches('0');
+        let dot = if fraction.is_empty() { "" } else { "." };
+        format!("{sign}{whole}{dot}{fraction}{unit}")
+    };
+    match ns {
+        0 => "0s".into(),
+        1..1_000 => format!("{sign}{ns}ns"),
+        1_000..1_000_000 => decimal(ns / 1_000, ns % 1_000, 3, "\u{b5}s"),
+        1_000_000..1_000_000_000 => decimal(ns / 1_000_000, ns % 1_000_000, 6, "ms"),
+        _ => {
+            let seconds = ns / 1_000_000_000;
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            let last = decimal(seconds % 60, ns % 1_000_000_000, 9, "s");
+            let last = last.trim_start_matches('-');
+            match (hours, minutes) {
+                (0, 0) => format!("{sign}{last}"),
+                (0, minutes) => format!("{sign}{minutes}m{last}"),
+                (hours, minutes) => format!("{sign}{hours}h{minutes}m{last}"),
+            }
+        }
+    }
+}
+
 /// Reads a duration that is not negative.
 pub fn parse(text: &str) -> Option<Duration> {
     u64::try_from(parse_ns(text)?).ok().map(Duration::from_nanos)
@@ -64,6 +93,26 @@ pub fn parse(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_the_api_does() {
+        let rows = [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_500, "1.5\u{b5}s"),
+            (300_000_000, "300ms"),
+            (1_500_000_000, "1.5s"),
+            (10_000_000_000, "10s"),
+            (90_000_000_000, "1m30s"),
+            (5_400_000_000_000, "1h30m0s"),
+            (3_600_000_000_001, "1h0m0.000000001s"),
+            (-61_500_000_000, "-1m1.5s"),
+        ];
+        for (ns, expected) in rows {
+            assert_eq!(print_ns(ns), expected);
+            assert_eq!(parse_ns(expected), Some(ns));
+        }
+    }
 
     #[test]
     fn durations_are_read_as_the_api_writes_them() {

@@ -33,6 +33,11 @@ impl Object {
         Object::from(value(body)?, "body")
     }
 
+    /// An object without fields.
+    pub(crate) fn empty() -> Object {
+        Object { fields: Map::new() }
+    }
+
     /// The object that a value is; `name` is for the error.
     pub(crate) fn from(value: Value, name: &str) -> Result<Object, Malformed> {
         match value {

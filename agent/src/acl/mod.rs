@@ -18,6 +18,18 @@ impl Token {
     }
 }
 
+/// What a token may see, as far as answers can differ by it: readers of equal authority may share
+/// one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Authority(u64);
+
+impl Token {
+    /// Until tokens exist everyone sees the same.
+    pub fn authority(&self) -> Authority {
+        Authority(0)
+    }
+}
+
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("<hidden>")

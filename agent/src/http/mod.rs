@@ -12,20 +12,31 @@
 //! it needs from the request, checks it with the reference's words, and gives back either an answer
 //! or a small future. Only `error.rs` knows which error has which status code.
 
+mod body;
+mod catalog;
+mod coordinate;
 mod dispatch;
 mod encode;
 mod error;
+mod event;
 mod extract;
+mod health;
 mod kv;
+mod page;
 mod reading;
 mod reply;
 mod routes;
+mod rows;
+mod select;
 mod server;
+mod session;
 mod settings;
 mod status;
 mod stream;
+mod txn;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use error::Error;
 pub use server::{Listener, serve};
@@ -34,6 +45,7 @@ pub use settings::{Network, NotANetwork, Settings};
 pub(crate) use crate::json as decode;
 use crate::raft;
 use crate::read::Reader;
+use crate::sessions::Lifetimes;
 use crate::store::{Change, Index, Reply as Applied};
 
 /// The handles that the door needs.
@@ -45,12 +57,18 @@ pub struct Parts {
     pub datacenter: String,
     /// This agent's node in the catalog.
     pub node_name: String,
+    /// The timers of sessions, which renewals restart.
+    pub lifetimes: Lifetimes,
 }
 
 /// Everything that all requests share.
 pub(crate) struct Door {
     pub(crate) parts: Parts,
     pub(crate) settings: Settings,
+    pub(crate) coordinates: Arc<coordinate::Coordinates>,
+    pub(crate) events: event::Events,
+    /// Were the datacenters asked for with `?cached` before?
+    datacenters_cached: AtomicBool,
     router: routes::Router,
     /// Checked once: `response_headers` as they go out.
     response_headers: Vec<(http::HeaderName, http::HeaderValue)>,
@@ -66,7 +84,20 @@ impl Door {
                 Some(pair)
             })
             .collect();
-        Arc::new(Door { parts, settings, router: routes::Router::new(), response_headers })
+        Arc::new(Door {
+            coordinates: Arc::new(coordinate::Coordinates::new(&parts.node_name)),
+            events: event::Events::new(),
+            datacenters_cached: AtomicBool::new(false),
+            router: routes::Router::new(),
+            response_headers,
+            parts,
+            settings,
+        })
+    }
+
+    /// Remembers that the datacenters were asked for with `?cached`; says whether they already were.
+    pub(crate) fn note_datacenters_cached(&self) -> bool {
+        self.datacenters_cached.swap(true, Ordering::Relaxed)
     }
 
     /// Fails if `datacenter` is named and is another than this one.

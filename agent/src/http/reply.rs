@@ -22,6 +22,10 @@ pub(crate) const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-la
 pub(crate) const CONSISTENCY: HeaderName =
     HeaderName::from_static("x-consul-effective-consistency");
 
+/// Our addition: the row after which the next page begins. Percent escapes stand for what headers
+/// cannot carry, so that it can be sent back as it is.
+pub(crate) const AFTER: HeaderName = HeaderName::from_static("x-muster-after");
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -89,6 +93,14 @@ impl Reply {
     pub(crate) fn outcome(outcome: Outcome<Body>) -> Reply {
         let mut reply = Reply::empty();
         reply.meta(outcome.index, outcome.known_leader, outcome.last_contact.as_millis());
+        if let Some(next) = outcome.found.rows.next() {
+            let escaped =
+                percent_encoding::utf8_percent_encode(next, percent_encoding::NON_ALPHANUMERIC)
+                    .to_string();
+            if let Ok(next) = HeaderValue::try_from(escaped) {
+                reply.headers.insert(AFTER, next);
+            }
+        }
         if outcome.found.rows.exists() {
             reply.headers.insert(CONTENT_TYPE, JSON);
             reply.content = Content::Shared(outcome.found);

@@ -62,7 +62,18 @@ pub(crate) const fn route(
 
 /// All routes of the API, collected from the files that define them.
 fn table() -> impl Iterator<Item = &'static Route> {
-    [super::status::ROUTES, super::kv::ROUTES].into_iter().flatten()
+    [
+        super::catalog::ROUTES,
+        super::coordinate::ROUTES,
+        super::event::ROUTES,
+        super::health::ROUTES,
+        super::kv::ROUTES,
+        super::session::ROUTES,
+        super::status::ROUTES,
+        super::txn::ROUTES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The table, ready for look-ups.

@@ -17,7 +17,7 @@ use crate::read::{Body, Consistency, Options, Outcome, Query, Reader};
 use crate::store::Index;
 
 /// Silence is broken after this long.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A reply that goes on for as long as the client listens.
 pub(crate) fn events(
@@ -31,11 +31,22 @@ pub(crate) fn events(
         let piece = watch.next().await;
         Some((piece, watch))
     });
+    let mut reply = reply();
+    reply.content = Content::Stream(Box::pin(pieces));
+    reply
+}
+
+/// The head of a stream, still without its pieces.
+pub(super) fn reply() -> Reply {
     let mut reply = Reply::empty();
     reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     reply.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    reply.content = Content::Stream(Box::pin(pieces));
     reply
+}
+
+/// Breaks the silence.
+pub(super) fn silence() -> Bytes {
+    Bytes::from_static(b": still here\n\n")
 }
 
 struct Watch {
@@ -51,7 +62,7 @@ impl Watch {
         let options =
             Options { consistency: self.consistency, index: self.index, wait: KEEP_ALIVE };
         match self.reader.answer(options, &*self.query).await {
-            Ok(outcome) if outcome.index == self.index => Bytes::from_static(b": still here\n\n"),
+            Ok(outcome) if outcome.index == self.index => silence(),
             Ok(outcome) => {
                 self.index = outcome.index;
                 event(&outcome)
@@ -62,15 +73,17 @@ impl Watch {
 }
 
 fn event(outcome: &Outcome<Body>) -> Bytes {
-    let mut text = String::with_capacity(outcome.found.rows.bytes().len() + 32);
-    let _ = writeln!(text, "id: {}", outcome.index);
-    if outcome.found.rows.exists() {
-        // JSON is UTF-8; line breaks, if any, are between its values.
-        for line in String::from_utf8_lossy(outcome.found.rows.bytes()).lines() {
-            let _ = writeln!(text, "data: {line}");
-        }
-    } else {
-        text.push_str("data: null\n");
+    let body = &outcome.found.rows;
+    piece(outcome.index, if body.exists() { body.bytes() } else { b"null" })
+}
+
+/// One event: an index and JSON.
+pub(super) fn piece(index: Index, json: &[u8]) -> Bytes {
+    let mut text = String::with_capacity(json.len() + 32);
+    let _ = writeln!(text, "id: {index}");
+    // JSON is UTF-8; line breaks, if any, are between its values.
+    for line in String::from_utf8_lossy(json).lines() {
+        let _ = writeln!(text, "data: {line}");
     }
     text.push('\n');
     Bytes::from(text)

@@ -50,13 +50,24 @@ pub trait Query: Send + Sync {
 pub struct Body {
     bytes: Bytes,
     exists: bool,
+    next: Option<String>,
     zipped: OnceLock<Bytes>,
 }
 
 impl Body {
     /// An answer with something in it.
     pub fn new(bytes: impl Into<Bytes>) -> Body {
-        Body { bytes: bytes.into(), exists: true, zipped: OnceLock::new() }
+        Body { bytes: bytes.into(), exists: true, next: None, zipped: OnceLock::new() }
+    }
+    /// One page of an answer: the rest begins after this row.
+    #[must_use]
+    pub fn with_next(mut self, next: Option<String>) -> Body {
+        self.next = next;
+        self
+    }
+    /// After which row the next page begins, if there is one.
+    pub fn next(&self) -> Option<&str> {
+        self.next.as_deref()
     }
     /// "There is no such thing."
     pub fn missing() -> Body {
@@ -144,8 +155,9 @@ impl Answers {
         *latest = Some(made);
         drop(latest);
         let added = found.rows.size();
-        self.bytes.fetch_sub(before, Ordering::Relaxed);
-        if self.bytes.fetch_add(added, Ordering::Relaxed) + added > self.bytes_max {
+        let account = |bytes: usize| Some(bytes.saturating_sub(before).saturating_add(added));
+        let bytes = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, account);
+        if bytes.is_ok_and(|bytes| bytes > self.bytes_max) {
             self.sweep();
         }
         found

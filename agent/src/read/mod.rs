@@ -379,8 +379,8 @@ impl Drop for Asleep<'_> {
     }
 }
 
-/// The time a blocking read really waits.
-fn wait_with_jitter(asked: Duration) -> Duration {
+/// The time that a blocking read which asks for `asked` really waits.
+pub fn wait_with_jitter(asked: Duration) -> Duration {
     let wait = if asked.is_zero() { WAIT_DEFAULT } else { asked.min(WAIT_MAX) };
     wait + (wait / WAIT_JITTER_PART).mul_f64(rand::random::<f64>())
 }

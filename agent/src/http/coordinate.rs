@@ -1,0 +1,268 @@
+//! `/v1/coordinate/`: where nodes are in the network, by their round-trip times.
+//!
+//! A coordinate is a point of eight dimensions, a height above them (the node's own access line)
+//! and an adjustment (Vivaldi, as the reference uses it). The distance of two points estimates the
+//! round-trip time. What nodes report is kept in memory by the server that hears it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+use super::decode::{Malformed, Object, wrong_type};
+use super::error::Error;
+use super::extract::{self, BODY_BYTES_MAX, Request};
+use super::reading;
+use super::reply::Reply;
+use super::routes::{Answer, Route, later, now, route};
+use crate::acl::{Access, Resource};
+
+pub(super) const ROUTES: &[Route] = &[
+    route("/v1/coordinate/datacenters", &["GET"], &[datacenters]),
+    route("/v1/coordinate/nodes", &["GET"], &[nodes]),
+    route("/v1/coordinate/node/", &["GET"], &[node]),
+    route("/v1/coordinate/update", &["PUT"], &[update]),
+];
+
+const DIMENSIONS: usize = 8;
+const ERROR_START: f64 = 1.5;
+const HEIGHT_MIN: f64 = 10.0e-6;
+/// Reports of more nodes are not kept.
+const NODES_MAX: usize = 100_000;
+
+/// A place in the network. Seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Coordinate {
+    vec: [f64; DIMENSIONS],
+    error: f64,
+    adjustment: f64,
+    height: f64,
+}
+
+impl Coordinate {
+    /// Where a node is that has heard of nobody.
+    const ORIGIN: Coordinate = Coordinate {
+        vec: [0.0; DIMENSIONS],
+        error: ERROR_START,
+        adjustment: 0.0,
+        height: HEIGHT_MIN,
+    };
+
+    fn distance(&self, other: &Coordinate) -> f64 {
+        let squares: f64 = self.vec.iter().zip(&other.vec).map(|(a, b)| (a - b).powi(2)).sum();
+        let raw = squares.sqrt() + self.height + other.height;
+        let adjusted = raw + self.adjustment + other.adjustment;
+        if adjusted > 0.0 { adjusted } else { raw }
+    }
+
+    fn read(mut from: Object) -> Result<Option<Coordinate>, Malformed> {
+        let number = |from: &mut Object, name: &str| match from.take(name) {
+            None => Ok(0.0),
+            Some(value) => value.as_f64().ok_or_else(|| wrong_type(name, &value, "float64")),
+        };
+        let vec: Vec<f64> = from
+            .list("Vec")?
+            .iter()
+            .map(|value| value.as_f64().ok_or_else(|| wrong_type("Vec", value, "float64")))
+            .collect::<Result<_, _>>()?;
+        let (error, adjustment, height) = (
+            number(&mut from, "Error")?,
+            number(&mut from, "Adjustment")?,
+            number(&mut from, "Height")?,
+        );
+        from.finish()?;
+        let vec: Result<[f64; DIMENSIONS], _> = vec.try_into();
+        Ok(vec.ok().map(|vec| Coordinate { vec, error, adjustment, height }))
+    }
+}
+
+/// What nodes reported.
+#[derive(Debug)]
+pub(crate) struct Coordinates {
+    known: Mutex<BTreeMap<String, Coordinate>>,
+    version: AtomicU64,
+}
+
+impl Coordinates {
+    /// Knows of the agent's own node alone.
+    pub(super) fn new(own_node: &str) -> Coordinates {
+        let known = BTreeMap::from([(own_node.to_owned(), Coordinate::ORIGIN)]);
+        Coordinates { known: Mutex::new(known), version: AtomicU64::new(1) }
+    }
+
+    /// Grows with every change.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Sorts rows by the distance of their nodes from `origin`. Nodes of unknown place come last,
+    /// in their order; so do all if `origin`'s place is unknown.
+    pub(crate) fn sort_from<T>(&self, origin: &str, rows: &mut [T], node: impl Fn(&T) -> &str) {
+        let known = self.known();
+        let Some(from) = find(&known, origin) else { return };
+        rows.sort_by_cached_key(|row| {
+            let distance = find(&known, node(row)).map_or(f64::INFINITY, |at| from.distance(at));
+            // Distances are not negative: their bits sort as they do.
+            distance.to_bits()
+        });
+    }
+
+    fn set(&self, node: &str, coordinate: Coordinate) {
+        let mut known = self.known();
+        if known.len() < NODES_MAX || known.contains_key(node) {
+            known.insert(node.to_owned(), coordinate);
+            self.version.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Coordinate>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Names of nodes have no case.
+fn find<'a>(known: &'a BTreeMap<String, Coordinate>, node: &str) -> Option<&'a Coordinate> {
+    known.get(node).or_else(|| {
+        known.iter().find(|(name, _)| name.eq_ignore_ascii_case(node)).map(|(_, place)| place)
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row<'a> {
+    node: &'a str,
+    segment: &'static str,
+    coord: Coordinate,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Area<'a> {
+    datacenter: &'a str,
+    #[serde(rename = "AreaID")]
+    area_id: &'static str,
+    coordinates: Vec<Row<'a>>,
+}
+
+/// The servers of all datacenters in the wide area: of this one, this server.
+fn datacenters(request: Request) -> Result<Answer, Error> {
+    let parts = &request.door.parts;
+    let own = Row { node: &parts.node_name, segment: "", coord: Coordinate::ORIGIN };
+    let area = Area { datacenter: &parts.datacenter, area_id: "wan", coordinates: vec![own] };
+    now(request.json(&[area]))
+}
+
+/// Nodes of this datacenter.
+fn nodes(request: Request) -> Result<Answer, Error> {
+    request.read_options()?;
+    request.authorize(Resource::Node(""), Access::List)?;
+    list(&request, |_| true)
+}
+
+/// One node; 404 if nothing is known of it.
+fn node(request: Request) -> Result<Answer, Error> {
+    request.read_options()?;
+    let name = request.rest().to_owned();
+    request.authorize(Resource::Node(&name), Access::Read)?;
+    if find(&request.door.coordinates.known(), &name).is_none() || segment(&request) {
+        return now(Reply::status(http::StatusCode::NOT_FOUND));
+    }
+    list(&request, |node| node.eq_ignore_ascii_case(&name))
+}
+
+/// Is another part of the network meant than the one there is?
+fn segment(request: &Request) -> bool {
+    request.params.get("segment").is_some_and(|name| !name.is_empty())
+}
+
+fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error> {
+    if let Err(error) = request.datacenter_is_here() {
+        return now(reading::failed(error));
+    }
+    let coordinates = &request.door.coordinates;
+    let known = coordinates.known().clone();
+    let rows: Vec<Row> = known
+        .iter()
+        .filter(|(node, _)| keep(node) && !segment(request))
+        .map(|(node, coord)| Row { node, segment: "", coord: *coord })
+        .collect();
+    let consensus = request.door.parts.reader.consensus();
+    let mut reply = request.json(&rows);
+    let contact = consensus.last_contact().as_millis();
+    reply.meta(coordinates.version(), consensus.leader().is_some(), contact);
+    now(reply)
+}
+
+/// A node's own report.
+fn update(request: Request) -> Result<Answer, Error> {
+    let datacenter = request.datacenter_is_here();
+    let token = request.token.clone();
+    let door = Arc::clone(&request.door);
+    let body = request.into_body();
+    later(async move {
+        let body = extract::collect(body, BODY_BYTES_MAX).await?;
+        let read = || {
+            let mut from = Object::parse(&body)?;
+            let node = from.string("Node")?;
+            let _ = (from.take("Segment"), from.take("Datacenter"), from.take("Token"));
+            let coordinate = from.object("Coord")?.map(Coordinate::read).transpose()?;
+            from.finish()?;
+            Ok((node, coordinate.flatten()))
+        };
+        let (node, coordinate) = read().map_err(|error: Malformed| {
+            Error::invalid(format!("Request decode failed: {error}"))
+        })?;
+        datacenter?;
+        crate::acl::authorize(&token, Resource::Node(&node), Access::Write)?;
+        let Some(coordinate) = coordinate else {
+            return Err(Error::refused("incompatible coordinate"));
+        };
+        let all = coordinate.vec.iter().chain([
+            &coordinate.error,
+            &coordinate.adjustment,
+            &coordinate.height,
+        ]);
+        if !all.into_iter().all(|number| number.is_finite()) {
+            return Err(Error::refused("invalid coordinate"));
+        }
+        // Reports of nodes that are not in the catalog are dropped without a word.
+        let store = door.parts.reader.consensus().store();
+        if let Some(known) = store.catalog().node_named(&node) {
+            door.coordinates.set(&known.name, coordinate);
+        }
+        Ok(Reply::empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(x: f64) -> Coordinate {
+        let mut coordinate = Coordinate::ORIGIN;
+        coordinate.vec[0] = x;
+        coordinate
+    }
+
+    #[test]
+    fn rows_are_sorted_by_distance_and_the_unknown_come_last() {
+        let coordinates = Coordinates::new("a");
+        coordinates.set("b", at(0.3));
+        coordinates.set("c", at(0.1));
+        let mut rows = ["x", "b", "c", "a", "y"];
+        coordinates.sort_from("A", &mut rows, |row| row);
+        assert_eq!(rows, ["a", "c", "b", "x", "y"]);
+        let mut rows = ["b", "a"];
+        coordinates.sort_from("nobody", &mut rows, |row| row);
+        assert_eq!(rows, ["b", "a"]);
+    }
+
+    #[test]
+    fn negative_adjustments_do_not_make_distances_negative() {
+        let mut near = at(0.001);
+        near.adjustment = -1.0;
+        assert!(near.distance(&Coordinate::ORIGIN) > 0.0);
+    }
+}

@@ -1,0 +1,364 @@
+//! `/v1/event/`: user events, fired and listed.
+//!
+//! An event is passed on once and kept in the memory of each agent that heard it, the newest 256
+//! of them. The index of a list is made from the id of its last event: it is not an order, and
+//! clients wait for it to be another one.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::header::HeaderValue;
+use regex::Regex;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Door;
+use super::encode::{self, Layout};
+use super::error::Error;
+use super::extract::{self, Request};
+use super::reply::{Content, INDEX, Reply};
+use super::routes::{Answer, Route, later, route};
+use super::stream;
+use crate::acl::{Access, Resource, Token, authorize};
+use crate::read::wait_with_jitter;
+
+pub(super) const ROUTES: &[Route] =
+    &[route("/v1/event/fire/", &["PUT"], &[fire]), route("/v1/event/list", &["GET"], &[list])];
+
+/// Events that are remembered.
+const EVENTS_MAX: usize = 256;
+/// Bytes of an event as it travels.
+const EVENT_BYTES_MAX: usize = 512;
+/// Of these, what is not name, filters or payload: keys, lengths, id and prefix.
+const EVENT_BYTES_FIXED: usize = 96;
+/// Texts from this length on take this much more room for their length.
+const LONG_TEXT: (usize, usize) = (32, 3);
+
+/// One event.
+#[derive(Debug, Clone)]
+struct Event {
+    id: Uuid,
+    name: String,
+    payload: Bytes,
+    node_filter: String,
+    service_filter: String,
+    tag_filter: String,
+    ltime: u64,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(rename = "ID")]
+    id: Uuid,
+    #[serde(rename = "Name")]
+    name: &'a str,
+    #[serde(rename = "Payload")]
+    payload: Option<String>,
+    #[serde(rename = "NodeFilter")]
+    node_filter: &'a str,
+    #[serde(rename = "ServiceFilter")]
+    service_filter: &'a str,
+    #[serde(rename = "TagFilter")]
+    tag_filter: &'a str,
+    #[serde(rename = "Version")]
+    version: u8,
+    #[serde(rename = "LTime")]
+    ltime: u64,
+}
+
+impl<'a> From<&'a Event> for Row<'a> {
+    fn from(event: &'a Event) -> Self {
+        let payload = &event.payload;
+        Row {
+            id: event.id,
+            name: &event.name,
+            payload: (!payload.is_empty()).then(|| BASE64_STANDARD.encode(payload)),
+            node_filter: &event.node_filter,
+            service_filter: &event.service_filter,
+            tag_filter: &event.tag_filter,
+            version: 1,
+            ltime: event.ltime,
+        }
+    }
+}
+
+impl Event {
+    /// The bytes it would take on its way.
+    fn size(&self) -> usize {
+        let long = |text: &str| if text.len() >= LONG_TEXT.0 { LONG_TEXT.1 } else { 0 };
+        let filter = |text: &str| if text.is_empty() { 0 } else { 4 + text.len() + long(text) };
+        EVENT_BYTES_FIXED
+            + 2 * self.name.len()
+            + long(&self.name)
+            + self.payload.len()
+            + filter(&self.node_filter)
+            + filter(&self.service_filter)
+            + filter(&self.tag_filter)
+    }
+}
+
+/// The events that this agent heard.
+#[derive(Debug)]
+pub(crate) struct Events {
+    heard: Mutex<Heard>,
+    /// Counts events: who waits for one waits for it to grow.
+    count: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    ring: VecDeque<Event>,
+    clock: u64,
+}
+
+impl Events {
+    /// None yet. The cluster's own first event is the announcement of its leader.
+    pub(super) fn new() -> Events {
+        Events {
+            heard: Mutex::new(Heard { ring: VecDeque::new(), clock: 1 }),
+            count: watch::Sender::new(0),
+        }
+    }
+
+    fn hear(&self, mut event: Event, kept: bool) {
+        let mut heard = self.heard();
+        heard.clock += 1;
+        if !kept {
+            return;
+        }
+        event.ltime = heard.clock;
+        if heard.ring.len() == EVENTS_MAX {
+            heard.ring.pop_front();
+        }
+        heard.ring.push_back(event);
+        drop(heard);
+        self.count.send_modify(|count| *count += 1);
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The index of a list that ends with this event.
+fn index_of(last: Option<&Event>) -> u64 {
+    last.map_or(1, |event| {
+        let (high, low) = event.id.as_u64_pair();
+        high ^ low
+    })
+}
+
+fn fire(request: Request) -> Result<Answer, Error> {
+    request.datacenter_is_here()?;
+    let text = |name: &str| request.params.get(name).unwrap_or_default().to_owned();
+    let mut event = Event {
+        id: Uuid::new_v4(),
+        name: request.rest().to_owned(),
+        payload: Bytes::new(),
+        node_filter: text("node"),
+        service_filter: text("service"),
+        tag_filter: text("tag"),
+        ltime: 0,
+    };
+    if event.name.is_empty() {
+        return Err(Error::invalid("Missing name"));
+    }
+    request.authorize(Resource::Event(&event.name), Access::Write)?;
+    if !event.tag_filter.is_empty() && event.service_filter.is_empty() {
+        return Err(Error::refused("Cannot provide tag filter without service filter"));
+    }
+    let filters = Filters::of(&event)?;
+    let door = Arc::clone(&request.door);
+    let layout = request.layout;
+    let body = request.into_body();
+    later(async move {
+        let limit = EVENT_BYTES_MAX as u64;
+        event.payload = match extract::collect(body, limit).await {
+            Err(Error::TooLarge(_)) => return Err(too_large()),
+            payload => payload?,
+        };
+        if event.size() > EVENT_BYTES_MAX {
+            return Err(too_large());
+        }
+        let reply = Reply::json(&Row::from(&event), layout);
+        let kept = filters.accept(&door);
+        door.events.hear(event, kept);
+        Ok(reply)
+    })
+}
+
+fn too_large() -> Error {
+    Error::refused(format!(
+        "1 error occurred:\n\t* error broadcasting event to segment \"\": user event exceeds \
+         configured limit of {EVENT_BYTES_MAX} bytes before encoding\n\n"
+    ))
+}
+
+/// The filters of an event, understood: each agent asks them whether the event concerns it.
+struct Filters {
+    node: Option<Regex>,
+    service: Option<Regex>,
+    tag: Option<Regex>,
+}
+
+impl Filters {
+    fn of(event: &Event) -> Result<Filters, Error> {
+        let parse = |what: &str, text: &str| match text {
+            "" => Ok(None),
+            text => Regex::new(text).map(Some).map_err(|error| {
+                Error::refused(format!("Invalid {what} filter: error parsing regexp: {error}"))
+            }),
+        };
+        Ok(Filters {
+            node: parse("node", &event.node_filter)?,
+            service: parse("service", &event.service_filter)?,
+            tag: parse("tag", &event.tag_filter)?,
+        })
+    }
+
+    /// The service filter looks at ids, as in the reference.
+    fn accept(&self, door: &Door) -> bool {
+        let node = &door.parts.node_name;
+        if self.node.as_ref().is_some_and(|filter| !filter.is_match(node)) {
+            return false;
+        }
+        let Some(service) = &self.service else { return true };
+        let store = door.parts.reader.consensus().store();
+        let Some((_, services)) = store.catalog().node_services(node).rows else { return false };
+        services.iter().any(|instance| {
+            let tagged = |tag: &Regex| instance.tags.iter().any(|it| tag.is_match(it));
+            service.is_match(&instance.id) && self.tag.as_ref().is_none_or(tagged)
+        })
+    }
+}
+
+/// What a reader of events wants to see.
+struct Listing {
+    door: Arc<Door>,
+    name: String,
+    token: Token,
+    layout: Layout,
+}
+
+impl Listing {
+    /// The list as it stands, encoded, and its index.
+    fn look(&self) -> (u64, Vec<u8>) {
+        let heard = self.door.events.heard();
+        let shown: Vec<&Event> = heard
+            .ring
+            .iter()
+            .filter(|event| self.name.is_empty() || event.name == self.name)
+            .filter(|event| {
+                authorize(&self.token, Resource::Event(&event.name), Access::Read).is_ok()
+            })
+            .collect();
+        let index = index_of(shown.last().copied());
+        let rows: Vec<Row> = shown.into_iter().map(Row::from).collect();
+        (index, encode::json(&rows, self.layout))
+    }
+
+    /// The list once its index is another than `index`, or at the deadline as it is.
+    async fn wait(&self, index: u64, deadline: Instant) -> (u64, Vec<u8>) {
+        let mut count = self.door.events.count.subscribe();
+        loop {
+            let (found, bytes) = self.look();
+            let waited = if found == index {
+                tokio::time::timeout_at(deadline, count.changed()).await.is_err()
+            } else {
+                true
+            };
+            if waited {
+                return (found, bytes);
+            }
+        }
+    }
+}
+
+fn list(request: Request) -> Result<Answer, Error> {
+    let (index, wait) = request.index_and_wait()?;
+    let listing = Listing {
+        door: Arc::clone(&request.door),
+        name: request.params.get("name").unwrap_or_default().to_owned(),
+        token: request.token.clone(),
+        layout: request.layout,
+    };
+    if request.wants_events() {
+        let seen = request.last_event().or((index > 0).then_some(index));
+        drop(request);
+        let pieces = futures::stream::unfold((listing, seen), |(listing, seen)| async move {
+            let deadline = Instant::now() + stream::KEEP_ALIVE;
+            // 0 is no index: the first look always answers.
+            let (index, bytes) = listing.wait(seen.unwrap_or(0), deadline).await;
+            let piece =
+                if Some(index) == seen { stream::silence() } else { stream::piece(index, &bytes) };
+            Some((piece, (listing, Some(index))))
+        });
+        let mut reply = stream::reply();
+        reply.content = Content::Stream(Box::pin(pieces));
+        return Ok(Answer::Now(reply));
+    }
+    drop(request);
+    later(async move {
+        let deadline = Instant::now() + wait_with_jitter(wait);
+        let (found, bytes) =
+            if index == 0 { listing.look() } else { listing.wait(index, deadline).await };
+        Ok(Reply::encoded(bytes.into()).with(INDEX, HeaderValue::from(found)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(name: &str, payload: usize) -> Event {
+        Event {
+            id: Uuid::nil(),
+            name: name.to_owned(),
+            payload: vec![b'a'; payload].into(),
+            node_filter: String::new(),
+            service_filter: String::new(),
+            tag_filter: String::new(),
+            ltime: 0,
+        }
+    }
+
+    #[test]
+    fn sizes_are_counted_as_the_reference_counts_them() {
+        // The largest payloads that the reference took.
+        for (name, payload) in
+            [("e", 414), ("ev", 412), ("eventnamelongerthanthirtytwocharactersxx", 333)]
+        {
+            assert!(event(name, payload).size() <= EVENT_BYTES_MAX, "{name}");
+            assert!(event(name, payload + 1).size() > EVENT_BYTES_MAX, "{name}");
+        }
+        let mut filtered = event("e", 400);
+        filtered.node_filter = "abc".into();
+        filtered.service_filter = "def".into();
+        assert_eq!(filtered.size(), EVENT_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_index_is_made_from_the_id() {
+        let mut last = event("e", 0);
+        last.id = "19acf675-db01-0991-ec5a-4c370c7a1a08".parse().unwrap();
+        assert_eq!(index_of(Some(&last)), 17_723_558_179_808_940_953);
+        assert_eq!(index_of(None), 1);
+    }
+
+    #[test]
+    fn only_the_newest_are_remembered() {
+        let events = Events::new();
+        for number in 0..EVENTS_MAX + 10 {
+            events.hear(event(&number.to_string(), 0), true);
+        }
+        let heard = events.heard();
+        assert_eq!(heard.ring.len(), EVENTS_MAX);
+        assert_eq!(heard.ring[0].name, "10");
+        assert_eq!(heard.ring[0].ltime, 12);
+    }
+}

@@ -1,0 +1,159 @@
+//! `/v1/health/`: how nodes and services are.
+
+use super::catalog::with_nodes;
+use super::encode;
+use super::error::Error;
+use super::extract::Request;
+use super::reading::Family;
+use super::routes::{Answer, Route, route};
+use super::rows::{CheckRow, Empty, InstanceRow, Rows};
+use super::select::{Selection, row_name};
+use crate::acl::{Access, Resource};
+use crate::read::{Body, Query};
+use crate::store::{Found, Index, Store};
+
+pub(super) const ROUTES: &[Route] = &[
+    route("/v1/health/service/", &["GET"], &[service]),
+    route("/v1/health/node/", &["GET"], &[node]),
+    route("/v1/health/checks/", &["GET"], &[checks]),
+    route("/v1/health/state/", &["GET"], &[state]),
+];
+
+/// A question about health.
+struct Health {
+    what: What,
+    select: Selection,
+}
+
+#[derive(Debug)]
+enum What {
+    /// Instances of a service with all that bears on them.
+    Service(String),
+    /// Checks of a node.
+    Node(String),
+    /// Checks of a service.
+    Checks(String),
+    /// Checks in a state.
+    State(String),
+}
+
+impl Query for Health {
+    fn text(&self) -> String {
+        let mut text = format!("health {:?}", self.what);
+        self.select.describe(&mut text);
+        text
+    }
+
+    fn index(&self, store: &Store) -> Option<Index> {
+        let catalog = store.catalog();
+        let index = match &self.what {
+            What::Service(name) => catalog.service_index(name),
+            What::Node(_) | What::Checks(_) | What::State(_) => catalog.checks_index(),
+        };
+        Some(self.index_with_nodes(store, index))
+    }
+
+    fn evaluate(&self, store: &Store) -> Found<Body> {
+        match &self.what {
+            What::Service(name) => self.service(store, name),
+            What::Node(_) | What::Checks(_) | What::State(_) => self.checks(store),
+        }
+    }
+}
+
+impl Health {
+    /// Lists of checks that are chosen by their nodes' rows change with those too.
+    fn index_with_nodes(&self, store: &Store, index: Index) -> Index {
+        let whole = matches!(self.what, What::Checks(_) | What::State(_));
+        if whole && self.select.looks_at_nodes() {
+            index.max(store.catalog().nodes_index())
+        } else {
+            index
+        }
+    }
+
+    fn service(&self, store: &Store, name: &str) -> Found<Body> {
+        let mut found = store.catalog().instances(name);
+        found.rows.retain(|instance| self.select.wants_instance(instance));
+        let (rows, next) = self
+            .select
+            .page
+            .cut(&found.rows, |instance| row_name(&instance.node.name, &instance.service.id));
+        let layout = self.select.layout;
+        let bytes = if self.select.is_near() {
+            let mut rows = rows.to_vec();
+            self.select.sort_near(&mut rows, |instance| &instance.node.name);
+            encode::json(&Rows(rows.iter().map(|instance| InstanceRow { instance })), layout)
+        } else {
+            encode::json(&Rows(rows.iter().map(|instance| InstanceRow { instance })), layout)
+        };
+        let body = Body::new(bytes).with_next(next);
+        Found { rows: body, index: found.index, scopes: found.scopes }
+    }
+
+    fn checks(&self, store: &Store) -> Found<Body> {
+        let catalog = store.catalog();
+        let mut found = match &self.what {
+            What::Node(name) => catalog.node_checks(name),
+            What::Checks(name) => catalog.service_checks(name),
+            What::State(state) => catalog.checks_in_state(state),
+            What::Service(_) => unreachable!("instances are not read as checks"),
+        };
+        found.index = self.index_with_nodes(store, found.index);
+        if self.select.looks_at_nodes() {
+            found.rows.retain(|check| self.select.wants_node_named(store, &check.node));
+            found.scopes = with_nodes(found.scopes);
+        }
+        let (rows, next) =
+            self.select.page.cut(&found.rows, |check| row_name(&check.node, &check.id));
+        let mut rows = rows.to_vec();
+        self.select.sort_near(&mut rows, |check| &check.node);
+        let rows = Rows(rows.iter().map(|check| CheckRow::new(check, Empty::List)));
+        let body = Body::new(encode::json(&rows, self.select.layout)).with_next(next);
+        Found { rows: body, index: found.index, scopes: found.scopes }
+    }
+}
+
+fn service(request: Request) -> Result<Answer, Error> {
+    let read = request.read_options()?;
+    let name = request.rest().to_owned();
+    if name.is_empty() {
+        return Err(Error::invalid("Missing service name"));
+    }
+    request.authorize(Resource::Service(&name), Access::Read)?;
+    let select = Selection::of(&request)?.with_tags(&request).with_passing(&request)?;
+    request.read(Health { what: What::Service(name), select }, read, Family::Discovery)
+}
+
+fn node(request: Request) -> Result<Answer, Error> {
+    let read = request.read_options()?;
+    let name = request.rest().to_owned();
+    if name.is_empty() {
+        return Err(Error::invalid("Missing node name"));
+    }
+    request.authorize(Resource::Node(&name), Access::Read)?;
+    let select = Selection::of(&request)?;
+    request.read(Health { what: What::Node(name), select }, read, Family::Uncached)
+}
+
+fn checks(request: Request) -> Result<Answer, Error> {
+    let read = request.read_options()?;
+    let name = request.rest().to_owned();
+    if name.is_empty() {
+        return Err(Error::invalid("Missing service name"));
+    }
+    request.authorize(Resource::Service(&name), Access::Read)?;
+    let select = Selection::of(&request)?;
+    request.read(Health { what: What::Checks(name), select }, read, Family::Uncached)
+}
+
+fn state(request: Request) -> Result<Answer, Error> {
+    let read = request.read_options()?;
+    let state = request.rest().to_owned();
+    if state.is_empty() {
+        return Err(Error::invalid("Missing check state"));
+    }
+    request.authorize(Resource::Node(""), Access::List)?;
+    let select = Selection::of(&request)?;
+    request.read(Health { what: What::State(state), select }, read, Family::Uncached)
+}

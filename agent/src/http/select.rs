@@ -1,0 +1,148 @@
+//! Which rows of the catalog a request wants, and in which order: tags, node meta, health, filter,
+//! distance, page. Used by every list of catalog and health.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::coordinate::Coordinates;
+use super::encode::Layout;
+use super::error::Error;
+use super::extract::Request;
+use super::page::Page;
+use crate::acl::Authority;
+use crate::store::{Instance, Node, Service, Store};
+
+/// The conditions of a request.
+pub(crate) struct Selection {
+    /// All of them, in any case; `None`: not asked for.
+    tags: Option<Vec<String>>,
+    node_meta: Vec<(String, String)>,
+    /// Only instances without a check that is not passing.
+    passing: bool,
+    near: Option<Near>,
+    pub(crate) page: Page,
+    pub(crate) layout: Layout,
+    authority: Authority,
+}
+
+/// Order by round-trip time from a node.
+struct Near {
+    node: String,
+    coordinates: Arc<Coordinates>,
+    /// Of the coordinates: answers in an older order are not shared.
+    version: u64,
+}
+
+impl Selection {
+    /// Reads the conditions of a request. `?tag`, `?passing` are read where they have a meaning.
+    pub(crate) fn of(request: &Request) -> Result<Selection, Error> {
+        let params = &request.params;
+        let node_meta = params
+            .all("node-meta")
+            .map(|pair| pair.split_once(':').unwrap_or((pair, "")))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let near = params.get("near").filter(|node| !node.is_empty()).map(|node| {
+            let parts = &request.door.parts;
+            let node = if node == "_agent" { parts.node_name.as_str() } else { node };
+            let coordinates = Arc::clone(&request.door.coordinates);
+            Near { node: node.to_owned(), version: coordinates.version(), coordinates }
+        });
+        Ok(Selection {
+            tags: None,
+            node_meta,
+            passing: false,
+            near,
+            page: Page::of(params)?,
+            layout: request.layout,
+            authority: request.token.authority(),
+        })
+    }
+
+    /// With the tags that the request names.
+    pub(crate) fn with_tags(mut self, request: &Request) -> Selection {
+        if request.params.has("tag") {
+            self.tags = Some(request.params.all("tag").map(str::to_owned).collect());
+        }
+        self
+    }
+
+    /// With the health that the request asks for.
+    pub(crate) fn with_passing(mut self, request: &Request) -> Result<Selection, Error> {
+        if let Some(text) = request.params.get("passing") {
+            self.passing = match text {
+                "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+                _ => return Err(Error::invalid("Invalid value for ?passing")),
+            };
+        }
+        Ok(self)
+    }
+
+    /// The conditions as text: equal texts select equally.
+    pub(crate) fn describe(&self, text: &mut String) {
+        let near = self.near.as_ref().map(|near| (&near.node, near.version));
+        let _ = write!(
+            text,
+            " {:?} {:?} {} {near:?} {:?} {:?} {:?}",
+            self.tags, self.node_meta, self.passing, self.page, self.layout, self.authority
+        );
+    }
+
+    /// Does the answer depend on the rows of nodes beyond those that are in it anyway?
+    pub(crate) fn looks_at_nodes(&self) -> bool {
+        !self.node_meta.is_empty()
+    }
+
+    /// Is a node with this meta wanted?
+    pub(crate) fn wants_meta(&self, meta: &BTreeMap<String, String>) -> bool {
+        self.node_meta.iter().all(|(key, value)| meta.get(key) == Some(value))
+    }
+
+    /// Is something on this node wanted?
+    pub(crate) fn wants_node_named(&self, store: &Store, name: &str) -> bool {
+        self.node_meta.is_empty()
+            || store.catalog().node_named(name).is_some_and(|node| self.wants_meta(&node.meta))
+    }
+
+    /// Is this instance wanted, as far as its definition goes?
+    pub(crate) fn wants_service(&self, node: &Node, service: &Service) -> bool {
+        let tagged = self
+            .tags
+            .as_ref()
+            .is_none_or(|wanted| wanted.iter().all(|wanted| has_tag(&service.tags, wanted)));
+        tagged && self.wants_meta(&node.meta)
+    }
+
+    /// Is this instance wanted, its health included?
+    pub(crate) fn wants_instance(&self, instance: &Instance) -> bool {
+        self.wants_service(&instance.node, &instance.service)
+            && !(self.passing && instance.checks.iter().any(|check| check.status != "passing"))
+    }
+
+    /// Sorts rows by the distance of their nodes, the unknown ones last; otherwise as they are.
+    pub(crate) fn sort_near<T>(&self, rows: &mut [T], node: impl Fn(&T) -> &str) {
+        if let Some(near) = &self.near {
+            near.coordinates.sort_from(&near.node, rows, node);
+        }
+    }
+
+    /// Rows must be sorted by distance.
+    pub(crate) fn is_near(&self) -> bool {
+        self.near.is_some()
+    }
+}
+
+fn has_tag(tags: &[String], wanted: &str) -> bool {
+    tags.iter().any(|tag| {
+        tag.eq_ignore_ascii_case(wanted)
+            || (!tag.is_ascii() && tag.to_lowercase() == wanted.to_lowercase())
+    })
+}
+
+/// The name by which pages of rows that belong to nodes go on: nodes first, then ids, in the form
+/// in which they are sorted.
+pub(crate) fn row_name(node: &str, id: &str) -> String {
+    format!("{}\0{}", node.to_lowercase(), id.to_lowercase())
+}
