@@ -12,6 +12,7 @@ use crate::config::{Config, HttpAddress};
 use crate::http;
 use crate::raft::{self, Consensus, LogBackend};
 use crate::read::{self, Reader};
+use crate::sessions::Lifetimes;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -138,10 +139,17 @@ impl Node {
         );
 
         let mut tasks = JoinSet::new();
+        let lifetimes = Lifetimes::new();
+        let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
+        tasks.spawn(async move {
+            timers.await;
+            "sessions"
+        });
         let parts = http::Parts {
             reader,
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
+            lifetimes: lifetimes.clone(),
         };
         let door = http::serve(listeners, parts, http_settings(&config)?, shutdown.child_token());
         tasks.spawn(async move {

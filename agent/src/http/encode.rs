@@ -13,7 +13,7 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, 
 
 /// How the JSON of an answer is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// On one line, nothing behind it.
     #[default]
     Compact,
@@ -23,7 +23,7 @@ pub enum Layout {
 
 /// Encodes a value. The types encoded here are maps with text keys, lists, text and numbers, for
 /// which encoding cannot fail.
-pub fn json<T: Serialize + ?Sized>(value: &T, layout: Layout) -> Vec<u8> {
+pub(crate) fn json<T: Serialize + ?Sized>(value: &T, layout: Layout) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     let encoded = match layout {
         Layout::Compact => {

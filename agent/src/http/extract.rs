@@ -151,11 +151,6 @@ impl Request {
         self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
-    /// The whole body, up to `bytes_max`.
-    pub(crate) async fn body(self, bytes_max: u64) -> Result<Bytes, Error> {
-        collect(self.body, bytes_max).await
-    }
-
     /// Separates the body from the rest, for handlers that need both.
     pub(crate) fn into_body(self) -> Incoming {
         self.body
