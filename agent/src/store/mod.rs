@@ -16,6 +16,8 @@ mod refusal;
 mod scope;
 mod session;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 pub use catalog::{Catalog, Check, CheckStatus, Instance, Node, Service, ServiceAddress, Weights};

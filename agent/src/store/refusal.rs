@@ -15,6 +15,8 @@ pub(super) enum Refusal {
     NodeId(&'static str),
     #[error("Must provide key")]
     KeyMissing,
+    #[error("failed inserting check: object missing primary index")]
+    CheckIdMissing,
     #[error("Missing node registration")]
     MissingNode,
     #[error("Missing service registration")]

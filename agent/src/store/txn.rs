@@ -164,6 +164,7 @@ fn validate(store: &Store, at: Timestamp, op: &TxnOp) -> Result<(), Refusal> {
         }
         TxnOp::Node(_, node) if node.name.is_empty() => Err(Refusal::NodeNameMissing),
         TxnOp::Node(_, node) => validate_node_id(&node.id),
+        TxnOp::Service(CatalogVerb::Get, ..) => Ok(()),
         TxnOp::Service(_, _, service) => validate_service_name(service),
         _ => Ok(()),
     }
@@ -318,7 +319,9 @@ impl Catalog {
         node: &str,
         service: &Service,
     ) -> Result<Option<Arc<Service>>, Refusal> {
-        let id = if service.id.is_empty() { &service.name } else { &service.id };
+        // As in the reference only writes take a missing id from the name.
+        let named = service.id.is_empty() && verb != CatalogVerb::Get;
+        let id = if named { &service.name } else { &service.id };
         let place = || format!("service {} on node {}", Quoted(id), Quoted(node));
         let stale =
             |what: &str| Refusal::Text(format!("failed to {what} {}, index is stale", place()));

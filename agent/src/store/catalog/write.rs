@@ -188,6 +188,9 @@ impl Catalog {
         if row.id.is_empty() {
             row.id = row.name.as_str().into();
         }
+        if row.id.is_empty() {
+            return Err(Refusal::CheckIdMissing);
+        }
         if row.status.is_empty() {
             row.status = CRITICAL.into();
         }
