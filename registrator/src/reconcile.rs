@@ -49,9 +49,9 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             deregister: Deregister::Always,
-            resync: Duration::from_secs(60),
+            resync: Duration::from_mins(1),
             beat_every: Duration::from_secs(20),
-            drain_timeout: Duration::from_secs(300),
+            drain_timeout: Duration::from_mins(5),
             retry_interval: Duration::from_millis(100),
         }
     }
@@ -60,7 +60,7 @@ impl Default for Policy {
 /// Longest pause while engine or agent are out of reach.
 const UNREACHABLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Longest pause after a refusal: the same call will most likely be refused again.
-const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_mins(1);
 /// Shortest time between two readings that were not asked for by a failure.
 const OBSERVE_GAP: Duration = Duration::from_secs(1);
 /// Signals kept for a container that is still being looked at.
@@ -202,8 +202,11 @@ enum State {
     #[default]
     Unknown,
     Known(Box<Container>),
-    /// It does not exist, or its services need not be kept; forgotten as soon as they are gone.
-    Gone,
+    /// It has ended for good; forgotten as soon as no service refers to it.
+    Gone {
+        /// Whether its services go too.
+        released: bool,
+    },
 }
 
 /// A container that was told to stop.
@@ -368,8 +371,9 @@ impl Reconciler {
                 self.amend(id, |container| container.health = Some(health));
             }
             News::Destroyed(id) => {
+                let released = self.policy.deregister != Deregister::Never;
                 if let Some(entry) = self.containers.get_mut(&id) {
-                    entry.state = State::Gone;
+                    entry.state = State::Gone { released };
                     self.stale_plans.insert(id.clone());
                 }
                 self.look_again(id);
@@ -397,7 +401,7 @@ impl Reconciler {
             .filter(|(id, entry)| {
                 let believed_running = match &entry.state {
                     State::Known(container) => !matches!(container.run, Run::Exited(_)),
-                    State::Gone => false,
+                    State::Gone { .. } => false,
                     // An inspection under way knows no less than this list.
                     State::Unknown => return after_gap || !entry.looking,
                 };
@@ -476,6 +480,7 @@ impl Reconciler {
 
     fn inspected(&mut self, now: Instant, id: &str, outcome: Result<Option<Container>, String>) {
         let retry_interval = self.policy.retry_interval;
+        let released = self.policy.deregister != Deregister::Never;
         let again = self.looks.contains(id);
         let Some(entry) = self.containers.get_mut(id) else { return };
         entry.looking = false;
@@ -497,7 +502,7 @@ impl Reconciler {
                 entry.failures = 0;
                 entry.not_before = None;
                 entry.drain = None;
-                entry.state = State::Gone;
+                entry.state = State::Gone { released };
             }
             Err(reason) => {
                 entry.failures += 1;
@@ -549,7 +554,7 @@ impl Reconciler {
                 if let Run::Exited(code) = container.run {
                     entry.drain = None;
                     if !plan::deregister_policy(container, default).keeps(code) {
-                        entry.state = State::Gone;
+                        entry.state = State::Gone { released: true };
                     }
                 } else if entry.drain.as_ref().is_some_and(|d| now >= d.since + drain_timeout) {
                     warn!(
@@ -618,7 +623,8 @@ impl Reconciler {
             }
         }
         // A container that has just turned out to be gone may have services without a target.
-        let gone = self.containers.iter().filter(|(_, entry)| matches!(entry.state, State::Gone));
+        let gone =
+            self.containers.iter().filter(|(_, entry)| matches!(entry.state, State::Gone { .. }));
         let gone: BTreeSet<&str> = gone.map(|(id, _)| id.as_str()).collect();
         if !gone.is_empty() {
             let ghosts = self
@@ -923,7 +929,7 @@ impl Reconciler {
                 Run::Exited(code) => !plan::deregister_policy(container, default).keeps(code),
                 _ => true,
             },
-            Some(State::Gone) => default != Deregister::Never,
+            Some(State::Gone { released }) => *released,
             Some(State::Unknown) => false,
             None => {
                 if self.listed && self.stopping.is_none() {
@@ -937,11 +943,11 @@ impl Reconciler {
     /// Drops what no service refers to any more, so that memory follows what exists.
     fn forget(&mut self) {
         let Self { containers, seen, tracks, targets, dirty, looks, .. } = self;
-        let any_gone = containers.values().any(|entry| matches!(entry.state, State::Gone));
+        let any_gone = containers.values().any(|entry| matches!(entry.state, State::Gone { .. }));
         if any_gone {
             let referenced: BTreeSet<&str> = seen.values().filter_map(Seen::container).collect();
             containers.retain(|id, entry| {
-                !matches!(entry.state, State::Gone)
+                !matches!(entry.state, State::Gone { .. })
                     || entry.looking
                     || looks.contains(id)
                     || referenced.contains(id.as_str())
