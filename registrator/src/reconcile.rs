@@ -531,6 +531,13 @@ impl Reconciler {
         let guests: Vec<String> = guests.map(|(id, _)| id.clone()).collect();
         stale.extend(guests);
 
+        // What is registered for them may go, or may be taken over, now that more is known.
+        let registered = self
+            .seen
+            .iter()
+            .filter(|(_, seen)| seen.container().is_some_and(|id| stale.contains(id)));
+        self.dirty.extend(registered.map(|(id, _)| id.clone()));
+
         for id in stale {
             let Some(entry) = self.containers.get(&id) else { continue };
             let plan = match &entry.state {
@@ -621,17 +628,6 @@ impl Reconciler {
             if before.get(id) != self.targets.get(id) {
                 self.dirty.insert(id.clone());
             }
-        }
-        // A container that has just turned out to be gone may have services without a target.
-        let gone =
-            self.containers.iter().filter(|(_, entry)| matches!(entry.state, State::Gone { .. }));
-        let gone: BTreeSet<&str> = gone.map(|(id, _)| id.as_str()).collect();
-        if !gone.is_empty() {
-            let ghosts = self
-                .seen
-                .iter()
-                .filter(|(_, seen)| seen.container().is_some_and(|id| gone.contains(id)));
-            self.dirty.extend(ghosts.map(|(id, _)| id.clone()));
         }
     }
 
@@ -891,6 +887,17 @@ impl Reconciler {
             }
             return;
         };
+        // Several containers want this id, and the one that has it is not inspected yet: after a
+        // restart it would lose the service to an older one for a moment.
+        if let Some(holder) = seen.and_then(Seen::container)
+            && holder != target.wanted.container
+            && match self.containers.get(holder) {
+                None => !self.listed,
+                Some(entry) => matches!(entry.state, State::Unknown),
+            }
+        {
+            return;
+        }
         let write = match diff::step(target, seen, &self.settings.instance) {
             Step::Equal => {
                 track.taken = false;
