@@ -100,14 +100,16 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads `label=name` or `label=name=value`, as the engine's own tools write it.
+    /// Reads `label=name` or `label=name=value`, as the engine's own tools write it. An empty
+    /// value, such as a variable without one, is any value.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix("label=")?;
         let (label, value) = match text.split_once('=') {
-            Some((label, value)) => (label, Some(value.to_owned())),
+            Some((label, value)) => (label, Some(value).filter(|value| !value.is_empty())),
             None => (text, None),
         };
-        (!label.is_empty()).then(|| Self { label: label.to_owned(), value })
+        (!label.is_empty())
+            .then(|| Self { label: label.to_owned(), value: value.map(ToOwned::to_owned) })
     }
 
     fn admits(&self, container: &Container) -> bool {
