@@ -4,6 +4,7 @@
 //! [`Written`](file::Written) keys, this module lays them over one another and resolves defaults,
 //! addresses and limits into a [`Config`]. A mistake stops the start and names key, value and fix.
 
+mod addresses;
 mod file;
 mod flags;
 mod hcl;
@@ -336,10 +337,10 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     }
     let log_level = level(written.text("log_level").unwrap_or(if dev { "debug" } else { "info" }))?;
 
-    let (bind, advertise, advertise_wan) = addresses(written, dev)?;
+    let (bind, advertise, advertise_wan) = addresses::bind_and_advertise(written, dev)?;
     let client =
         written.text("client_addr").filter(|text| !text.trim().is_empty()).unwrap_or("127.0.0.1");
-    let http = http_addresses(
+    let http = addresses::http_addresses(
         written.text("addresses.http").filter(|t| !t.is_empty()).unwrap_or(client),
         http_port,
     )?;
@@ -350,7 +351,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         serf_lan: lan_port.ok_or_else(|| Error("ports.serf_lan cannot be turned off".into()))?,
         serf_wan: wan_port,
     };
-    distinct(&http, client, ports)?;
+    addresses::distinct(&http, client, ports)?;
 
     let size = |key: &str, default: usize| {
         written.int(key).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
@@ -476,243 +477,5 @@ fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Bind and advertise addresses. Development mode stays on loopback unless told otherwise.
-fn addresses(written: &Written, dev: bool) -> Result<(IpAddr, IpAddr, IpAddr), Error> {
-    let read = |key: &str| -> Result<Option<IpAddr>, Error> {
-        match written.text(key).map(str::trim).filter(|text| !text.is_empty()) {
-            None => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
-                let hint = if text.contains("{{") {
-                    "address templates are not supported yet"
-                } else {
-                    "give an IP address"
-                };
-                Error(format!("{key} `{text}` is not an IP address\nhint: {hint}"))
-            }),
-        }
-    };
-    let bind = match read("bind_addr")? {
-        Some(bind) => bind,
-        None if dev => IpAddr::from([127, 0, 0, 1]),
-        None => IpAddr::from([0, 0, 0, 0]),
-    };
-    let mut advertise = read("advertise_addr")?;
-    for family in ["advertise_addr_ipv4", "advertise_addr_ipv6"] {
-        advertise = advertise.or(read(family)?);
-    }
-    let advertise = match advertise {
-        Some(advertise) if advertise.is_unspecified() => {
-            return Err(Error("Advertise address cannot be 0.0.0.0, :: or [::]".into()));
-        }
-        Some(advertise) => advertise,
-        None if bind.is_unspecified() => own_address(bind.is_ipv6())?,
-        None => bind,
-    };
-    Ok((bind, advertise, read("advertise_addr_wan")?.unwrap_or(advertise)))
-}
-
-/// The one private address of this host, as the reference picks it.
-fn own_address(v6: bool) -> Result<IpAddr, Error> {
-    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
-        .map_err(|e| Error(format!("cannot list this host's addresses: {e}")))?
-        .filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        })
-        .filter(|address| match address {
-            IpAddr::V4(a) => !v6 && a.is_private(),
-            IpAddr::V6(a) => v6 && !a.is_loopback() && !a.is_unicast_link_local(),
-        })
-        .collect();
-    found.sort();
-    found.dedup();
-    let family = if v6 { "public IPv6" } else { "private IPv4" };
-    match found.as_slice() {
-        [one] => Ok(*one),
-        // No private one: any other address of the host serves.
-        [] => any_address(v6).ok_or_else(|| {
-            Error(format!("No {family} address found\nhint: give -bind or -advertise"))
-        }),
-        _ => Err(Error(format!(
-            "Multiple {family} addresses found. Please configure one with 'bind' and/or 'advertise'."
-        ))),
-    }
-}
-
-fn any_address(v6: bool) -> Option<IpAddr> {
-    let mut all: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
-        .ok()?
-        .filter_map(|interface| interface.address)
-        .filter_map(|a| a.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())))
-        .filter(|a| !v6 && !a.is_loopback())
-        .collect();
-    all.sort();
-    all.first().copied()
-}
-
-fn http_addresses(text: &str, port: Option<u16>) -> Result<Vec<HttpAddress>, Error> {
-    let mut out = Vec::new();
-    for word in text.split_whitespace() {
-        if let Some(path) = word.strip_prefix("unix://") {
-            out.push(HttpAddress::Unix(path.into()));
-        } else if let Some(port) = port {
-            let ip: IpAddr = match word {
-                "localhost" => IpAddr::from([127, 0, 0, 1]),
-                word => word.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| {
-                    Error(format!("client_addr: `{word}` is not an IP address\nhint: give an IP address or unix:///path"))
-                })?,
-            };
-            out.push(HttpAddress::Tcp(SocketAddr::new(ip, port)));
-        }
-    }
-    Ok(out)
-}
-
-/// Two doors on one port would fail later and less clearly.
-fn distinct(http: &[HttpAddress], client: &str, ports: Ports) -> Result<(), Error> {
-    for address in http {
-        if let HttpAddress::Tcp(address) = address
-            && Some(address.port()) == ports.dns
-            && client.split_whitespace().any(|word| word == address.ip().to_string())
-        {
-            return Err(Error(format!("HTTP address {address} already configured for DNS")));
-        }
-    }
-    let own = [
-        ("RPC", Some(ports.server)),
-        ("Serf LAN", Some(ports.serf_lan)),
-        ("Serf WAN", ports.serf_wan),
-    ];
-    for (i, (name, port)) in own.iter().enumerate() {
-        for (other, taken) in &own[..i] {
-            if port.is_some() && port == taken {
-                return Err(Error(format!(
-                    "{name} port {} already configured for {other}",
-                    port.unwrap_or_default()
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resolved(json: &str) -> Result<Config, String> {
-        let written = Written::from_text(json, "json").map_err(|e| e.0)?;
-        resolve(&written, false).map_err(|e| e.0)
-    }
-
-    #[test]
-    fn mistakes_are_refused_in_the_words_that_scripts_know() {
-        let rows = [
-            (r#"{"bind_addr":"127.0.0.1"}"#, "data_dir cannot be empty"),
-            (r#"{"bogus_key":1}"#, "1 error occurred:\n\t* invalid config key bogus_key\n\n"),
-            (
-                r#"{"bogus_key":1,"other":2,"performance":{"x":1}}"#,
-                "3 errors occurred:\n\t* invalid config key performance.x\n\t* invalid config key bogus_key\n\t* invalid config key other\n\n",
-            ),
-            (
-                r#"{"ports":{"http":"abc"}}"#,
-                "'ports.http' expected type 'int', got unconvertible type 'string'",
-            ),
-            (
-                r#"{"data_dir":"d","bind_addr":"127.0.0.1","bootstrap_expect":2}"#,
-                "'bootstrap_expect > 0' requires 'server = true'",
-            ),
-            (
-                r#"{"data_dir":"d","server":true,"bootstrap":true,"bootstrap_expect":2}"#,
-                "mutually exclusive",
-            ),
-            (
-                r#"{"data_dir":"d","datacenter":"DC 1"}"#,
-                "datacenter cannot be \"dc 1\". Please use only [a-z0-9-_]",
-            ),
-            (
-                r#"{"data_dir":"d","performance":{"raft_multiplier":20}}"#,
-                "cannot be 20. Must be between 1 and 10",
-            ),
-            (
-                r#"{"data_dir":"d","check_update_interval":"abc"}"#,
-                "check_update_interval: invalid duration: \"abc\"",
-            ),
-            (r#"{"data_dir":"d","ports":{"http":70000}}"#, "ports.http: invalid port: 70000"),
-            (
-                r#"{"data_dir":"d","bind_addr":"127.0.0.1","ports":{"http":8500,"dns":8500}}"#,
-                "HTTP address 127.0.0.1:8500 already configured for DNS",
-            ),
-            (r#"{"data_dir":"d","node_meta":{"a b":"c"}}"#, "Key contains invalid characters"),
-            (r#"{"data_dir":"d","acl":{"enabled":true}}"#, "`acl.enabled` is not supported yet"),
-            (r#"{"data_dir":"#, "EOF|unexpected end of JSON input"),
-            ("[]", "cannot unmarshal array"),
-        ];
-        for (json, expected) in rows {
-            let error = resolved(json).expect_err(json);
-            assert!(expected.split('|').any(|part| error.contains(part)), "{json}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_keys_of_test_harnesses_are_taken() {
-        let config = resolved(
-            r#"{"node_name":"node-1","node_id":"5d4c1a2e-5b7b-4c55-9d06-9a1a0e1d1f10",
-                "performance":{"raft_multiplier":1},"bootstrap":true,"server":true,"data_dir":"/tmp/d",
-                "disable_update_check":true,"log_level":"debug","bind_addr":"127.0.0.1","segments":null,
-                "addresses":{},"acl":{"tokens":{}},"raft_protocol":3,"enable_debug":true,
-                "ports":{"dns":20001,"http":20002,"https":20003,"serf_lan":20004,"serf_wan":20005,"server":20006,"grpc":20007},
-                "connect":{"enabled":true,"ca_config":{"cluster_id":"x"}}}"#,
-        )
-        .expect("valid");
-        assert_eq!(config.ports.http, Some(20002));
-        assert!(config.warnings.iter().any(|w| w.contains("`connect`")));
-        assert!(config.warnings.iter().any(|w| w.contains("ports.https")));
-    }
-
-    #[test]
-    fn later_sources_win_and_lists_append() {
-        let mut first = Written::from_text(
-            r#"{"node_name":"a","service":{"name":"x"},"node_meta":{"k":"1"}}"#,
-            "json",
-        )
-        .expect("valid");
-        first.merge(
-            Written::from_text(
-                r#"{"node_name":"b","services":[{"name":"y"}],"node_meta":{"l":"2"}}"#,
-                "json",
-            )
-            .expect("valid"),
-        );
-        assert_eq!(first.text("node_name"), Some("b"));
-        assert_eq!(first.definitions("service").len() + first.definitions("services").len(), 2);
-        assert_eq!(first.map("node_meta").len(), 2);
-    }
-
-    #[test]
-    fn flags_are_keys_in_another_spelling() {
-        let args: Vec<String> = [
-            "-server",
-            "--bootstrap-expect=1",
-            "-data-dir",
-            "/tmp/d",
-            "-node=n",
-            "-bind",
-            "127.0.0.1",
-            "-http-port=21000",
-            "-node-meta",
-            "rack:7",
-        ]
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-        let Ok(Wanted::Agent(config)) = from_args(&args) else { panic!("valid") };
-        assert!(config.server && config.bootstrap_expect == 1);
-        assert_eq!(config.ports.http, Some(21000));
-        assert_eq!(config.node_meta.get("rack").map(String::as_str), Some("7"));
-        let error = from_args(&["-bogus".to_owned()]).expect_err("unknown");
-        assert!(error.0.contains("flag provided but not defined: -bogus"));
-    }
-}
+mod tests;

@@ -1,0 +1,133 @@
+//! Addresses and ports: which ones this agent binds, which it tells others, and that no two doors
+//! share one.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::file::Written;
+use super::{Error, HttpAddress, Ports};
+
+/// Bind and advertise addresses. Development mode stays on loopback unless told otherwise.
+pub(super) fn bind_and_advertise(
+    written: &Written,
+    dev: bool,
+) -> Result<(IpAddr, IpAddr, IpAddr), Error> {
+    let read = |key: &str| -> Result<Option<IpAddr>, Error> {
+        match written.text(key).map(str::trim).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                let hint = if text.contains("{{") {
+                    "address templates are not supported yet"
+                } else {
+                    "give an IP address"
+                };
+                Error(format!("{key} `{text}` is not an IP address\nhint: {hint}"))
+            }),
+        }
+    };
+    let bind = match read("bind_addr")? {
+        Some(bind) => bind,
+        None if dev => IpAddr::from([127, 0, 0, 1]),
+        None => IpAddr::from([0, 0, 0, 0]),
+    };
+    let mut advertise = read("advertise_addr")?;
+    for family in ["advertise_addr_ipv4", "advertise_addr_ipv6"] {
+        advertise = advertise.or(read(family)?);
+    }
+    let advertise = match advertise {
+        Some(advertise) if advertise.is_unspecified() => {
+            return Err(Error("Advertise address cannot be 0.0.0.0, :: or [::]".into()));
+        }
+        Some(advertise) => advertise,
+        None if bind.is_unspecified() => own_address(bind.is_ipv6())?,
+        None => bind,
+    };
+    Ok((bind, advertise, read("advertise_addr_wan")?.unwrap_or(advertise)))
+}
+
+/// The one private address of this host, as the reference picks it.
+fn own_address(v6: bool) -> Result<IpAddr, Error> {
+    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+        .map_err(|e| Error(format!("cannot list this host's addresses: {e}")))?
+        .filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .filter(|address| match address {
+            IpAddr::V4(a) => !v6 && a.is_private(),
+            IpAddr::V6(a) => v6 && !a.is_loopback() && !a.is_unicast_link_local(),
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    let family = if v6 { "public IPv6" } else { "private IPv4" };
+    match found.as_slice() {
+        [one] => Ok(*one),
+        // No private one: any other address of the host serves.
+        [] => any_address(v6).ok_or_else(|| {
+            Error(format!("No {family} address found\nhint: give -bind or -advertise"))
+        }),
+        _ => Err(Error(format!(
+            "Multiple {family} addresses found. Please configure one with 'bind' and/or 'advertise'."
+        ))),
+    }
+}
+
+fn any_address(v6: bool) -> Option<IpAddr> {
+    let mut all: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+        .ok()?
+        .filter_map(|interface| interface.address)
+        .filter_map(|a| a.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())))
+        .filter(|a| !v6 && !a.is_loopback())
+        .collect();
+    all.sort();
+    all.first().copied()
+}
+
+/// Where HTTP is served: IP addresses and `unix://` paths, separated by spaces.
+pub(super) fn http_addresses(text: &str, port: Option<u16>) -> Result<Vec<HttpAddress>, Error> {
+    let mut out = Vec::new();
+    for word in text.split_whitespace() {
+        if let Some(path) = word.strip_prefix("unix://") {
+            out.push(HttpAddress::Unix(path.into()));
+        } else if let Some(port) = port {
+            let ip: IpAddr = match word {
+                "localhost" => IpAddr::from([127, 0, 0, 1]),
+                word => word.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| {
+                    Error(format!("client_addr: `{word}` is not an IP address\nhint: give an IP address or unix:///path"))
+                })?,
+            };
+            out.push(HttpAddress::Tcp(SocketAddr::new(ip, port)));
+        }
+    }
+    Ok(out)
+}
+
+/// Two doors on one port would fail later and less clearly.
+pub(super) fn distinct(http: &[HttpAddress], client: &str, ports: Ports) -> Result<(), Error> {
+    for address in http {
+        if let HttpAddress::Tcp(address) = address
+            && Some(address.port()) == ports.dns
+            && client.split_whitespace().any(|word| word == address.ip().to_string())
+        {
+            return Err(Error(format!("HTTP address {address} already configured for DNS")));
+        }
+    }
+    let own = [
+        ("RPC", Some(ports.server)),
+        ("Serf LAN", Some(ports.serf_lan)),
+        ("Serf WAN", ports.serf_wan),
+    ];
+    for (i, (name, port)) in own.iter().enumerate() {
+        for (other, taken) in &own[..i] {
+            if port.is_some() && port == taken {
+                return Err(Error(format!(
+                    "{name} port {} already configured for {other}",
+                    port.unwrap_or_default()
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Mistakes, harness keys, merging, flags.
+
+use super::*;
+
+fn resolved(json: &str) -> Result<Config, String> {
+    let written = Written::from_text(json, "json").map_err(|e| e.0)?;
+    resolve(&written, false).map_err(|e| e.0)
+}
+
+#[test]
+fn mistakes_are_refused_in_the_words_that_scripts_know() {
+    let rows = [
+        (r#"{"bind_addr":"127.0.0.1"}"#, "data_dir cannot be empty"),
+        (r#"{"bogus_key":1}"#, "1 error occurred:\n\t* invalid config key bogus_key\n\n"),
+        (
+            r#"{"bogus_key":1,"other":2,"performance":{"x":1}}"#,
+            "3 errors occurred:\n\t* invalid config key performance.x\n\t* invalid config key bogus_key\n\t* invalid config key other\n\n",
+        ),
+        (
+            r#"{"ports":{"http":"abc"}}"#,
+            "'ports.http' expected type 'int', got unconvertible type 'string'",
+        ),
+        (
+            r#"{"data_dir":"d","bind_addr":"127.0.0.1","bootstrap_expect":2}"#,
+            "'bootstrap_expect > 0' requires 'server = true'",
+        ),
+        (
+            r#"{"data_dir":"d","server":true,"bootstrap":true,"bootstrap_expect":2}"#,
+            "mutually exclusive",
+        ),
+        (
+            r#"{"data_dir":"d","datacenter":"DC 1"}"#,
+            "datacenter cannot be \"dc 1\". Please use only [a-z0-9-_]",
+        ),
+        (
+            r#"{"data_dir":"d","performance":{"raft_multiplier":20}}"#,
+            "cannot be 20. Must be between 1 and 10",
+        ),
+        (
+            r#"{"data_dir":"d","check_update_interval":"abc"}"#,
+            "check_update_interval: invalid duration: \"abc\"",
+        ),
+        (r#"{"data_dir":"d","ports":{"http":70000}}"#, "ports.http: invalid port: 70000"),
+        (
+            r#"{"data_dir":"d","bind_addr":"127.0.0.1","ports":{"http":8500,"dns":8500}}"#,
+            "HTTP address 127.0.0.1:8500 already configured for DNS",
+        ),
+        (r#"{"data_dir":"d","node_meta":{"a b":"c"}}"#, "Key contains invalid characters"),
+        (r#"{"data_dir":"d","acl":{"enabled":true}}"#, "`acl.enabled` is not supported yet"),
+        (r#"{"data_dir":"#, "EOF|unexpected end of JSON input"),
+        ("[]", "cannot unmarshal array"),
+    ];
+    for (json, expected) in rows {
+        let error = resolved(json).expect_err(json);
+        assert!(expected.split('|').any(|part| error.contains(part)), "{json}: {error}");
+    }
+}
+
+#[test]
+fn the_keys_of_test_harnesses_are_taken() {
+    let config = resolved(
+        r#"{"node_name":"node-1","node_id":"5d4c1a2e-5b7b-4c55-9d06-9a1a0e1d1f10",
+            "performance":{"raft_multiplier":1},"bootstrap":true,"server":true,"data_dir":"/tmp/d",
+            "disable_update_check":true,"log_level":"debug","bind_addr":"127.0.0.1","segments":null,
+            "addresses":{},"acl":{"tokens":{}},"raft_protocol":3,"enable_debug":true,
+            "ports":{"dns":20001,"http":20002,"https":20003,"serf_lan":20004,"serf_wan":20005,"server":20006,"grpc":20007},
+            "connect":{"enabled":true,"ca_config":{"cluster_id":"x"}}}"#,
+    )
+    .expect("valid");
+    assert_eq!(config.ports.http, Some(20002));
+    assert!(config.warnings.iter().any(|w| w.contains("`connect`")));
+    assert!(config.warnings.iter().any(|w| w.contains("ports.https")));
+}
+
+#[test]
+fn later_sources_win_and_lists_append() {
+    let mut first = Written::from_text(
+        r#"{"node_name":"a","service":{"name":"x"},"node_meta":{"k":"1"}}"#,
+        "json",
+    )
+    .expect("valid");
+    first.merge(
+        Written::from_text(
+            r#"{"node_name":"b","services":[{"name":"y"}],"node_meta":{"l":"2"}}"#,
+            "json",
+        )
+        .expect("valid"),
+    );
+    assert_eq!(first.text("node_name"), Some("b"));
+    assert_eq!(first.definitions("service").len() + first.definitions("services").len(), 2);
+    assert_eq!(first.map("node_meta").len(), 2);
+}
+
+#[test]
+fn flags_are_keys_in_another_spelling() {
+    let args: Vec<String> = [
+        "-server",
+        "--bootstrap-expect=1",
+        "-data-dir",
+        "/tmp/d",
+        "-node=n",
+        "-bind",
+        "127.0.0.1",
+        "-http-port=21000",
+        "-node-meta",
+        "rack:7",
+    ]
+    .iter()
+    .map(ToString::to_string)
+    .collect();
+    let Ok(Wanted::Agent(config)) = from_args(&args) else { panic!("valid") };
+    assert!(config.server && config.bootstrap_expect == 1);
+    assert_eq!(config.ports.http, Some(21000));
+    assert_eq!(config.node_meta.get("rack").map(String::as_str), Some("7"));
+    let error = from_args(&["-bogus".to_owned()]).expect_err("unknown");
+    assert!(error.0.contains("flag provided but not defined: -bogus"));
+}
