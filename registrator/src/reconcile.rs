@@ -49,9 +49,9 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             deregister: Deregister::Always,
-            resync: Duration::from_mins(1),
+            resync: Duration::from_secs(60),
             beat_every: Duration::from_secs(20),
-            drain_timeout: Duration::from_mins(5),
+            drain_timeout: Duration::from_secs(300),
             retry_interval: Duration::from_millis(100),
         }
     }
@@ -60,7 +60,7 @@ impl Default for Policy {
 /// Longest pause while engine or agent are out of reach.
 const UNREACHABLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Longest pause after a refusal: the same call will most likely be refused again.
-const REFUSED_PAUSE_MAX: Duration = Duration::from_mins(1);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shortest time between two readings that were not asked for by a failure.
 const OBSERVE_GAP: Duration = Duration::from_secs(1);
 /// Signals kept for a container that is still being looked at.
@@ -202,11 +202,8 @@ enum State {
     #[default]
     Unknown,
     Known(Box<Container>),
-    /// It has ended for good; forgotten as soon as no service refers to it.
-    Gone {
-        /// Whether its services go too.
-        released: bool,
-    },
+    /// It does not exist, or its services need not be kept; forgotten as soon as they are gone.
+    Gone,
 }
 
 /// A container that was told to stop.
@@ -371,9 +368,8 @@ impl Reconciler {
                 self.amend(id, |container| container.health = Some(health));
             }
             News::Destroyed(id) => {
-                let released = self.policy.deregister != Deregister::Never;
                 if let Some(entry) = self.containers.get_mut(&id) {
-                    entry.state = State::Gone { released };
+                    entry.state = State::Gone;
                     self.stale_plans.insert(id.clone());
                 }
                 self.look_again(id);
@@ -401,7 +397,7 @@ impl Reconciler {
             .filter(|(id, entry)| {
                 let believed_running = match &entry.state {
                     State::Known(container) => !matches!(container.run, Run::Exited(_)),
-                    State::Gone { .. } => false,
+                    State::Gone => false,
                     // An inspection under way knows no less than this list.
                     State::Unknown => return after_gap || !entry.looking,
                 };
@@ -480,7 +476,6 @@ impl Reconciler {
 
     fn inspected(&mut self, now: Instant, id: &str, outcome: Result<Option<Container>, String>) {
         let retry_interval = self.policy.retry_interval;
-        let released = self.policy.deregister != Deregister::Never;
         let again = self.looks.contains(id);
         let Some(entry) = self.containers.get_mut(id) else { return };
         entry.looking = false;
@@ -502,7 +497,7 @@ impl Reconciler {
                 entry.failures = 0;
                 entry.not_before = None;
                 entry.drain = None;
-                entry.state = State::Gone { released };
+                entry.state = State::Gone;
             }
             Err(reason) => {
                 entry.failures += 1;
@@ -531,13 +526,6 @@ impl Reconciler {
         let guests: Vec<String> = guests.map(|(id, _)| id.clone()).collect();
         stale.extend(guests);
 
-        // What is registered for them may go, or may be taken over, now that more is known.
-        let registered = self
-            .seen
-            .iter()
-            .filter(|(_, seen)| seen.container().is_some_and(|id| stale.contains(id)));
-        self.dirty.extend(registered.map(|(id, _)| id.clone()));
-
         for id in stale {
             let Some(entry) = self.containers.get(&id) else { continue };
             let plan = match &entry.state {
@@ -561,7 +549,7 @@ impl Reconciler {
                 if let Run::Exited(code) = container.run {
                     entry.drain = None;
                     if !plan::deregister_policy(container, default).keeps(code) {
-                        entry.state = State::Gone { released: true };
+                        entry.state = State::Gone;
                     }
                 } else if entry.drain.as_ref().is_some_and(|d| now >= d.since + drain_timeout) {
                     warn!(
@@ -628,6 +616,16 @@ impl Reconciler {
             if before.get(id) != self.targets.get(id) {
                 self.dirty.insert(id.clone());
             }
+        }
+        // A container that has just turned out to be gone may have services without a target.
+        let gone = self.containers.iter().filter(|(_, entry)| matches!(entry.state, State::Gone));
+        let gone: BTreeSet<&str> = gone.map(|(id, _)| id.as_str()).collect();
+        if !gone.is_empty() {
+            let ghosts = self
+                .seen
+                .iter()
+                .filter(|(_, seen)| seen.container().is_some_and(|id| gone.contains(id)));
+            self.dirty.extend(ghosts.map(|(id, _)| id.clone()));
         }
     }
 
@@ -887,17 +885,6 @@ impl Reconciler {
             }
             return;
         };
-        // Several containers want this id, and the one that has it is not inspected yet: after a
-        // restart it would lose the service to an older one for a moment.
-        if let Some(holder) = seen.and_then(Seen::container)
-            && holder != target.wanted.container
-            && match self.containers.get(holder) {
-                None => !self.listed,
-                Some(entry) => matches!(entry.state, State::Unknown),
-            }
-        {
-            return;
-        }
         let write = match diff::step(target, seen, &self.settings.instance) {
             Step::Equal => {
                 track.taken = false;
@@ -936,7 +923,7 @@ impl Reconciler {
                 Run::Exited(code) => !plan::deregister_policy(container, default).keeps(code),
                 _ => true,
             },
-            Some(State::Gone { released }) => *released,
+            Some(State::Gone) => default != Deregister::Never,
             Some(State::Unknown) => false,
             None => {
                 if self.listed && self.stopping.is_none() {
@@ -950,11 +937,11 @@ impl Reconciler {
     /// Drops what no service refers to any more, so that memory follows what exists.
     fn forget(&mut self) {
         let Self { containers, seen, tracks, targets, dirty, looks, .. } = self;
-        let any_gone = containers.values().any(|entry| matches!(entry.state, State::Gone { .. }));
+        let any_gone = containers.values().any(|entry| matches!(entry.state, State::Gone));
         if any_gone {
             let referenced: BTreeSet<&str> = seen.values().filter_map(Seen::container).collect();
             containers.retain(|id, entry| {
-                !matches!(entry.state, State::Gone { .. })
+                !matches!(entry.state, State::Gone)
                     || entry.looking
                     || looks.contains(id)
                     || referenced.contains(id.as_str())

@@ -8,7 +8,18 @@
 //! Three promises shape it: files are never written from incomplete data, a reload is never lost, and the daemon
 //! never dies because the catalog is away.
 
+pub mod answers;
+pub mod child;
+pub mod cli;
+pub mod config;
+pub mod effects;
 pub mod facts;
+pub mod fixture;
 pub mod guard;
+pub mod processes;
 pub mod render;
+pub mod runner;
+pub mod source;
+pub mod status;
 pub mod transaction;
+pub mod watches;

@@ -1,2 +1,7 @@
 //! muster-template: arguments in, exit code out.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster_template::cli::main(std::env::args_os())
+}

@@ -1,0 +1,404 @@
+//! One group of files as the loop sees it: its templates, what they want, and what is in place.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::report::{GroupReport, ago};
+use super::schedule::Schedule;
+use crate::config::{self, Text};
+use crate::facts::{Facts, Query};
+use crate::guard::Memory;
+use crate::render::{Engine, Hold, Rendered, Source, Surroundings, Texts};
+use crate::transaction::{Committed, Failed, Ledger, Recovered, install_last_good, recover};
+
+/// A group and its state.
+pub(super) struct Group {
+    pub(super) settings: config::Group,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) schedule: Schedule,
+    pub(super) report: GroupReport,
+    /// What the templates ask; these questions must stay watched.
+    pub(super) used: BTreeSet<Query>,
+    pub(super) missing: BTreeSet<Query>,
+    /// The files are in place but the program has not shown that it uses them.
+    pub(super) unacknowledged: bool,
+    /// ... because it did not run when they were put there: it reads them when it starts, and need not be told.
+    pub(super) unread: bool,
+    /// When to ask it again.
+    pub(super) acknowledge_at: Option<Instant>,
+    /// The files were put in place, or found so, in this run.
+    pub(super) placed: bool,
+    /// Something it depends on has changed since it was rendered.
+    pub(super) dirty: bool,
+    pub(super) again_at: Option<Instant>,
+    pub(super) memory: Memory,
+    /// The newest complete texts.
+    pub(super) wanted: Option<Texts>,
+    /// The version that is in place.
+    current: Option<String>,
+    /// The version that is being put in place now.
+    changing: Option<String>,
+    engine: Option<Engine>,
+    broken: Option<String>,
+    waiting: Option<String>,
+    failure: Option<String>,
+    holds: BTreeSet<Hold>,
+    stamps: Vec<Option<Stamp>>,
+    environment: Arc<Surroundings>,
+}
+
+/// How long to wait before a program that did not acknowledge a change is asked again.
+const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
+
+/// By what a changed file is known: time, length and inode, for editors replace files.
+type Stamp = (SystemTime, u64, u64);
+
+impl Group {
+    /// Opens the group, putting its files in order if the last run ended in the middle of a change.
+    pub(super) fn open(
+        settings: config::Group,
+        state_dir: &Path,
+        environment: Arc<Surroundings>,
+    ) -> io::Result<Self> {
+        let name = &settings.transaction.name;
+        let ledger = Ledger::open(state_dir, name)?;
+        let recovered = recover(&ledger)?;
+        if recovered != Recovered::Clean {
+            tracing::warn!(
+                group = name,
+                ?recovered,
+                "the last run ended in the middle of a change"
+            );
+        }
+        let memory = ledger.kept()?.map(Memory::load).unwrap_or_default();
+        let mut group = Self {
+            schedule: Schedule::new(settings.pace),
+            ledger: Arc::new(ledger),
+            report: GroupReport::default(),
+            used: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            unacknowledged: recovered != Recovered::Clean,
+            unread: recovered != Recovered::Clean,
+            acknowledge_at: None,
+            changing: None,
+            placed: false,
+            dirty: true,
+            again_at: None,
+            memory,
+            wanted: None,
+            current: None,
+            engine: None,
+            broken: None,
+            waiting: None,
+            failure: None,
+            holds: BTreeSet::new(),
+            stamps: Vec::new(),
+            environment,
+            settings,
+        };
+        group.load();
+        Ok(group)
+    }
+
+    /// Takes over other settings, keeping what is known and in place.
+    pub(super) fn reconfigure(&mut self, settings: config::Group) {
+        self.schedule.set_pace(settings.pace);
+        self.settings = settings;
+        // Other settings may put equal texts elsewhere or into use otherwise.
+        self.current = None;
+        self.wanted = None;
+        self.load();
+    }
+
+    /// Reads the templates again if one of their files has changed.
+    pub(super) fn look_at_sources(&mut self) {
+        if self.stamps != self.stamp() {
+            tracing::info!(group = self.settings.transaction.name, "a template has changed");
+            self.load();
+        }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let sources = self.settings.sources.iter().filter_map(|source| match source {
+            Text::File(path) => Some(path),
+            Text::Inline(_) => None,
+        });
+        sources.chain(&self.settings.partials)
+    }
+
+    fn stamp(&self) -> Vec<Option<Stamp>> {
+        let stamp = |path: &PathBuf| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+        };
+        self.paths().map(stamp).collect()
+    }
+
+    /// Reads and parses the templates. If that fails, the ones parsed before stay in use.
+    fn load(&mut self) {
+        self.stamps = self.stamp();
+        self.dirty = true;
+        match engine(&self.settings, &self.environment) {
+            Ok(engine) => {
+                self.engine = Some(engine);
+                self.broken = None;
+            }
+            Err(error) => {
+                *self.report.counts.failures.entry("parse".to_owned()).or_default() += 1;
+                tracing::error!(group = self.settings.transaction.name, "{error}");
+                self.broken = Some(error);
+            }
+        }
+    }
+
+    /// Renders with what is known now. Notes what is wanted, missing and held.
+    pub(super) fn render(&mut self, facts: &Facts, now: Instant) {
+        self.dirty = false;
+        self.again_at = None;
+        let Some(engine) = &self.engine else { return };
+        let outcome = engine.render(facts, &self.memory, now);
+        self.report.counts.renders += 1;
+        self.memory = outcome.memory;
+        self.again_at = outcome.again_at;
+        self.missing = outcome.missing;
+        self.note_holds(outcome.holds);
+        self.waiting = None;
+        match outcome.result {
+            Rendered::Complete(texts) => {
+                self.used = outcome.used;
+                self.want(texts, now);
+            }
+            Rendered::Waiting(reasons) => {
+                self.used = outcome.used;
+                self.waiting = Some(reasons.into_iter().collect::<Vec<_>>().join("; "));
+            }
+            Rendered::Incomplete => self.used.extend(outcome.used),
+            Rendered::Failed(error) => {
+                // It may have failed before it asked everything; what it asked before stays watched.
+                self.used.extend(outcome.used);
+                let message = error.to_string();
+                if self.failure.as_ref() != Some(&message) {
+                    *self.report.counts.failures.entry("render".to_owned()).or_default() += 1;
+                    tracing::error!(
+                        group = self.settings.transaction.name,
+                        "{message}\n{}",
+                        error.report
+                    );
+                }
+                self.failure = Some(message);
+            }
+        }
+    }
+
+    fn want(&mut self, texts: Texts, now: Instant) {
+        let version = texts.version.clone();
+        let before = self.wanted.replace(texts).map(|wanted| wanted.version);
+        let settled_on = if self.busy() { &self.changing } else { &self.current };
+        if settled_on.as_ref() == Some(&version) {
+            // Nothing differs, or no longer: it changed and changed back before anything was written.
+            self.schedule.settled();
+            if !self.busy() {
+                self.failure = None;
+            }
+        } else if before.as_ref() != Some(&version)
+            || (self.schedule.due().is_none() && !self.busy())
+        {
+            self.schedule.changed(now);
+        }
+    }
+
+    fn note_holds(&mut self, holds: BTreeSet<Hold>) {
+        for hold in holds.difference(&self.holds) {
+            *self.report.counts.held.entry(hold.reason.to_string()).or_default() += 1;
+            let (group, query, reason) =
+                (&self.settings.transaction.name, &hold.query, hold.reason);
+            tracing::warn!(group, %query, %reason, "goes on with the list served before");
+        }
+        for hold in self.holds.difference(&holds) {
+            tracing::info!(group = self.settings.transaction.name, query = %hold.query, "is no longer held back");
+        }
+        self.holds = holds;
+    }
+
+    /// Whether a change is being put in place.
+    pub(super) fn busy(&self) -> bool {
+        self.changing.is_some()
+    }
+
+    /// Notes that a change begins; `version` is empty for one that the last run left behind.
+    pub(super) fn begin(&mut self, version: &str, now: Instant) {
+        self.changing = Some(version.to_owned());
+        self.acknowledge_at = None;
+        if !version.is_empty() {
+            self.schedule.started(now);
+        }
+    }
+
+    /// Whether the change that the program has not acknowledged is to be looked after now.
+    pub(super) fn acknowledge_due(&self, now: Instant) -> bool {
+        let other = self.schedule.due().is_some() && self.wanted.is_some();
+        self.unacknowledged && !other && self.acknowledge_at.is_none_or(|at| at <= now)
+    }
+
+    /// Notes how a change went.
+    pub(super) fn done(&mut self, result: Result<Committed, Failed>, now: Instant) {
+        let name = &self.settings.transaction.name;
+        let version = self.changing.take().unwrap_or_default();
+        // The journal alone says whether something is left to do: a way back may be unfinished too.
+        self.unacknowledged = self.ledger.journal().map_or(true, |journal| journal.is_some());
+        self.acknowledge_at = self.unacknowledged.then(|| now + ACKNOWLEDGE_EVERY);
+        match result {
+            Ok(committed) => {
+                self.schedule.succeeded();
+                self.failure = None;
+                self.placed = true;
+                self.unread = !committed.acknowledged;
+                if self.unread {
+                    // The program does not run yet; as soon as it does, it is asked.
+                    self.acknowledge_at = None;
+                }
+                for (step, time) in &committed.took {
+                    self.report.counts.took(&step.to_string(), *time);
+                }
+                if !committed.changed.is_empty() {
+                    self.report.counts.commits += 1;
+                    let took = committed
+                        .took
+                        .iter()
+                        .map(|(step, time)| format!("{step} {}ms", time.as_millis()));
+                    let took = took.collect::<Vec<_>>().join(", ");
+                    tracing::info!(
+                        group = name,
+                        version,
+                        acknowledged = committed.acknowledged,
+                        took,
+                        "changed"
+                    );
+                }
+                self.current = Some(committed.version);
+            }
+            Err(failed) => {
+                *self.report.counts.failures.entry(failed.step.to_string()).or_default() += 1;
+                tracing::error!(group = name, version, step = %failed.step, after = %failed.after, "{}", failed.message);
+                self.failure = Some(failed.to_string());
+                self.unread = false;
+                self.schedule.failed(now);
+            }
+        }
+        let wanted = self.wanted.as_ref().map(|wanted| &wanted.version);
+        if wanted.is_some() && wanted == self.current.as_ref() {
+            self.schedule.settled();
+        } else if wanted.is_some() && self.schedule.due().is_none() {
+            self.schedule.changed(now);
+        }
+    }
+
+    /// Puts the last good files where files are missing.
+    pub(super) fn install_last_good(&self) {
+        let name = &self.settings.transaction.name;
+        match install_last_good(&self.settings.transaction, &self.ledger) {
+            Ok(made) if made.is_empty() => {}
+            Ok(made) => tracing::warn!(group = name, ?made, "starts with the last good files"),
+            Err(error) => {
+                tracing::error!(group = name, %error, "cannot install the last good files")
+            }
+        }
+    }
+
+    /// Whether all its files are there, from this run or an earlier one.
+    pub(super) fn files_exist(&self) -> bool {
+        self.settings.transaction.targets.iter().all(|target| target.destination.exists())
+    }
+
+    /// Whether a template cannot be parsed, rendered or put in place.
+    pub(super) fn trouble(&self) -> Option<&String> {
+        self.broken.as_ref().or(self.failure.as_ref())
+    }
+
+    /// Whether nothing more will happen unless something changes: for runs that end.
+    pub(super) fn settled(&self) -> bool {
+        let in_place = self.current.is_some() && self.schedule.due().is_none();
+        !self.busy()
+            && !self.dirty
+            && self.missing.is_empty()
+            && self.waiting.is_none()
+            && (in_place || self.trouble().is_some())
+    }
+
+    /// Brings the report up to date. `complaints` says of a question why it has no answer.
+    pub(super) fn refresh(&mut self, complaints: impl Fn(&Query) -> Option<String>) {
+        let missing = || {
+            let told = self.missing.iter().map(|query| match complaints(query) {
+                Some(why) => format!("{query}: {why}"),
+                None => format!("{query}: no answer yet"),
+            });
+            told.collect::<Vec<_>>().join("; ")
+        };
+        let (state, reason) = if let Some(trouble) = self.trouble() {
+            ("failed", Some(trouble.clone()))
+        } else if !self.missing.is_empty() {
+            ("waiting", Some(missing()))
+        } else if let Some(waiting) = &self.waiting {
+            ("waiting", Some(waiting.clone()))
+        } else if self.busy() || self.schedule.due().is_some() {
+            ("changing", None)
+        } else if self.unacknowledged {
+            ("waiting", Some("the program has not shown that it uses the files".to_owned()))
+        } else {
+            ("current", None)
+        };
+        let files = self
+            .settings
+            .transaction
+            .targets
+            .iter()
+            .map(|target| target.destination.display().to_string());
+        self.report.state = state;
+        self.report.reason = reason;
+        self.report.version.clone_from(&self.current);
+        self.report.files = files.collect();
+        self.report.asks = self.used.iter().map(ToString::to_string).collect();
+        self.report.missing = self.missing.iter().map(ToString::to_string).collect();
+        self.report.held = self
+            .holds
+            .iter()
+            .map(|hold| (hold.query.to_string(), hold.reason.to_string()))
+            .collect();
+    }
+
+    /// Notes what made the group dirty.
+    pub(super) fn blame(&mut self, query: &Query, since: Instant, now: Instant) {
+        self.dirty = true;
+        self.report.last_cause = Some(format!("{query}, after {:.1} s", ago(since, now)));
+    }
+}
+
+/// Reads and parses the templates of a group.
+///
+/// # Errors
+/// What cannot be read or parsed, on one line, with its place.
+pub(crate) fn engine(
+    settings: &config::Group,
+    surroundings: &Surroundings,
+) -> Result<Engine, String> {
+    let read = |path: &PathBuf| match fs::read_to_string(path) {
+        Ok(text) => Ok(Source { name: path.display().to_string(), text }),
+        Err(error) => Err(format!("`{}`: {error}", path.display())),
+    };
+    let targets = settings.transaction.targets.iter();
+    let sources = settings.sources.iter().zip(targets).map(|(source, target)| match source {
+        Text::File(path) => read(path),
+        Text::Inline(text) => {
+            Ok(Source { name: format!("<{}>", target.destination.display()), text: text.clone() })
+        }
+    });
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let partials = settings.partials.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let surroundings = Surroundings { limits: settings.limits.clone(), ..surroundings.clone() };
+    Engine::new(&sources, &partials, surroundings).map_err(|error| error.to_string())
+}

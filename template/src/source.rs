@@ -1,0 +1,156 @@
+//! Where answers come from: the catalog over HTTP, and files of this machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_client::{self as client, Answer, Client, Secret, Settings, Update, WatchSettings};
+use tera::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::answers::{self, Order};
+use crate::config;
+use crate::facts::{Query, Scope};
+use crate::watches::{Catalog, News};
+
+/// The pauses between attempts to reach a catalog that is away. Short enough that the daemon is up to date soon after
+/// it is back; jittered by the client, so that many daemons do not come back at once.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+
+/// How often a file that a template reads is looked at.
+const FILE_EVERY: Duration = Duration::from_millis(500);
+
+/// The largest file that a template may read.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A catalog reached over its HTTP API.
+pub struct HttpCatalog {
+    client: Client,
+    settings: config::Catalog,
+}
+
+impl HttpCatalog {
+    /// A catalog as `settings` describe it; what they leave open is read from the environment.
+    ///
+    /// # Errors
+    /// An address or a token file that cannot be used.
+    pub fn new(settings: &config::Catalog) -> Result<Self, client::Error> {
+        let mut reach = Settings::from_env()?;
+        if let Some(address) = &settings.address {
+            reach.address.clone_from(address);
+        }
+        if let Some(token) = &settings.token {
+            reach.token = Some(Secret::new(token.clone()));
+        }
+        Ok(Self { client: Client::new(reach)?, settings: settings.clone() })
+    }
+
+    fn watch_settings(&self, scope: &Scope) -> WatchSettings {
+        WatchSettings {
+            wait: self.settings.wait,
+            consistency: match self.settings.consistency {
+                config::Consistency::Default => client::Consistency::Default,
+                config::Consistency::Stale => client::Consistency::Stale,
+                config::Consistency::Consistent => client::Consistency::Consistent,
+            },
+            datacenter: scope.dc.clone().or_else(|| self.settings.datacenter.clone()),
+            near: scope.near.clone(),
+            filter: scope.filter.clone(),
+            backoff_min: BACKOFF_MIN,
+            backoff_max: BACKOFF_MAX,
+        }
+    }
+}
+
+impl Catalog for HttpCatalog {
+    fn watch(&self, query: Query, news: mpsc::Sender<(Query, News)>) -> JoinHandle<()> {
+        let (question, scope) = match &query {
+            Query::Service { name, scope } => {
+                let query = client::ServiceQuery::default();
+                (client::Query::Service { name: name.clone(), query }, scope.clone())
+            }
+            Query::Services { scope } => (client::Query::Services, scope.clone()),
+            Query::Nodes { scope } => (client::Query::Nodes, scope.clone()),
+            Query::Node { name, scope } => (client::Query::Node { name: name.clone() }, scope.clone()),
+            Query::Key { path, scope } => (client::Query::Key { path: path.clone() }, scope.clone()),
+            Query::KeyPrefix { prefix, scope } => {
+                (client::Query::KeyPrefix { prefix: prefix.clone() }, scope.clone())
+            }
+            Query::Datacenters => (client::Query::Datacenters, Scope::default()),
+            Query::File { path } => return watch_file(path.into(), query, news),
+        };
+        let order = if scope.near.is_some() { Order::AsAnswered } else { Order::ById };
+        let mut watch = self.client.watch(question, self.watch_settings(&scope));
+        tokio::spawn(async move {
+            loop {
+                let heard = match watch.next().await {
+                    Update::Value(answer, _) => News::Answer(shown(answer, order)),
+                    Update::Unreachable(error) => News::Unreachable(chain(&error)),
+                };
+                if news.send((query.clone(), heard)).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+fn shown(answer: Answer, order: Order) -> Value {
+    match answer {
+        Answer::Service(entries) => answers::instances(entries, order),
+        Answer::Services(services) => answers::services(services),
+        Answer::Nodes(nodes) => answers::nodes(nodes, order),
+        Answer::Node(node) => answers::node_with_services(node),
+        Answer::Key(pair) => answers::key(pair),
+        Answer::KeyPrefix(pairs) => answers::pairs(pairs),
+        Answer::Datacenters(names) => answers::datacenters(names),
+        // Nothing asks this here.
+        Answer::Checks(_) => Value::none(),
+    }
+}
+
+/// An error with all that caused it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Follows a file by looking at it now and then: that works with every file system and every way of replacing a file,
+/// and there are few of them.
+fn watch_file(path: PathBuf, query: Query, news: mpsc::Sender<(Query, News)>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut last = None;
+        loop {
+            let now = read_file(&path).await;
+            if last.as_ref() != Some(&now) {
+                if news.send((query.clone(), now.clone())).await.is_err() {
+                    return;
+                }
+                last = Some(now);
+            }
+            tokio::time::sleep(FILE_EVERY).await;
+        }
+    })
+}
+
+async fn read_file(path: &PathBuf) -> News {
+    let refused = |why: String| News::Refused(format!("`{}`: {why}", path.display()));
+    match tokio::fs::metadata(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return News::Answer(Value::none()),
+        Err(error) => return refused(error.to_string()),
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+            return refused(format!("is larger than {FILE_BYTES_MAX} bytes"));
+        }
+        Ok(_) => {}
+    }
+    match tokio::fs::read_to_string(path).await {
+        Ok(text) => News::Answer(Value::from(text)),
+        Err(error) => refused(error.to_string()),
+    }
+}
