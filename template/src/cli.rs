@@ -55,7 +55,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Subcommand::Render { data, .. } => render(&config, &data),
         Subcommand::Status => in_runtime(show_status(&config)),
         Subcommand::Once => in_runtime(run(config, flags, Mode::Once)),
-        Subcommand::Run if flags.dry => Err(anyhow::anyhow!("`-dry` needs answers: use `render --data <file>`")),
+        Subcommand::Run if flags.dry => {
+            Err(anyhow::anyhow!("`-dry` needs answers: use `render --data <file>`"))
+        }
         Subcommand::Run if flags.once => in_runtime(run(config, flags, Mode::Once)),
         Subcommand::Run => in_runtime(run(config, flags, Mode::Forever)),
     };
@@ -73,7 +75,11 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
 
 fn logs(level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(level).with_context(|| format!("log level `{level}`"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
     Ok(())
 }
 
@@ -89,7 +95,8 @@ async fn run(config: Config, flags: Flags, mode: Mode) -> anyhow::Result<u8> {
     let _lock = lock(&config.state_dir)?;
     let pid_file = config.pid_file.clone();
     if let Some(path) = &pid_file {
-        std::fs::write(path, format!("{}\n", std::process::id())).with_context(|| path.display().to_string())?;
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| path.display().to_string())?;
     }
     let http = config.http;
     let make_catalog = |settings: &crate::config::Catalog| match HttpCatalog::new(settings) {
@@ -100,7 +107,8 @@ async fn run(config: Config, flags: Flags, mode: Mode) -> anyhow::Result<u8> {
     let runner = Runner::new(config, mode, Box::new(make_catalog), Box::new(read_config))?;
     let control = signals()?;
     if let Some(address) = http.filter(|_| mode == Mode::Forever) {
-        let listener = status::listen(address).await.with_context(|| format!("http.addr `{address}`"))?;
+        let listener =
+            status::listen(address).await.with_context(|| format!("http.addr `{address}`"))?;
         tokio::spawn(status::serve(listener, runner.report()));
     }
     let code = runner.run(control).await;
@@ -155,7 +163,8 @@ fn signals() -> std::io::Result<mpsc::Receiver<Control>> {
 /// Parses everything and lists what the templates ask for before anything is known.
 #[expect(clippy::print_stdout, reason = "the command's output")]
 fn check(config: &Config) -> anyhow::Result<u8> {
-    let surroundings = Surroundings { environment: std::env::vars().collect(), ..Surroundings::default() };
+    let surroundings =
+        Surroundings { environment: std::env::vars().collect(), ..Surroundings::default() };
     let mut code = 0;
     for group in &config.groups {
         println!("group {}", group.transaction.name);
@@ -187,7 +196,8 @@ fn render(config: &Config, data: &Path) -> anyhow::Result<u8> {
     let place = || data.display().to_string();
     let text = std::fs::read_to_string(data).with_context(place)?;
     let fixture: Fixture = serde_json::from_str(&text).with_context(place)?;
-    let surroundings = Surroundings { environment: std::env::vars().collect(), ..Surroundings::default() };
+    let surroundings =
+        Surroundings { environment: std::env::vars().collect(), ..Surroundings::default() };
     let mut out = std::io::stdout().lock();
     for group in &config.groups {
         let engine = engine(group, &surroundings).map_err(anyhow::Error::msg)?;
@@ -209,7 +219,9 @@ fn render_with(engine: &crate::render::Engine, fixture: &Fixture) -> anyhow::Res
         match outcome.result {
             Rendered::Complete(texts) => return Ok(texts),
             Rendered::Incomplete => fixture.answer(&outcome.missing, &mut facts),
-            Rendered::Waiting(reasons) => bail!("waits: {}", reasons.into_iter().collect::<Vec<_>>().join("; ")),
+            Rendered::Waiting(reasons) => {
+                bail!("waits: {}", reasons.into_iter().collect::<Vec<_>>().join("; "))
+            }
             Rendered::Failed(error) => bail!("{error}\n{}", error.report),
         }
     }

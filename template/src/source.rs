@@ -72,8 +72,12 @@ impl Catalog for HttpCatalog {
             }
             Query::Services { scope } => (client::Query::Services, scope.clone()),
             Query::Nodes { scope } => (client::Query::Nodes, scope.clone()),
-            Query::Node { name, scope } => (client::Query::Node { name: name.clone() }, scope.clone()),
-            Query::Key { path, scope } => (client::Query::Key { path: path.clone() }, scope.clone()),
+            Query::Node { name, scope } => {
+                (client::Query::Node { name: name.clone() }, scope.clone())
+            }
+            Query::Key { path, scope } => {
+                (client::Query::Key { path: path.clone() }, scope.clone())
+            }
             Query::KeyPrefix { prefix, scope } => {
                 (client::Query::KeyPrefix { prefix: prefix.clone() }, scope.clone())
             }
@@ -142,7 +146,9 @@ fn watch_file(path: PathBuf, query: Query, news: mpsc::Sender<(Query, News)>) ->
 async fn read_file(path: &PathBuf) -> News {
     let refused = |why: String| News::Refused(format!("`{}`: {why}", path.display()));
     match tokio::fs::metadata(path).await {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return News::Answer(Value::none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return News::Answer(Value::none());
+        }
         Err(error) => return refused(error.to_string()),
         Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
             return refused(format!("is larger than {FILE_BYTES_MAX} bytes"));

@@ -131,6 +131,13 @@ fn register_lists(tera: &mut Tera) {
             }))
         },
     );
+    tera.register_filter(
+        "concat",
+        |list: &[Value], args: Kwargs, _: &State| -> TeraResult<Value> {
+            let with: &[Value] = args.must_get("with")?;
+            Ok(Value::from([list, with].concat()))
+        },
+    );
     tera.register_filter("explode", |pairs: &[Value], _: Kwargs, _: &State| explode(pairs));
     tera.register_filter("merge", |value: Value, args: Kwargs, _: &State| -> TeraResult<Value> {
         let (mut map, with) =

@@ -184,6 +184,7 @@ fn filters() {
             r#"{{ [{"n": 2}, {"n": 1}] | sort_by(attr="n") | map(attr="n") | join(sep=",") }}"#,
             "1,2",
         ),
+        (r#"{{ ["a"] | concat(with=["b", "a"]) | unique | join(sep=",") }}"#, "a,b"),
         (r#"{{ {"a": 1} | merge(with={"b": 2}) | to_json }}"#, r#"{"a":1,"b":2}"#),
     ] {
         assert_eq!(rendered(template), expected, "{template}");

@@ -25,8 +25,8 @@ use crate::facts::{Facts, Query};
 use crate::render::Surroundings;
 use crate::transaction::{Committed, Failed, Reload, Transaction};
 use crate::watches::{Catalog, News, Watches};
-pub(crate) use group::engine;
 use group::Group;
+pub(crate) use group::engine;
 
 /// News that wait for the loop; a watch that finds the queue full waits.
 const NEWS_MAX: usize = 1024;
