@@ -22,20 +22,21 @@ use super::machine::{Machine, Published};
 use super::snapshots::Snapshots;
 use super::transport::Network;
 use super::types::{Proposal, Server, ServerId, Types};
+use super::upkeep::Upkeep;
 use super::watch::Watches;
 use super::{Error, LogBackend, Settings};
 use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
 
-/// A change larger than this is refused: it would hold up everything behind it. Well above the
-/// limits of the doors (512 KiB a value or transaction).
-const PROPOSAL_BYTES_MAX: usize = 4 << 20;
+/// A change larger than this is refused: it would hold up everything behind it. The doors take no
+/// larger body either.
+const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 
 /// Changes under way take at most this much; more wait. What is under way must fit the current
 /// log segment when the disk is found full.
-const UNDER_WAY_KIB_MAX: usize = 8 << 10;
+const UNDER_WAY_KIB_MAX: usize = 12 << 10;
 
-/// Commands worth a snapshot by their bytes alone, however few they are.
-const UNSAVED_BYTES_MAX: u64 = 128 << 20;
+/// After a snapshot that could not be written.
+const SAVE_RETRY: Duration = Duration::from_secs(30);
 
 /// How long a lone server may take to lead before `start` returns without it.
 const LEAD_AT_START_MAX: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ struct Inner {
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps other processes away from the folder.
-    _lock: Option<File>,
+    lock: Mutex<Option<File>>,
 }
 
 /// What the handle's readers are told.
@@ -98,10 +99,11 @@ impl Consensus {
         let server = Server { name: settings.node_name.clone(), address: settings.address.clone() };
         let room = Room::default();
         let published = Arc::new(Published::default());
+        let upkeep = Arc::new(Upkeep::new(settings.snapshot_threshold));
         let (lock, log, machine) = {
             let (settings, room) = (settings.clone(), room.clone());
-            let published = Arc::clone(&published);
-            tokio::task::spawn_blocking(move || open(&settings, room, published))
+            let (published, upkeep) = (Arc::clone(&published), Arc::clone(&upkeep));
+            tokio::task::spawn_blocking(move || open(&settings, room, published, upkeep))
                 .await
                 .map_err(|error| Error::Internal(error.to_string()))?
                 .map_err(Error::Storage)?
@@ -125,7 +127,7 @@ impl Consensus {
                 async move { published.wake_readers(stop).await }
             }),
             tokio::spawn(observer.run(stop.clone())),
-            tokio::spawn(save_large_logs(raft.clone(), Arc::clone(&published), stop.clone())),
+            tokio::spawn(save(raft.clone(), upkeep, stop.clone())),
         ];
         let consensus = Consensus {
             inner: Arc::new(Inner {
@@ -140,7 +142,7 @@ impl Consensus {
                 contact,
                 stop,
                 tasks: Mutex::new(tasks),
-                _lock: lock,
+                lock: Mutex::new(lock),
             }),
         };
         if let Err(error) = consensus.take_part().await {
@@ -358,6 +360,7 @@ impl Consensus {
                 tracing::error!("a task of agreement ended by a panic: {error}");
             }
         }
+        *self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -366,9 +369,10 @@ fn open(
     settings: &Settings,
     room: Room,
     published: Arc<Published>,
+    upkeep: Arc<Upkeep>,
 ) -> io::Result<(Option<File>, Log, Machine)> {
     let Some(data_dir) = &settings.data_dir else {
-        return Ok((None, Log::in_memory(), Machine::open(None, published)?));
+        return Ok((None, Log::in_memory(), Machine::open(None, published, upkeep)?));
     };
     let directory = data_dir.join("raft");
     fs::create_dir_all(&directory)?;
@@ -398,7 +402,7 @@ fn open(
         }
     };
     let snapshots = Snapshots::open(&directory.join("snapshots"))?;
-    let machine = Machine::open(Some(snapshots), published)?;
+    let machine = Machine::open(Some(snapshots), published, upkeep)?;
     Ok((Some(lock), log, machine))
 }
 
@@ -423,7 +427,8 @@ fn config(settings: &Settings) -> Config {
         heartbeat_interval: 50 * multiplier,
         election_timeout_min: 200 * multiplier,
         election_timeout_max: 400 * multiplier,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_threshold.max(1)),
+        // `Upkeep` decides: the library counts entries only.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: settings.trailing_logs,
         // Each purge is a record in the log; a few hundred entries make it worth while.
         purge_batch_size: 256,
@@ -514,23 +519,29 @@ impl Observer {
     }
 }
 
-/// Asks for a snapshot when the commands since the last one are many bytes, though few entries.
-async fn save_large_logs(
-    raft: Raft<Types, Machine>,
-    published: Arc<Published>,
-    stop: CancellationToken,
-) {
-    let mut every = tokio::time::interval(Duration::from_secs(5));
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = stop.cancelled() => return,
+/// Takes a snapshot whenever one is due, then cuts the log by its bytes.
+async fn save(raft: Raft<Types, Machine>, upkeep: Arc<Upkeep>, stop: CancellationToken) {
+    let attempts = async {
+        loop {
+            upkeep.due().await;
+            let before = raft.metrics().borrow_watched().snapshot;
+            if raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+            upkeep.finished().await;
+            // The library is told of a snapshot a moment after it is written.
+            let saved = raft.wait(Some(SAVE_RETRY));
+            let saved = saved.metrics(|metrics| metrics.snapshot > before, "snapshot").await;
+            match (saved, upkeep.purgeable()) {
+                (Err(_), _) => tokio::time::sleep(SAVE_RETRY).await,
+                (Ok(_), Some(index)) if raft.trigger().purge_log(index).await.is_err() => return,
+                (Ok(_), _) => {}
+            }
         }
-        if published.unsaved_bytes() > UNSAVED_BYTES_MAX && raft.trigger().snapshot().await.is_err()
-        {
-            return;
-        }
+    };
+    tokio::select! {
+        () = attempts => {}
+        () = stop.cancelled() => {}
     }
 }
 

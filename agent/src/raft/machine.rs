@@ -11,7 +11,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshots::{Coverage, Image, Snapshots};
 use super::types::{LogId, Outcome, Payload, StoredMembership, Types};
+use super::upkeep::{Growth, Upkeep};
 use super::watch::Watches;
 use crate::store::{Reply, Scope, Store};
 
@@ -33,8 +33,6 @@ pub struct Published {
     watches: Watches,
     touched: Mutex<BTreeSet<Scope>>,
     news: Notify,
-    /// Bytes of commands applied since the last snapshot.
-    unsaved_bytes: AtomicU64,
 }
 
 impl Published {
@@ -46,11 +44,6 @@ impl Published {
     /// Where readers wait.
     pub fn watches(&self) -> &Watches {
         &self.watches
-    }
-
-    /// Bytes of commands since the last snapshot.
-    pub fn unsaved_bytes(&self) -> u64 {
-        self.unsaved_bytes.load(Ordering::Relaxed)
     }
 
     fn touch(&self, scopes: impl IntoIterator<Item = Scope>) {
@@ -84,6 +77,7 @@ pub struct Machine {
     last: Option<LogId>,
     membership: StoredMembership,
     published: Arc<Published>,
+    upkeep: Arc<Upkeep>,
     snapshots: Option<Snapshots>,
     /// The newest snapshot; built ones are noted by the builder.
     current: Arc<Mutex<Option<Current>>>,
@@ -101,9 +95,23 @@ enum Kept {
     File(PathBuf),
 }
 
+impl Kept {
+    /// What it takes on disk.
+    fn bytes(&self) -> io::Result<u64> {
+        match self {
+            Kept::State(_) => Ok(0),
+            Kept::File(path) => std::fs::metadata(path).map(|file| file.len()),
+        }
+    }
+}
+
 impl Machine {
     /// Starts from the newest snapshot, if there is one. Without a folder snapshots stay in memory.
-    pub fn open(snapshots: Option<Snapshots>, published: Arc<Published>) -> io::Result<Machine> {
+    pub fn open(
+        snapshots: Option<Snapshots>,
+        published: Arc<Published>,
+        upkeep: Arc<Upkeep>,
+    ) -> io::Result<Machine> {
         let newest = match &snapshots {
             Some(snapshots) => snapshots.newest()?,
             None => None,
@@ -113,22 +121,24 @@ impl Machine {
             last: None,
             membership: StoredMembership::default(),
             published,
+            upkeep,
             snapshots,
             current: Arc::default(),
         };
         if let Some((coverage, path, store)) = newest {
-            machine.replace(&coverage, store);
+            let bytes = std::fs::metadata(&path)?.len();
+            machine.replace(&coverage, store, bytes);
             machine.set_current(Current { coverage, kept: Kept::File(path) });
         }
         Ok(machine)
     }
 
-    fn replace(&mut self, coverage: &Coverage, store: Store) {
+    fn replace(&mut self, coverage: &Coverage, store: Store, bytes: u64) {
         self.store = store.restored_over(&self.store);
         self.last = coverage.last;
         self.membership = coverage.membership.clone();
         self.published.store.store(Arc::new(self.store.clone()));
-        self.published.unsaved_bytes.store(0, Ordering::Relaxed);
+        self.upkeep.saved(self.upkeep.growth(), bytes);
         self.published.touch([Scope::Everything]);
     }
 
@@ -140,9 +150,9 @@ impl Machine {
         Builder {
             coverage: Coverage { last: self.last, membership: self.membership.clone() },
             store: self.store.clone(),
-            bytes: self.published.unsaved_bytes(),
+            growth: self.upkeep.growth(),
+            upkeep: Arc::clone(&self.upkeep),
             snapshots: self.snapshots.clone(),
-            published: Arc::clone(&self.published),
             current: Arc::clone(&self.current),
         }
     }
@@ -162,7 +172,7 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut answers: Vec<(ApplyResponder<Types>, Outcome)> = Vec::new();
         let mut touched = BTreeSet::new();
-        let mut bytes = 0;
+        let (mut count, mut bytes) = (0, 0);
         let mut failed = None;
         while let Some(item) = entries.next().await {
             let (entry, responder) = match item {
@@ -187,16 +197,17 @@ impl RaftStateMachine<Types> for Machine {
                 }
             };
             self.last = Some(entry.log_id);
+            count += 1;
             answers.extend(responder.map(|responder| (responder, Outcome { reply, index })));
         }
         self.published.store.store(Arc::new(self.store.clone()));
-        self.published.unsaved_bytes.fetch_add(bytes, Ordering::Relaxed);
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
         if !touched.is_empty() {
             self.published.touch(touched);
         }
+        self.upkeep.applied(self.last.map_or(0, |id| id.index), count, bytes);
         failed.map_or(Ok(()), Err)
     }
 
@@ -212,16 +223,17 @@ impl RaftStateMachine<Types> for Machine {
         let coverage =
             Coverage { last: meta.last_log_id, membership: meta.last_membership.clone() };
         let snapshots = self.snapshots.clone();
-        let (store, coverage, kept) = blocking(move || {
+        let (store, coverage, kept, bytes) = blocking(move || {
             let store = snapshot.load()?;
             let kept = match snapshots {
                 Some(snapshots) => Kept::File(snapshots.write(&coverage, &store)?.0),
                 None => Kept::State(Box::new(store.clone())),
             };
-            Ok((store, coverage, kept))
+            let bytes = kept.bytes()?;
+            Ok((store, coverage, kept, bytes))
         })
         .await?;
-        self.replace(&coverage, store);
+        self.replace(&coverage, store, bytes);
         self.set_current(Current { coverage, kept });
         Ok(())
     }
@@ -250,10 +262,10 @@ impl Current {
 pub struct Builder {
     coverage: Coverage,
     store: Store,
-    /// Bytes of commands that the log can do without afterwards.
-    bytes: u64,
+    /// What the log can do without afterwards.
+    growth: Growth,
+    upkeep: Arc<Upkeep>,
     snapshots: Option<Snapshots>,
-    published: Arc<Published>,
     current: Arc<Mutex<Option<Current>>>,
 }
 
@@ -262,20 +274,20 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Image>> {
         let kept = match &self.snapshots {
-            None => Ok(Kept::State(Box::new(self.store.clone()))),
+            None => Ok((Kept::State(Box::new(self.store.clone())), 0)),
             Some(snapshots) => {
                 let snapshots = snapshots.clone();
                 let (coverage, store) = (self.coverage.clone(), self.store.clone());
                 blocking(move || snapshots.write(&coverage, &store)).await.map(|(path, bytes)| {
                     tracing::info!("snapshot {} of {bytes} bytes written", path.display());
-                    Kept::File(path)
+                    (Kept::File(path), bytes)
                 })
             }
         };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match kept {
-            Ok(kept) => {
-                self.published.unsaved_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+            Ok((kept, bytes)) => {
+                self.upkeep.saved(self.growth, bytes);
                 let built = Current { coverage: self.coverage.clone(), kept };
                 // A newer one may have been installed meanwhile.
                 if current.as_ref().is_none_or(|old| old.coverage.last <= built.coverage.last) {
@@ -287,6 +299,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
                 // An error here would stop the server, but nothing is lost: the log stays as long
                 // as it is needed, and the next attempt comes with the next entries.
                 tracing::error!("{error}; the log is kept");
+                self.upkeep.not_saved();
                 let old = current.clone().unwrap_or_else(|| Current {
                     coverage: Coverage::default(),
                     kept: Kept::State(Box::default()),

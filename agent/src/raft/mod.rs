@@ -17,6 +17,7 @@ pub mod machine;
 pub mod snapshots;
 pub mod transport;
 pub mod types;
+pub mod upkeep;
 mod watch;
 
 use std::path::PathBuf;

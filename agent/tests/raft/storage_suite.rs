@@ -1,11 +1,14 @@
 //! The library's own suite over each log store.
 
+use std::sync::Arc;
+
 use muster_agent::raft::log::sled::Sled;
 use muster_agent::raft::log::wal::Wal;
 use muster_agent::raft::log::{Log, Room};
 use muster_agent::raft::machine::{Machine, Published};
 use muster_agent::raft::snapshots::Snapshots;
 use muster_agent::raft::types::Types;
+use muster_agent::raft::upkeep::Upkeep;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
@@ -36,7 +39,8 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Kind {
             Kind::Memory => None,
             Kind::Wal | Kind::Sled => Some(Snapshots::open(&folder.path().join("snap")).unwrap()),
         };
-        let machine = Machine::open(snapshots, std::sync::Arc::new(Published::default())).unwrap();
+        let upkeep = Arc::new(Upkeep::new(16_384));
+        let machine = Machine::open(snapshots, Arc::new(Published::default()), upkeep).unwrap();
         Ok((folder, log, machine))
     }
 }

@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -76,6 +77,21 @@ pub struct Recovered {
     pub first: Option<u64>,
     /// The last entry; `None` if there is none after `purged`.
     pub last: Option<LogId>,
+}
+
+impl Recovered {
+    /// A log that is shorter than what it knows to be committed has lost acknowledged writes.
+    fn check(&self, directory: &Path) -> io::Result<()> {
+        let last = self.last.max(self.purged).map(|id| id.index);
+        match self.committed.map(|id| id.index) {
+            Some(committed) if last < Some(committed) => Err(invalid(format!(
+                "the log in {} was committed up to {committed}, but ends at {}; restore this server from its peers or from a backup",
+                directory.display(),
+                last.map_or_else(|| "nothing".to_owned(), |last| last.to_string())
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Says why nothing can be written for now, without touching the disk. Set by the store when it

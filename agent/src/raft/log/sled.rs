@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sled::{Batch, Db};
@@ -36,6 +37,8 @@ const CHUNK_BYTES_MAX: usize = 64 << 10;
 const SEGMENT_BYTES: usize = 8 << 20;
 /// Pages that sled keeps in memory; recent entries are kept by the log itself.
 const CACHE_BYTES: u64 = 16 << 20;
+/// How long sled may take to close a database that was dropped.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 /// Below this much free space new writes are refused: sled cannot be told to use no more.
 const FREE_BYTES_MIN: u64 = 64 << 20;
 
@@ -69,13 +72,7 @@ struct Chunk {
 impl Sled {
     /// Opens or creates the log in `directory`. `room` is where a full disk is announced.
     pub fn open(directory: &Path, room: Room) -> io::Result<(Sled, Recovered)> {
-        let database = sled::Config::new()
-            .path(directory)
-            .segment_size(SEGMENT_BYTES)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| io_error(directory, error))?;
+        let database = open_database(directory)?;
         let file = File::open(directory.join("db"))?;
         let located = |error: io::Error| {
             io::Error::new(error.kind(), format!("log in {}: {error}", directory.display()))
@@ -93,6 +90,7 @@ impl Sled {
             }
         }
         let (chunks, recovered) = recover(&database).map_err(located)?;
+        recovered.check(directory)?;
         let mut store =
             Sled { database, file, chunks: Arc::new(Mutex::new(chunks)), open: None, room };
         store.look_at_free_space();
@@ -225,6 +223,26 @@ impl LogStore for Sled {
     }
 }
 
+fn open_database(directory: &Path) -> io::Result<Db> {
+    let config = sled::Config::new()
+        .path(directory)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None);
+    let deadline = Instant::now() + CLOSING_MAX;
+    loop {
+        match config.open() {
+            Ok(database) => return Ok(database),
+            // The folder's own lock keeps other processes away, so this is sled itself, which
+            // closes a database a while after it was dropped.
+            Err(error) if Instant::now() < deadline && error.to_string().contains("lock") => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(io_error(directory, error)),
+        }
+    }
+}
+
 fn key(first: u64) -> [u8; 9] {
     let mut key = [b'e'; 9];
     key[1..].copy_from_slice(&first.to_be_bytes());
@@ -306,7 +324,7 @@ fn recover(database: &Db) -> io::Result<(Chunks, Recovered)> {
         chunks.insert(first, extent);
     }
     let purged = recovered.purged.map_or(0, |id| id.index + 1);
-    if let (Some((first, _)), Some(_)) = (chunks.first_key_value(), recovered.purged)
+    if let Some((first, _)) = chunks.first_key_value()
         && *first > purged
     {
         return Err(invalid(format!("entries {purged} to {} are missing", first - 1)));

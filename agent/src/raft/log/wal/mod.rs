@@ -44,7 +44,7 @@ const SEGMENT_HEADER: usize = 64;
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 /// Four seconds of writing at full speed with small values; recovery reads one in a few ms.
 const SEGMENT_BYTES: u64 = 16 << 20;
-/// A batch must leave room for the state that begins a segment.
+/// A batch, unless it is one large record; with the state that begins a segment it fits one.
 const FRAME_BYTES_MAX: usize = 8 << 20;
 
 /// The log in segments.
@@ -190,6 +190,7 @@ impl Wal {
             first,
             last,
         };
+        recovered.check(directory)?;
         Ok((wal, recovered))
     }
 

@@ -163,16 +163,15 @@ impl Found {
 
     /// The entries must begin where the purge ended.
     fn check(&mut self, directory: &Path) -> io::Result<()> {
-        let Some(purged) = self.state.purged else {
-            return Ok(());
-        };
-        self.map.purge(purged.index);
-        if !self.map.places.is_empty() && self.map.first > purged.index + 1 {
+        let begin = self.state.purged.map_or(0, |purged| {
+            self.map.purge(purged.index);
+            purged.index + 1
+        });
+        if !self.map.places.is_empty() && self.map.first > begin {
             return Err(invalid(format!(
-                "the log in {} begins at entry {}, but was purged to {} only",
+                "the log in {} begins at entry {}, but entries from {begin} on were not purged",
                 directory.display(),
                 self.map.first,
-                purged.index
             )));
         }
         Ok(())
