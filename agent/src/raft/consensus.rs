@@ -496,11 +496,15 @@ impl Observer {
             }
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() {
-                    return;
+                    break;
                 },
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
             }
         }
+        self.tell.send_modify(|status| {
+            status.leading = false;
+            status.leader = None;
+        });
     }
 
     /// Servers are known by their ID: a lone server that was started with a new address or name

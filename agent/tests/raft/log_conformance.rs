@@ -1,11 +1,14 @@
 //! What every log store must do, with a new opening after each step.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use muster_agent::raft::LogBackend;
-use muster_agent::raft::log::{LogStore, Record, Recovered, log_id};
-use muster_agent::raft::types::{LogId, ServerId, Vote};
+use muster_agent::raft::log::{Log, LogReader, LogStore, Record, Recovered, log_id};
+use muster_agent::raft::types::{Entry, LogId, ServerId, Vote};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -195,6 +198,42 @@ fn disk_use_follows_the_purge() {
         assert_eq!(left.last(), Some(&log_id(1, next - 1)));
         assert!(left.len() < 300, "{}", left.len());
     });
+}
+
+/// What the disk holds after a failed write is unknown: nothing may be acknowledged on top of it.
+#[tokio::test]
+async fn a_failed_write_is_final() {
+    struct Failing {
+        writes_left: usize,
+    }
+    impl LogStore for Failing {
+        fn write(&mut self, _: &[Record]) -> io::Result<()> {
+            if self.writes_left == 0 {
+                // Only this once: the next would work again.
+                self.writes_left = usize::MAX;
+                return Err(io::Error::other("the cable came off"));
+            }
+            self.writes_left -= 1;
+            Ok(())
+        }
+        fn reader(&self) -> Arc<dyn LogReader> {
+            struct Nothing;
+            impl LogReader for Nothing {
+                fn read(&self, _: u64, _: u64, _: usize) -> io::Result<Vec<Entry>> {
+                    Ok(Vec::new())
+                }
+            }
+            Arc::new(Nothing)
+        }
+    }
+    let mut log = Log::over(Failing { writes_left: 1 }, &Recovered::default()).unwrap();
+    log.blocking_append([entry(1, 0, 10)]).await.unwrap();
+    for index in 1..3 {
+        let error = log.blocking_append([entry(1, index, 10)]).await.unwrap_err();
+        assert!(error.to_string().contains("the cable came off"), "{error}");
+    }
+    let vote = Vote::new(1, ServerId::from(1));
+    assert!(log.save_vote(&vote).await.is_err());
 }
 
 fn bytes_in(folder: &Path) -> u64 {

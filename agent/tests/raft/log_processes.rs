@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use muster_agent::raft::LogBackend;
 use muster_agent::raft::log::{Record, Room};
+use muster_agent::raft::{Consensus, Error, LogBackend};
 
-use crate::support::{BACKENDS, entries, entry, open, open_with, read_all};
+use crate::support::{BACKENDS, entries, entry, get, open, open_with, put, read_all, settings};
 
 const CHILD: &str = "MUSTER_TEST_LOG_CHILD";
 
@@ -93,6 +93,56 @@ fn killed_while_writing() {
     }
 }
 
+/// The same under a server: writes are refused with the reason, reads go on.
+#[test]
+fn a_server_without_room_refuses_writes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Some((backend, folder)) = told() {
+        runtime.block_on(async {
+            let settings = settings(Some(&folder), backend);
+            let consensus = Consensus::start(settings).await.unwrap();
+            let deadline = Instant::now() + Duration::from_mins(1);
+            let mut next = 0;
+            let refusal = loop {
+                assert!(Instant::now() < deadline, "nothing was refused");
+                match consensus.propose(put(&format!("k{next}"), next.to_string())).await {
+                    Ok(_) => next += 1,
+                    Err(Error::Storage(error)) => break error,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            say(&format!("\nacknowledged {next}"));
+            say(&format!("\nrefused {refusal}"));
+            consensus.read_barrier().await.unwrap();
+            assert!(consensus.is_leader());
+            assert!(next == 0 || get(&consensus, "k0").is_some());
+            assert!(consensus.propose(put("more", "")).await.is_err());
+            consensus.shutdown().await;
+        });
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let limits = "trap '' XFSZ; ulimit -f 24576;";
+    let test = "a_server_without_room_refuses_writes";
+    let mut child = child(test, LogBackend::Wal, folder.path(), limits);
+    let said: Vec<String> =
+        BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).collect();
+    assert!(child.wait().unwrap().success(), "{said:?}");
+    let find = |prefix: &str| said.iter().find_map(|line| line.strip_prefix(prefix)).unwrap();
+    let refused = find("refused ");
+    assert!(refused.contains("no room for the log's next segment"), "{refused}");
+    let acknowledged: u64 = find("acknowledged ").parse().unwrap();
+    runtime.block_on(async {
+        let settings = settings(Some(folder.path()), LogBackend::Wal);
+        let consensus = Consensus::start(settings).await.unwrap();
+        for key in 0..acknowledged {
+            assert_eq!(get(&consensus, &format!("k{key}")), Some(key.to_string()));
+        }
+        consensus.propose(put("with room again", "")).await.unwrap();
+        consensus.shutdown().await;
+    });
+}
+
 /// A file-size limit stands for a full disk: no privilege is needed for it, and to the program both
 /// are a write that finds no room.
 #[test]
@@ -101,7 +151,7 @@ fn no_room_on_the_disk() {
         let room = Room::default();
         let (mut store, _) = open_with(backend, &folder, room.clone()).unwrap();
         let mut next = 0;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         // What the handle does: ask for room before each write.
         let refusal = loop {
             if let Some(error) = room.refusal() {

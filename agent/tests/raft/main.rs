@@ -1,9 +1,14 @@
 //! Agreement: the log stores, the applier and the handle over them.
-#![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that fails here has failed; its output says in which round"
+)]
 
 mod log_conformance;
 mod log_damage;
 mod log_processes;
+mod restarts;
 mod single_server;
 mod storage_suite;
 mod support;

@@ -223,6 +223,10 @@ impl LogStore for Sled {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "called where blocking is allowed; sled has no event"
+)]
 fn open_database(directory: &Path) -> io::Result<Db> {
     let config = sled::Config::new()
         .path(directory)
