@@ -281,6 +281,7 @@ fn write(
     request: Request,
     read: fn(&[u8], &str) -> Result<(Change, Touched), Malformed>,
 ) -> Result<Answer, Error> {
+    request.no_namespace()?;
     let asked = request.params.get("dc").unwrap_or_default().to_owned();
     let token = request.token.clone();
     let door = Arc::clone(&request.door);

@@ -179,7 +179,7 @@ fn segment(request: &Request) -> bool {
 
 fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error> {
     if let Err(error) = request.datacenter_is_here() {
-        return now(reading::failed(error));
+        return now(reading::failed(error, reading::Family::Plain));
     }
     let coordinates = &request.door.coordinates;
     let known = coordinates.known().clone();

@@ -96,11 +96,9 @@ impl Dispatch {
         let pretty = self.door.settings.pretty || params.has("pretty");
         let request = Request {
             door: Arc::clone(&self.door),
-            method: head.method,
             token: default_token(token),
             layout: if pretty { Layout::Pretty } else { Layout::Compact },
             headers: head.headers,
-            peer: self.peer,
             path,
             route_len: route.path.len(),
             params,

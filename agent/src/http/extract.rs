@@ -1,12 +1,11 @@
 //! What a request says: path, parameters, token, and how its answer is wanted.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
@@ -22,17 +21,18 @@ use crate::store::Index;
 /// JSON bodies without a limit of their own.
 pub(crate) const BODY_BYTES_MAX: u64 = 8 << 20;
 
+/// What lies in no namespace, and ignores those that are named.
+const UNNAMESPACED: [&str; 4] =
+    ["/v1/catalog/nodes", "/v1/catalog/datacenters", "/v1/coordinate/", "/v1/txn"];
+
 /// A request on its way to its handler. Handlers take out what they need and drop the rest before
 /// they wait: what sleeps must be small.
 pub(crate) struct Request {
     pub(crate) door: Arc<Door>,
-    pub(crate) method: Method,
     pub(crate) params: Params,
     pub(crate) token: Token,
     pub(crate) layout: Layout,
     pub(crate) headers: HeaderMap,
-    /// Where it came from; `None` over a Unix socket.
-    pub(crate) peer: Option<IpAddr>,
     /// Decoded.
     pub(super) path: String,
     /// Length of the route's part of the path.
@@ -103,8 +103,25 @@ impl Request {
         }
         self.check_cache_control()?;
         let (index, wait) = self.index_and_wait()?;
+        if !UNNAMESPACED.iter().any(|path| self.path.starts_with(path)) {
+            self.no_namespace()?;
+        }
         let consistency = consistency.unwrap_or_default();
         Ok(ReadOptions { options: Options { consistency, index, wait }, cached })
+    }
+
+    /// Namespaces are refused where the reference refuses them, rather than silently ignored.
+    pub(crate) fn no_namespace(&self) -> Result<(), Error> {
+        let refuse = |what: &str| {
+            Err(Error::BadRequest(format!("{what} - Namespaces are a Consul Enterprise feature")))
+        };
+        if self.headers.get("x-consul-namespace").is_some_and(|name| !name.is_empty()) {
+            return refuse("Invalid header: \"X-Consul-Namespace\"");
+        }
+        if self.params.get("ns").is_some_and(|name| !name.is_empty()) {
+            return refuse("Invalid query parameter: \"ns\"");
+        }
+        Ok(())
     }
 
     /// `?index` and `?wait`.

@@ -134,7 +134,7 @@ fn get(request: Request) -> Result<Answer, Error> {
         layout: request.layout,
         authority: request.token.authority(),
     };
-    request.read_with(query, read, Family::Plain, if raw { present_raw } else { Reply::outcome })
+    request.read_with(query, read, Family::Keys, if raw { present_raw } else { Reply::outcome })
 }
 
 /// A bare value, guarded against being taken for a page.

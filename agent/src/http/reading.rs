@@ -20,8 +20,10 @@ pub(crate) enum Family {
     Discovery,
     /// Catalog and health, where `?cached` has no effect.
     Uncached,
-    /// Keys, sessions, coordinates.
+    /// Sessions, coordinates.
     Plain,
+    /// Keys, whose errors come without the headers of a read.
+    Keys,
 }
 
 impl Request {
@@ -44,7 +46,7 @@ impl Request {
         present: fn(Outcome<Body>) -> Reply,
     ) -> Result<Answer, Error> {
         if let Err(error) = self.datacenter_is_here() {
-            return now(failed(error));
+            return now(failed(error, family));
         }
         let reader = self.door.parts.reader.clone();
         if self.wants_events() {
@@ -59,7 +61,7 @@ impl Request {
         let dress = move |outcome: Outcome<Body>| {
             let consistency = outcome.consistency;
             let mut reply = present(outcome);
-            if family != Family::Plain {
+            if matches!(family, Family::Discovery | Family::Uncached) {
                 reply.effective(consistency);
             }
             cache_headers(&mut reply, hit);
@@ -68,7 +70,7 @@ impl Request {
         if let Some(outcome) = reader.answer_now(read.options, &query) {
             return now(dress(outcome));
         }
-        later(answer_later(reader, query, read, dress))
+        later(answer_later(reader, query, read, family, dress))
     }
 }
 
@@ -77,11 +79,12 @@ async fn answer_later(
     reader: Reader,
     query: impl Query + 'static,
     read: ReadOptions,
+    family: Family,
     dress: impl FnOnce(Outcome<Body>) -> Reply,
 ) -> Result<Reply, Error> {
     match reader.answer(read.options, &query).await {
         Ok(outcome) => Ok(dress(outcome)),
-        Err(error) => Ok(failed(Error::Read(error))),
+        Err(error) => Ok(failed(Error::Read(error), family)),
     }
 }
 
@@ -101,8 +104,10 @@ pub(crate) fn cache_headers(reply: &mut Reply, hit: Option<bool>) {
 
 /// A read that failed after its parameters were accepted: clients find the usual headers, saying
 /// that nothing is known.
-pub(crate) fn failed(error: Error) -> Reply {
+pub(crate) fn failed(error: Error, family: Family) -> Reply {
     let mut reply = Reply::from(error);
-    reply.meta(1, false, 0);
+    if family != Family::Keys {
+        reply.meta(1, false, 0);
+    }
     reply
 }

@@ -112,7 +112,7 @@ fn info(request: Request) -> Result<Answer, Error> {
     }
     request.authorize(Resource::Session(""), Access::Read)?;
     if let Err(error) = check_id(&id) {
-        return super::routes::now(super::reading::failed(error));
+        return super::routes::now(super::reading::failed(error, Family::Plain));
     }
     read(request, What::One(id))
 }
@@ -228,6 +228,7 @@ fn check_ttl(ttl: &str, min: Duration) -> Result<(), Error> {
 }
 
 fn create(request: Request) -> Result<Answer, Error> {
+    request.no_namespace()?;
     let datacenter = request.datacenter_is_here();
     let token = request.token.clone();
     let door = request.door.clone();
@@ -258,6 +259,7 @@ fn destroy(request: Request) -> Result<Answer, Error> {
     if id.is_empty() {
         return Err(Error::invalid("Missing session"));
     }
+    request.no_namespace()?;
     request.datacenter_is_here()?;
     request.authorize(Resource::Session(""), Access::Write)?;
     check_id(&id)?;
@@ -275,6 +277,7 @@ fn renew(request: Request) -> Result<Answer, Error> {
     if id.is_empty() {
         return Err(Error::invalid("Missing session"));
     }
+    request.no_namespace()?;
     request.datacenter_is_here()?;
     request.authorize(Resource::Session(""), Access::Write)?;
     check_id(&id)?;

@@ -35,8 +35,12 @@ struct Operation {
     writes: bool,
 }
 
-/// Reads the list of operations. `Err(Ok(..))` is an error of its own status.
-fn operations(bytes: &[u8], value_bytes_max: u64) -> Result<Vec<Operation>, Error> {
+/// Reads the list of operations. Nodes that name no datacenter are in `datacenter`.
+fn operations(
+    bytes: &[u8],
+    value_bytes_max: u64,
+    datacenter: &str,
+) -> Result<Vec<Operation>, Error> {
     let malformed = |error: Malformed| Error::invalid(format!("Failed to parse body: {error}"));
     let items = match decode::value(bytes).map_err(malformed)? {
         Value::Array(items) => items,
@@ -57,7 +61,12 @@ fn operations(bytes: &[u8], value_bytes_max: u64) -> Result<Vec<Operation>, Erro
         from.finish().map_err(malformed)?;
         // The first part that is there counts; one without any does nothing.
         for operation in parts.into_iter().flatten().take(1) {
-            let operation = operation.map_err(malformed)?;
+            let mut operation = operation.map_err(malformed)?;
+            if let TxnOp::Node(_, node) = &mut operation.op
+                && node.datacenter.is_empty()
+            {
+                datacenter.clone_into(&mut node.datacenter);
+            }
             if let TxnOp::Kv(change) = &operation.op
                 && change.value.len() as u64 > value_bytes_max
             {
@@ -203,7 +212,7 @@ fn txn(request: Request) -> Result<Answer, Error> {
             Err(Error::TooLarge(_)) => return Err(too_large(body_max.saturating_add(1), body_max)),
             bytes => bytes?,
         };
-        let operations = operations(&bytes, value_max)?;
+        let operations = operations(&bytes, value_max, &door.parts.datacenter)?;
         drop(bytes);
         let writes = operations.iter().any(|operation| operation.writes);
         if writes {
