@@ -1,0 +1,342 @@
+//! The shipped proxy with the real nginx: what the catalog says is what nginx serves, and nothing else disturbs it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::{Daemon, FakeCatalog, eventually, free_port, instance, page, request};
+
+/// The shipped files in a folder of their own, with paths and ports of their own.
+struct Proxy {
+    folder: tempfile::TempDir,
+    catalog: FakeCatalog,
+    daemon: Daemon,
+    front: SocketAddr,
+    status: SocketAddr,
+}
+
+fn require_nginx() {
+    let found = std::process::Command::new("nginx").arg("-v").output().is_ok();
+    assert!(found, "these tests need nginx: apt-get install nginx (tools/test does it)");
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+impl Proxy {
+    /// Writes the files and starts the daemon; does not wait for anything.
+    async fn start() -> Self {
+        require_nginx();
+        let catalog = FakeCatalog::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let (front, version, status) = (free_port(), free_port(), free_port());
+        let shipped = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nginx"));
+        let own = folder.path().display().to_string();
+        for name in ["muster-template.toml", "upstreams.conf.tera", "nginx.conf"] {
+            let text = fs::read_to_string(shipped.join(name)).unwrap();
+            let text = text
+                .replace("/etc/muster-template/", &format!("{own}/"))
+                .replace("/etc/nginx/conf.d/", &format!("{own}/conf.d/"))
+                .replace("/run/nginx.pid", &format!("{own}/nginx.pid"))
+                .replace("user www-data;", user())
+                .replace("http {", &format!("http {{\n{}", temporary_folders(&own)))
+                .replace("listen 80", &format!("listen 127.0.0.1:{front}"))
+                .replace("127.0.0.1:8081", &format!("127.0.0.1:{version}"))
+                .replace("127.0.0.1:8599", &format!("127.0.0.1:{status}"));
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let daemon = Self::daemon(&folder, &catalog);
+        Self { folder, catalog, daemon, front: loopback(front), status: loopback(status) }
+    }
+
+    fn daemon(folder: &tempfile::TempDir, catalog: &FakeCatalog) -> Daemon {
+        let config = folder.path().join("muster-template.toml").display().to_string();
+        let state = folder.path().join("state").display().to_string();
+        Daemon::start(folder.path(), catalog.address, &["-config", &config, "-state-dir", &state])
+    }
+
+    /// The distinct answers of many requests.
+    async fn reached(&self, path: &str) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for _ in 0..12 {
+            match request(self.front, "GET", path, "").await {
+                Ok((200, body)) => names.insert(body),
+                Ok((status, _)) => names.insert(status.to_string()),
+                Err(error) => names.insert(error),
+            };
+        }
+        names
+    }
+
+    async fn reaches(&self, path: &str, expected: &[&str]) {
+        let expected: BTreeSet<String> = expected.iter().map(|&name| name.to_owned()).collect();
+        let what = format!("{path} reaches {expected:?}");
+        eventually(&what, async || (self.reached(path).await == expected).then_some(())).await;
+    }
+
+    async fn ready(&self) {
+        eventually("the daemon is ready", async || page(self.status, "/readyz").await).await;
+    }
+
+    async fn report(&self) -> serde_json::Value {
+        let text = page(self.status, "/v1/templates").await.expect("the status answers");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn destination(&self) -> PathBuf {
+        self.folder.path().join("conf.d/upstreams.conf")
+    }
+
+    fn template(&self) -> PathBuf {
+        self.folder.path().join("upstreams.conf.tera")
+    }
+}
+
+/// The lines in place of `user`, which only root may set.
+fn user() -> &'static str {
+    if nix::unistd::geteuid().is_root() { "user root;" } else { "" }
+}
+
+/// Temporary files go to the test's folder: the packaged places belong to the packaged service.
+fn temporary_folders(own: &str) -> String {
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    kinds.map(|kind| format!("{kind}_temp_path {own}/{kind};\n")).concat()
+}
+
+#[tokio::test]
+async fn a_change_in_the_catalog_is_served() {
+    let proxy = Proxy::start().await;
+    let (one, two, api) = (instance("one").await, instance("two").await, instance("api").await);
+    // Nobody is there yet: nginx runs and says so.
+    proxy.reaches("/", &["503"]).await;
+    proxy.ready().await;
+
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    proxy.catalog.set_service("web", &[("web-1", one, "passing"), ("web-2", two, "passing")]);
+    proxy.reaches("/", &["one", "two"]).await;
+    proxy.catalog.set_service("api", &[("api-1", api, "passing")]);
+    proxy.reaches("/api/", &["api"]).await;
+    let posted = request(proxy.front, "POST", "/api/x", "body").await.unwrap();
+    assert_eq!(posted, (200, "api body".to_owned()));
+    proxy.catalog.set_service("web", &[("web-1", one, "critical"), ("web-2", two, "passing")]);
+    proxy.reaches("/", &["two"]).await;
+    proxy.catalog.remove_service("api");
+    proxy.reaches("/api/", &["two"]).await;
+}
+
+#[tokio::test]
+async fn equal_answers_cause_no_reload() {
+    let proxy = Proxy::start().await;
+    let one = instance("one").await;
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    proxy.ready().await;
+    let commits = proxy.report().await["groups"]["nginx"]["counts"]["commits"].clone();
+    // The index moves, the rows change (a service that is not shown, a check's order), the text does not.
+    proxy.catalog.set_service("other", &[]);
+    proxy.catalog.set_service("other", &[("other-1", one, "critical")]);
+    eventually("the new service is asked for", async || {
+        (proxy.catalog.asked("health/other") > 0).then_some(())
+    })
+    .await;
+    proxy.ready().await;
+    assert_eq!(proxy.report().await["groups"]["nginx"]["counts"]["commits"], commits);
+}
+
+#[tokio::test]
+async fn a_broken_template_keeps_the_last_good_file() {
+    let proxy = Proxy::start().await;
+    let (one, two) = (instance("one").await, instance("two").await);
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    let good = fs::read_to_string(proxy.template()).unwrap();
+    let served = fs::read_to_string(proxy.destination()).unwrap();
+    let reason =
+        async || proxy.report().await["groups"]["nginx"]["reason"].as_str().map(str::to_owned);
+    let failed = async |part: &str| {
+        let what = format!("the daemon complains about {part}");
+        eventually(&what, async || reason().await.filter(|reason| reason.contains(part))).await;
+        assert_eq!(fs::read_to_string(proxy.destination()).unwrap(), served);
+        assert_eq!(proxy.reached("/").await, ["one".to_owned()].into());
+        assert!(page(proxy.status, "/readyz").await.is_none(), "and is not ready");
+    };
+
+    // Does not parse; does not render; is not what nginx accepts.
+    fs::write(proxy.template(), format!("{good}{{{{ nope() }}}}")).unwrap();
+    failed("Unknown function `nope`").await;
+    fs::write(proxy.template(), format!("{good}{{{{ undefined_name }}}}")).unwrap();
+    failed("upstreams.conf.tera:").await;
+    fs::write(proxy.template(), format!("{good}nonsense on;\n")).unwrap();
+    failed("unknown directive \"nonsense\"").await;
+
+    fs::write(proxy.template(), good).unwrap();
+    proxy.ready().await;
+    proxy.catalog.set_service("web", &[("web-2", two, "passing")]);
+    proxy.reaches("/", &["two"]).await;
+}
+
+#[tokio::test]
+async fn serving_goes_on_while_the_catalog_is_away() {
+    let mut proxy = Proxy::start().await;
+    let (one, two) = (instance("one").await, instance("two").await);
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    proxy.ready().await;
+
+    proxy.catalog.set_away(true);
+    eventually("the daemon notices", async || {
+        let (status, body) = request(proxy.status, "GET", "/readyz", "").await.ok()?;
+        (status == 503 && body.contains("catalog is away")).then_some(())
+    })
+    .await;
+    assert_eq!(proxy.reached("/").await, ["one".to_owned()].into());
+    assert!(page(proxy.status, "/healthz").await.is_some(), "it is alive all the same");
+
+    // Started again while the catalog is away and the file is lost: the last good one serves.
+    proxy.daemon.signal(Signal::SIGTERM);
+    assert_eq!(proxy.daemon.wait().await, Some(0), "{}", proxy.daemon.log());
+    fs::remove_file(proxy.destination()).unwrap();
+    proxy.daemon = Proxy::daemon(&proxy.folder, &proxy.catalog);
+    proxy.reaches("/", &["one"]).await;
+
+    proxy.catalog.set_service("web", &[("web-2", two, "passing")]);
+    proxy.catalog.set_away(false);
+    proxy.reaches("/", &["two"]).await;
+    proxy.ready().await;
+}
+
+#[tokio::test]
+async fn an_empty_service_keeps_what_was_served() {
+    let proxy = Proxy::start().await;
+    let one = instance("one").await;
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    proxy.catalog.set_service("web", &[]);
+    eventually("the list is held back", async || {
+        let held = proxy.report().await["groups"]["nginx"]["held"]["service(web)"].clone();
+        (held == "empty").then_some(())
+    })
+    .await;
+    assert_eq!(proxy.reached("/").await, ["one".to_owned()].into());
+    let metrics = page(proxy.status, "/metrics").await.unwrap();
+    assert!(
+        metrics.contains(r#"muster_template_held_total{group="nginx",reason="empty"} 1"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn no_request_fails_while_an_instance_leaves() {
+    let proxy = Proxy::start().await;
+    let (one, two, three) = (instance("one").await, instance("two").await, instance("three").await);
+    let all = [("web-1", one, "passing"), ("web-2", two, "passing"), ("web-3", three, "passing")];
+    proxy.catalog.set_service("web", &all);
+    proxy.reaches("/", &["one", "two", "three"]).await;
+    let front = proxy.front;
+    let load = tokio::spawn(async move {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut failures = Vec::new();
+        let mut count = 0;
+        while Instant::now() < deadline {
+            for (method, body) in [("GET", ""), ("POST", "x")] {
+                count += 1;
+                match request(front, method, "/", body).await {
+                    Ok((200, _)) => {}
+                    other => failures.push(format!("{method} {other:?}")),
+                }
+            }
+        }
+        (count, failures)
+    });
+    for leave in [&all[..2], &all[..], &all[1..], &all[..]] {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        proxy.catalog.set_service("web", leave);
+    }
+    let (count, failures) = load.await.unwrap();
+    assert!(count > 100, "only {count} requests");
+    assert_eq!(failures, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nginx_is_started_again_when_it_dies() {
+    let proxy = Proxy::start().await;
+    let one = instance("one").await;
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    let pid = fs::read_to_string(proxy.folder.path().join("nginx.pid")).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    eventually("another nginx runs", async || {
+        let now = fs::read_to_string(proxy.folder.path().join("nginx.pid")).ok()?;
+        (!now.trim().is_empty() && now.trim() != pid.to_string()).then_some(())
+    })
+    .await;
+    proxy.reaches("/", &["one"]).await;
+}
+
+#[tokio::test]
+async fn hup_reads_the_configuration_again_and_leaves_nginx_alone() {
+    let proxy = Proxy::start().await;
+    let one = instance("one").await;
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    let pid_file = proxy.folder.path().join("nginx.pid");
+    let pid = fs::read_to_string(&pid_file).unwrap();
+    let config = proxy.folder.path().join("muster-template.toml");
+    let text = fs::read_to_string(&config).unwrap();
+
+    fs::write(&config, format!("{text}\nnope = 1\n")).unwrap();
+    proxy.daemon.signal(Signal::SIGHUP);
+    eventually("the daemon refuses it", async || {
+        proxy.daemon.log().contains("unknown field `nope`").then_some(())
+    })
+    .await;
+
+    let extra = proxy.folder.path().join("extra.txt");
+    let more = format!(
+        "{text}\n[[group]]\nname = \"extra\"\n[[group.template]]\ncontents = '{{{{ service(name=\"web\") | length }}}}'\n\
+         destination = \"{}\"\n",
+        extra.display()
+    );
+    fs::write(&config, more).unwrap();
+    proxy.daemon.signal(Signal::SIGHUP);
+    let content =
+        eventually("the new group is written", async || fs::read_to_string(&extra).ok()).await;
+    assert_eq!(content, "1");
+    assert_eq!(proxy.catalog.asked("health/web"), 1, "both groups share one watch");
+    assert_eq!(fs::read_to_string(&pid_file).unwrap(), pid, "nginx is the same");
+    proxy.reaches("/", &["one"]).await;
+}
+
+/// Not an assertion about speed, which a loaded machine would break; the figure is printed.
+#[tokio::test]
+async fn a_change_is_served_soon() {
+    let proxy = Proxy::start().await;
+    let (one, two) = (instance("one").await, instance("two").await);
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    proxy.ready().await;
+    let mut took = Vec::new();
+    for round in 0..20 {
+        let (name, address) = if round % 2 == 0 { ("two", two) } else { ("one", one) };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let started = Instant::now();
+        proxy.catalog.set_service("web", &[("web-1", address, "passing")]);
+        eventually("the change is served", async || {
+            page(proxy.front, "/").await.filter(|body| body == name)
+        })
+        .await;
+        took.push(started.elapsed());
+    }
+    took.sort();
+    println!("catalog change to served: median {:?}, p95 {:?}", took[10], took[18]);
+    println!("{}", page(proxy.status, "/metrics").await.unwrap());
+    assert!(took[10] < Duration::from_secs(5), "{took:?}");
+}

@@ -1,0 +1,298 @@
+//! What the end-to-end tests share: a catalog, instances, a daemon and a proxy, all on free loopback ports.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `holds` gives something.
+pub async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = holds().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A port that was free a moment ago, for programs that cannot be handed a listener.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A catalog: services and keys over the HTTP API, with blocking queries.
+#[derive(Clone)]
+pub struct FakeCatalog {
+    pub address: SocketAddr,
+    state: Arc<watch::Sender<Data>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+#[derive(Clone, Default)]
+struct Data {
+    index: u64,
+    away: bool,
+    services: BTreeMap<String, Vec<Value>>,
+    keys: BTreeMap<String, String>,
+}
+
+impl FakeCatalog {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let data = Data { index: 1, ..Data::default() };
+        let catalog = Self {
+            address: listener.local_addr().unwrap(),
+            state: Arc::new(watch::Sender::new(data)),
+            asked: Arc::default(),
+        };
+        let routes = Router::new()
+            .route("/v1/catalog/services", get(services))
+            .route("/v1/health/service/{name}", get(health))
+            .route("/v1/kv/{*key}", get(key))
+            .with_state(catalog.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        catalog
+    }
+
+    /// Sets the instances of a service: id, address, status.
+    pub fn set_service(&self, name: &str, instances: &[(&str, SocketAddr, &str)]) {
+        let rows = instances.iter().map(|(id, address, status)| {
+            json!({
+                "Node": {"Node": "n1", "Address": address.ip().to_string(), "Datacenter": "dc1"},
+                "Service": {
+                    "ID": id, "Service": name, "Tags": ["http"], "Address": address.ip().to_string(),
+                    "Port": address.port(), "Weights": {"Passing": 1, "Warning": 1},
+                },
+                "Checks": [{"Node": "n1", "CheckID": format!("c:{id}"), "Status": status}],
+            })
+        });
+        let rows = rows.collect();
+        self.change(|data| drop(data.services.insert(name.to_owned(), rows)));
+    }
+
+    pub fn remove_service(&self, name: &str) {
+        self.change(|data| drop(data.services.remove(name)));
+    }
+
+    pub fn set_key(&self, key: &str, value: &str) {
+        self.change(|data| drop(data.keys.insert(key.to_owned(), value.to_owned())));
+    }
+
+    /// Answers everything with 500, as an agent without servers does.
+    pub fn set_away(&self, away: bool) {
+        self.change(|data| data.away = away);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Data)) {
+        self.state.send_modify(|data| {
+            data.index += 1;
+            change(data);
+        });
+    }
+
+    /// How often a path was asked without waiting.
+    pub fn asked(&self, path: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| *asked == path).count()
+    }
+
+    async fn answer(
+        &self,
+        path: String,
+        query: BTreeMap<String, String>,
+        rows: impl Fn(&Data) -> Option<Value>,
+    ) -> Response {
+        let index: u64 = query.get("index").and_then(|text| text.parse().ok()).unwrap_or(0);
+        if index == 0 {
+            self.asked.lock().unwrap().push(path);
+        }
+        let mut state = self.state.subscribe();
+        let before = rows(&state.borrow());
+        let wait = Duration::from_secs(5);
+        // As the real one: waits for a newer index, wakes for changes of this answer.
+        let _ = tokio::time::timeout(
+            wait,
+            state.wait_for(|data| {
+                data.away || index == 0 || index < data.index && rows(data) != before
+            }),
+        )
+        .await;
+        let data = state.borrow().clone();
+        if data.away {
+            return (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response();
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("X-Consul-Index", data.index.into());
+        headers.insert("X-Consul-KnownLeader", "true".parse().unwrap());
+        match rows(&data) {
+            Some(rows) => (headers, axum::Json(rows)).into_response(),
+            None => (StatusCode::NOT_FOUND, headers).into_response(),
+        }
+    }
+}
+
+type Parameters = Query<BTreeMap<String, String>>;
+
+async fn services(State(catalog): State<FakeCatalog>, Query(query): Parameters) -> Response {
+    let rows = |data: &Data| {
+        Some(data.services.keys().map(|name| (name.clone(), json!(["http"]))).collect())
+    };
+    catalog.answer("services".into(), query, rows).await
+}
+
+async fn health(
+    State(catalog): State<FakeCatalog>,
+    UrlPath(name): UrlPath<String>,
+    Query(query): Parameters,
+) -> Response {
+    let path = format!("health/{name}");
+    let rows = |data: &Data| Some(data.services.get(&name).cloned().unwrap_or_default().into());
+    catalog.answer(path, query, rows).await
+}
+
+async fn key(
+    State(catalog): State<FakeCatalog>,
+    UrlPath(key): UrlPath<String>,
+    Query(query): Parameters,
+) -> Response {
+    let rows = |data: &Data| {
+        use base64::Engine as _;
+        let value = base64::engine::general_purpose::STANDARD.encode(data.keys.get(&key)?);
+        Some(json!([{"Key": key, "Value": value, "Flags": 0, "CreateIndex": 1, "ModifyIndex": 2}]))
+    };
+    catalog.answer(format!("kv/{key}"), query, rows).await
+}
+
+/// An instance that answers with its name, and a POST with its body too.
+pub async fn instance(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Router::new().fallback(
+        get(move || async move { name })
+            .post(move |body: String| async move { format!("{name} {body}") }),
+    );
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    address
+}
+
+/// The daemon as a process. Killed when dropped, with what it supervises.
+pub struct Daemon {
+    process: Child,
+    pub log: PathBuf,
+}
+
+impl Daemon {
+    pub fn start(folder: &Path, catalog: SocketAddr, arguments: &[&str]) -> Self {
+        let log = folder.join("daemon.log");
+        let output = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_muster-template"))
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap_or_default())
+            .env("MUSTER_HTTP_ADDR", catalog.to_string())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { process, log }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id().expect("runs")).unwrap())
+    }
+
+    /// Waits for its end; the exit code.
+    pub async fn wait(&mut self) -> Option<i32> {
+        let ended = tokio::time::timeout(PATIENCE, self.process.wait()).await;
+        ended.unwrap_or_else(|_| panic!("the daemon does not end\n{}", self.log())).unwrap().code()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it as `kill -9` does. What it supervised stays.
+    pub async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(pid) = self.process.id() {
+            // Its children are in groups of their own, and nobody would end them.
+            let pid = i32::try_from(pid).unwrap();
+            for child in muster_template::processes::children(pid) {
+                for grandchild in muster_template::processes::children(child) {
+                    let _ = kill(Pid::from_raw(grandchild), Signal::SIGKILL);
+                }
+                let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+            }
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// One request on a connection of its own: status and body.
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<(u16, String), String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer =
+        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "no answer".to_owned())?;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
+    // Good enough for the short bodies here, chunked or not.
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { body.lines().nth(1).unwrap_or_default() } else { body };
+    Ok((status, body.to_owned()))
+}
+
+/// The body of a GET that is answered with 200.
+pub async fn page(address: SocketAddr, path: &str) -> Option<String> {
+    match request(address, "GET", path, "").await {
+        Ok((200, body)) => Some(body),
+        _ => None,
+    }
+}
