@@ -1,1 +1,0 @@
-//! `?filter=`: the boolean expressions of the API.
