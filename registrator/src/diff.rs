@@ -80,10 +80,7 @@ impl Seen {
 }
 
 fn weights(definition: &ServiceDefinition) -> (i64, i64) {
-    definition
-        .weights
-        .as_ref()
-        .map_or((1, 1), |weights| (i64::from(weights.passing), i64::from(weights.warning)))
+    definition.weights.as_ref().map_or((1, 1), |weights| (weights.passing, weights.warning))
 }
 
 fn tagged(definition: &ServiceDefinition) -> impl Iterator<Item = (String, (String, u16))> {

@@ -178,6 +178,7 @@ impl Engine {
 
 /// Only what matters, from just after the last event seen; at first from a second ago, which
 /// covers the moment between list and stream.
+#[expect(clippy::disallowed_methods, reason = "the engine counts in wall time")]
 fn events_since(seen: Option<u64>) -> EventsOptions {
     let second_ago = || {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -27,6 +27,6 @@ pub(crate) fn container(name: &str) -> Container {
 
 /// The id of the container of that name: 64 hexadecimal digits.
 pub(crate) fn id_of(name: &str) -> String {
-    let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = name.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     format!("{hex:0<64}")
 }

@@ -84,7 +84,7 @@ impl Settings {
             name_suffix: NameSuffix::Auto,
             service_prefix: String::new(),
             heartbeat: None,
-            health_ttl: Duration::from_secs(60),
+            health_ttl: Duration::from_mins(1),
             scripts_allowed: true,
         }
     }
@@ -100,14 +100,16 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads `label=name` or `label=name=value`, as the engine's own tools write it.
+    /// Reads `label=name` or `label=name=value`, as the engine's own tools write it. An empty
+    /// value, such as a variable without one, is any value.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix("label=")?;
         let (label, value) = match text.split_once('=') {
-            Some((label, value)) => (label, Some(value.to_owned())),
+            Some((label, value)) => (label, Some(value).filter(|value| !value.is_empty())),
             None => (text, None),
         };
-        (!label.is_empty()).then(|| Self { label: label.to_owned(), value })
+        (!label.is_empty())
+            .then(|| Self { label: label.to_owned(), value: value.map(ToOwned::to_owned) })
     }
 
     fn admits(&self, container: &Container) -> bool {
@@ -257,7 +259,8 @@ impl Planner<'_> {
         if let Some(text) = self.metadata.text(at, "ignore") {
             // Any value ignores, as ever; a no is most likely a misunderstanding.
             if parse_switch(text) == Some(false) {
-                self.warn(port, format!("`SERVICE_IGNORE={text}` ignores too: leave it empty"));
+                let text = format!("`SERVICE_IGNORE={text}` ignores too: leave it empty");
+                self.warn(port, &text);
             }
             self.remark(port, "SERVICE_IGNORE is set");
             return None;
@@ -272,7 +275,7 @@ impl Planner<'_> {
             Some((text, None)) => {
                 let text =
                     format!("`SERVICE_ADDRESS_MODE`: `{text}` is not published, internal or auto");
-                self.warn(port, text);
+                self.warn(port, &text);
                 self.settings.address.mode
             }
             None => self.settings.address.mode,
@@ -289,11 +292,13 @@ impl Planner<'_> {
                     &self.settings.address,
                     |text| warnings.push(text),
                 );
-                warnings.into_iter().for_each(|text| self.warn(port, text));
+                for text in &warnings {
+                    self.warn(port, text);
+                }
                 Some(Chosen { port, endpoint })
             }
             Err(skip @ (Skip::Loopback | Skip::NetworkMissing(_))) => {
-                self.warn(port, format!("not registered: {skip}"));
+                self.warn(port, &format!("not registered: {skip}"));
                 None
             }
             Err(skip) => {
@@ -329,7 +334,9 @@ impl Planner<'_> {
             self.settings.health_ttl,
             &mut warn,
         );
-        warnings.into_iter().for_each(|text| self.warn(port, text));
+        for text in &warnings {
+            self.warn(port, text);
+        }
         if self.container.run == Run::Paused && own_check.is_none() {
             // Its sockets accept and nobody answers, so other checks may go on passing.
             self.remark(port, "the container is paused");
@@ -458,7 +465,9 @@ impl Planner<'_> {
             };
             warnings.push(format!("`SERVICE_{}` is dropped: {fault}", key.to_ascii_uppercase()));
         }
-        warnings.into_iter().for_each(|text| self.warn(port, text));
+        for text in &warnings {
+            self.warn(port, text);
+        }
         meta
     }
 
@@ -484,13 +493,13 @@ impl Planner<'_> {
         let value = parse(text);
         if value.is_none() {
             let key = name.to_ascii_uppercase();
-            self.warn(port, format!("`SERVICE_{key}`: `{text}` is not {wanted}; ignored"));
+            self.warn(port, &format!("`SERVICE_{key}`: `{text}` is not {wanted}; ignored"));
         }
         value
     }
 
     /// Most faults are in keys for all ports, and would be reported once per port.
-    fn warn(&mut self, port: Port, text: String) {
+    fn warn(&mut self, port: Port, text: &str) {
         let known =
             self.plan.warnings.iter().any(|warning| warning.ends_with(&format!(": {text}")));
         if !known {

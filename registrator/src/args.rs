@@ -1,0 +1,499 @@
+//! The command line: today's flags, and those of the well-known registrator under their old names
+//! where they mean the same.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use muster_client::Settings as ClientSettings;
+
+use crate::address::{self, Family, Mode};
+use crate::metadata::{parse_list, parse_seconds};
+use crate::plan::{self, Deregister, Filter, NameSuffix};
+use crate::reconcile::{OnExit, Policy};
+
+/// Watches Docker and registers containers in the catalog by itself.
+///
+/// Containers say by labels (or environment) how: SERVICE_NAME, SERVICE_TAGS, SERVICE_80_NAME,
+/// SERVICE_CHECK_HTTP=/health and so on; anything else that begins with SERVICE_ becomes Meta. A
+/// container's HEALTHCHECK becomes a check too. What is registered carries the mark
+/// `muster-registrator=<instance>`; nothing else in the catalog is ever touched.
+#[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "one per switch of the command line")]
+#[command(name = "muster-registrator", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Args {
+    /// The agent: muster://host:port, consul://host:port, http://host:port or unix:///path;
+    /// default: MUSTER_HTTP_ADDR (CONSUL_HTTP_ADDR), else 127.0.0.1:8500
+    ///
+    /// The token comes from MUSTER_HTTP_TOKEN or MUSTER_HTTP_TOKEN_FILE (or CONSUL_…).
+    #[arg(value_name = "CATALOG")]
+    pub catalog: Option<String>,
+
+    /// Docker: unix:///path, tcp://host:port or http://host:port; default: /var/run/docker.sock,
+    /// else /tmp/docker.sock. A proxy that allows GET on /containers and /events is enough
+    #[arg(long, env = "DOCKER_HOST", value_name = "ADDRESS", help_heading = "Where")]
+    pub docker_host: Option<String>,
+
+    /// Name of this registrator: mark of ownership and first part of service ids; must stay the
+    /// same over restarts and differ between registrators of one agent. Default: the host's name,
+    /// or in a container without a host name of its own, the container's name
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub instance: Option<String>,
+
+    /// Serve GET /healthz there
+    #[arg(long, value_name = "IP:PORT", help_heading = "Where")]
+    pub http_addr: Option<std::net::SocketAddr>,
+
+    /// published: host address and published port. internal: container address and its own port.
+    /// auto: published where it is, else internal. Label: SERVICE_ADDRESS_MODE
+    #[arg(long, value_enum, default_value = "published", help_heading = "Addresses")]
+    pub address_mode: ModeArg,
+
+    /// The same as --address-mode=internal
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", hide_default_value = true, hide_possible_values = true,
+        value_name = "BOOL", help_heading = "Addresses")]
+    pub internal: bool,
+
+    /// Address of the host for published ports: an IP or the name of an interface; default: the
+    /// agent's own address. Label: SERVICE_IP
+    #[arg(long, value_name = "IP|INTERFACE", help_heading = "Addresses")]
+    pub ip: Option<String>,
+
+    /// Network whose addresses are registered (name, id, or the part after Compose's project);
+    /// default: one that the registrator shares, else the first by name. Label: SERVICE_NETWORK
+    #[arg(long, value_name = "NAME", help_heading = "Addresses")]
+    pub network: Option<String>,
+
+    /// Families: 4, 6, or dual for both (the second as a tagged address)
+    #[arg(long, value_enum, default_value = "4", help_heading = "Addresses")]
+    pub ip_family: FamilyArg,
+
+    /// Label that holds a container's address; `/mask` is cut
+    #[arg(long, alias = "useIpFromLabel", value_name = "LABEL", help_heading = "Addresses")]
+    pub use_ip_from_label: Option<String>,
+
+    /// Register loopback addresses too, which no other machine can reach
+    #[arg(long, help_heading = "Addresses")]
+    pub allow_loopback: bool,
+
+    /// Only ports that have a SERVICE_NAME or SERVICE_<port>_NAME
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", hide_default_value = true, hide_possible_values = true,
+        value_name = "BOOL", help_heading = "What")]
+    pub explicit: bool,
+
+    /// Only containers with this label: label=NAME or label=NAME=VALUE; all that are given
+    /// must match
+    #[arg(long, value_name = "FILTER", help_heading = "What")]
+    pub filter: Vec<String>,
+
+    /// Tags of every service, separated by commas
+    #[arg(
+        long,
+        value_name = "TAGS",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "What"
+    )]
+    pub tags: String,
+
+    /// Add -<port> to names: auto (several ports), always, never
+    #[arg(long, value_enum, default_value = "auto", help_heading = "What")]
+    pub name_suffix: SuffixArg,
+
+    /// Put this before every service name
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "What"
+    )]
+    pub service_prefix: String,
+
+    /// When a container ends: always deregister, only on-success (exit 0 or by signal), never.
+    /// Label: SERVICE_DEREGISTER
+    #[arg(long, value_enum, default_value = "always", help_heading = "When")]
+    pub deregister: DeregisterArg,
+
+    /// When the registrator ends: keep the services, deregister them, or put them in maintenance
+    /// until it is back
+    #[arg(long, value_enum, default_value = "keep", help_heading = "When")]
+    pub on_exit: OnExitArg,
+
+    /// How often everything is compared though nothing hints at a change; costs nothing when
+    /// equal; 0: never. A bare number means seconds
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds,
+        help_heading = "When")]
+    pub resync: Duration,
+
+    /// Give every service a TTL check that the registrator keeps passing: services expire when
+    /// the registrator is gone for that long
+    #[arg(long, value_name = "TIME", default_value = "0", hide_default_value = true,
+        value_parser = seconds, help_heading = "When")]
+    pub ttl: Duration,
+
+    /// How often TTL checks are reported; default: a third of their TTL
+    #[arg(long, value_name = "TIME", default_value = "0", hide_default_value = true,
+        value_parser = seconds, help_heading = "When")]
+    pub ttl_refresh: Duration,
+
+    /// How long Docker's last HEALTHCHECK verdict counts when the registrator is gone
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds,
+        help_heading = "When")]
+    pub health_ttl: Duration,
+
+    /// A container that still runs this long after its stop signal is registered again
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = seconds,
+        help_heading = "When")]
+    pub drain_timeout: Duration,
+
+    /// First pause after a failure, doubled up to 5 s (a refusal: 60 s). A bare number means ms
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = milliseconds,
+        help_heading = "When")]
+    pub retry_interval: Duration,
+
+    /// Give up after so many failed attempts to reach the agent at the start; -1: never
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "-1",
+        allow_negative_numbers = true,
+        help_heading = "When"
+    )]
+    pub retry_attempts: i64,
+
+    /// Accepted from the old registrator; removing what is left over is always on
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "true", hide = true)]
+    pub cleanup: bool,
+
+    /// error, warn, info, debug or trace
+    #[arg(
+        long,
+        env = "MUSTER_LOG_LEVEL",
+        default_value = "info",
+        value_name = "LEVEL",
+        help_heading = "Logs"
+    )]
+    pub log_level: tracing::Level,
+
+    /// Logs as JSON, one object per line
+    #[arg(long, help_heading = "Logs")]
+    pub log_json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  muster-registrator muster://localhost:8500
+      every published port of every container, at the agent's address
+  muster-registrator --address-mode=internal --network=mesh --explicit muster://agent1:8500
+      container addresses of one network, only what has a SERVICE_NAME
+  muster-registrator -ip 192.0.2.7 -resync 30 consul://localhost:8500
+      as with the old registrator
+
+Stop signals: a container leaves the catalog when it is sent its stop signal (docker stop), before
+it is dead; with the label SERVICE_DRAIN=5s it is shown in maintenance for that time first.";
+
+/// See [`Mode`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ModeArg {
+    /// Host address and published port.
+    Published,
+    /// Container address and its own port.
+    Internal,
+    /// Published where it is, else internal.
+    Auto,
+}
+
+/// See [`Family`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FamilyArg {
+    /// IPv4.
+    #[value(name = "4")]
+    V4,
+    /// IPv6.
+    #[value(name = "6")]
+    V6,
+    /// Both.
+    Dual,
+}
+
+/// See [`NameSuffix`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SuffixArg {
+    /// With several ports.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// See [`Deregister`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DeregisterArg {
+    /// Always.
+    Always,
+    /// After exit code 0 or an end by signal.
+    OnSuccess,
+    /// Never.
+    Never,
+}
+
+/// See [`OnExit`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OnExitArg {
+    /// Keep the services.
+    Keep,
+    /// Deregister them.
+    Deregister,
+    /// Put them in maintenance.
+    Maintenance,
+}
+
+/// A combination of flags that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither address nor interface.
+    #[error("--ip: `{0}` is neither an IP address nor an interface with one")]
+    Ip(String),
+    /// Loopback without consent.
+    #[error("--ip: no other machine reaches {0}: give another address, or --allow-loopback")]
+    Loopback(IpAddr),
+    /// A filter that is no label filter.
+    #[error("--filter: `{0}` is not label=NAME or label=NAME=VALUE")]
+    Filter(String),
+    /// A template.
+    #[error("--tags: templates such as `{0}` are not supported: use SERVICE_TAGS per container")]
+    TagTemplate(String),
+    /// A beat that comes too late.
+    #[error("--ttl-refresh must be shorter than {0}")]
+    Refresh(&'static str),
+    /// A catalog that is not one of ours.
+    #[error("catalog `{0}`: {1}")]
+    Catalog(String, &'static str),
+    /// What the client says about it.
+    #[error(transparent)]
+    Client(#[from] muster_client::Error),
+    /// TLS to the engine.
+    #[error("DOCKER_TLS_VERIFY is set, but TLS to Docker is not supported: use its unix socket")]
+    DockerTls,
+}
+
+impl Args {
+    /// Reads the process's arguments; prints and exits on `--help` and on mistakes, as clap does.
+    pub fn read() -> Self {
+        Self::parse_from(normalise(std::env::args_os()))
+    }
+
+    /// Reads arguments; the first is the program's name.
+    pub fn try_read(args: &[&str]) -> Result<Self, clap::Error> {
+        Self::try_parse_from(normalise(args.iter().map(OsString::from)))
+    }
+
+    /// Where the engine is.
+    pub fn engine_address(&self) -> Result<String, Error> {
+        let wants_tls =
+            |value: std::ffi::OsString| !value.is_empty() && value != "0" && value != "false";
+        if std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(wants_tls) {
+            return Err(Error::DockerTls);
+        }
+        Ok(match self.docker_host.as_deref() {
+            Some(address) if !address.is_empty() => address.to_owned(),
+            // The old registrator's images mount the socket there.
+            _ if !Path::new("/var/run/docker.sock").exists()
+                && Path::new("/tmp/docker.sock").exists() =>
+            {
+                "unix:///tmp/docker.sock".to_owned()
+            }
+            _ => "unix:///var/run/docker.sock".to_owned(),
+        })
+    }
+
+    /// How to reach the agent: the environment, then the argument.
+    pub fn client_settings(&self) -> Result<ClientSettings, Error> {
+        let mut settings = ClientSettings::from_env()?;
+        settings.timeout = Duration::from_secs(10);
+        if let Some(uri) = &self.catalog
+            && let Some(address) = catalog_address(uri)?
+        {
+            settings.address = address;
+        }
+        Ok(settings)
+    }
+
+    /// How containers become services; the name and own networks are filled in later.
+    pub fn plan_settings(&self) -> Result<plan::Settings, Error> {
+        let host_ip = self.ip.as_deref().filter(|ip| !ip.is_empty()).map(resolve_ip).transpose()?;
+        if let Some(ip) = host_ip.filter(|ip| ip.is_loopback() && !self.allow_loopback) {
+            return Err(Error::Loopback(ip));
+        }
+        if self.tags.contains("{{") {
+            return Err(Error::TagTemplate(self.tags.clone()));
+        }
+        let filters = self
+            .filter
+            .iter()
+            .map(|text| Filter::parse(text).ok_or_else(|| Error::Filter(text.clone())))
+            .collect::<Result<_, _>>()?;
+        let some_text =
+            |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).cloned();
+        Ok(plan::Settings {
+            address: address::Settings {
+                mode: match self.address_mode {
+                    _ if self.internal => Mode::Internal,
+                    ModeArg::Published => Mode::Published,
+                    ModeArg::Internal => Mode::Internal,
+                    ModeArg::Auto => Mode::Auto,
+                },
+                family: match self.ip_family {
+                    FamilyArg::V4 => Family::V4,
+                    FamilyArg::V6 => Family::V6,
+                    FamilyArg::Dual => Family::Dual,
+                },
+                host_ip,
+                ip_label: some_text(&self.use_ip_from_label),
+                network: some_text(&self.network),
+                allow_loopback: self.allow_loopback,
+                ..address::Settings::default()
+            },
+            explicit: self.explicit,
+            filters,
+            tags: parse_list(&self.tags),
+            name_suffix: match self.name_suffix {
+                SuffixArg::Auto => NameSuffix::Auto,
+                SuffixArg::Always => NameSuffix::Always,
+                SuffixArg::Never => NameSuffix::Never,
+            },
+            service_prefix: self.service_prefix.clone(),
+            heartbeat: Some(self.ttl).filter(|ttl| !ttl.is_zero()),
+            health_ttl: self.health_ttl.max(Duration::from_secs(1)),
+            ..plan::Settings::new(String::new())
+        })
+    }
+
+    /// When and how hard to try.
+    pub fn policy(&self) -> Result<Policy, Error> {
+        let shortest = match self.ttl {
+            Duration::ZERO => self.health_ttl,
+            ttl => ttl.min(self.health_ttl),
+        };
+        let beat_every = match self.ttl_refresh {
+            Duration::ZERO => shortest / 3,
+            refresh if refresh >= shortest && !self.ttl.is_zero() => {
+                return Err(Error::Refresh("--ttl"));
+            }
+            refresh if refresh >= shortest => return Err(Error::Refresh("--health-ttl")),
+            refresh => refresh,
+        };
+        Ok(Policy {
+            deregister: match self.deregister {
+                DeregisterArg::Always => Deregister::Always,
+                DeregisterArg::OnSuccess => Deregister::OnSuccess,
+                DeregisterArg::Never => Deregister::Never,
+            },
+            // Never, for all that matters.
+            resync: match self.resync {
+                Duration::ZERO => Duration::from_hours(24 * 365),
+                resync => resync,
+            },
+            beat_every,
+            drain_timeout: self.drain_timeout,
+            retry_interval: self.retry_interval.max(Duration::from_millis(10)),
+        })
+    }
+
+    /// What is left behind at the end.
+    pub fn on_exit(&self) -> OnExit {
+        match self.on_exit {
+            OnExitArg::Keep => OnExit::Keep,
+            OnExitArg::Deregister => OnExit::Deregister,
+            OnExitArg::Maintenance => OnExit::Maintenance,
+        }
+    }
+
+    /// How many failed attempts to reach the agent are allowed at the start.
+    pub fn attempts_max(&self) -> Option<u32> {
+        u32::try_from(self.retry_attempts).ok()
+    }
+}
+
+/// Go's flags take one dash or two; clap takes one for a letter only.
+fn normalise(args: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.into_iter().map(|arg| match arg.to_str() {
+        Some(text)
+            if text.len() > 2
+                && text.starts_with('-')
+                && text[1..].starts_with(|c: char| c.is_ascii_alphabetic()) =>
+        {
+            OsString::from(format!("-{text}"))
+        }
+        _ => arg,
+    })
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    parse_seconds(text).ok_or_else(|| "write a time such as 30s, 5m or 30 (seconds)".to_owned())
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(ms) => Ok(Duration::from_millis(ms.into())),
+        Err(_) => seconds(text),
+    }
+}
+
+/// Turns the positional argument into an address for the client; `None` leaves it to the
+/// environment.
+fn catalog_address(uri: &str) -> Result<Option<String>, Error> {
+    let fail = |why| Err(Error::Catalog(uri.to_owned(), why));
+    if let Some(path) = uri.strip_prefix("consul-unix://").or_else(|| uri.strip_prefix("unix://")) {
+        return Ok(Some(format!("unix://{path}")));
+    }
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return Ok(Some(uri.to_owned()).filter(|uri| !uri.is_empty()));
+    };
+    match scheme {
+        "muster" | "consul" | "http" => {}
+        "consul-tls" | "https" => return fail("TLS is not supported yet"),
+        "consulkv" | "consulkv-unix" | "etcd" | "skydns2" | "zookeeper" => {
+            return fail("only services of an agent are supported: muster://host:port");
+        }
+        _ => return fail("use muster://host:port, consul://host:port or unix:///path"),
+    }
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if !path.is_empty() || rest.contains('?') {
+        return fail("a path or a question mark has no meaning here");
+    }
+    if host.is_empty() {
+        return Ok(None);
+    }
+    // An address in brackets may contain colons that do not begin a port.
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    Ok(Some(if has_port { host.to_owned() } else { format!("{host}:8500") }))
+}
+
+/// An address, or the first one of an interface: IPv4 before IPv6, global before link-local.
+fn resolve_ip(text: &str) -> Result<IpAddr, Error> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return if ip.is_unspecified() { Err(Error::Ip(text.to_owned())) } else { Ok(ip) };
+    }
+    let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    addresses
+        .filter(|interface| interface.interface_name == text)
+        .filter_map(|interface| interface.address)
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .min_by_key(|ip| match ip {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
+            IpAddr::V6(_) => 1,
+        })
+        .ok_or_else(|| Error::Ip(text.to_owned()))
+}
