@@ -49,7 +49,7 @@ fn build() -> PathBuf {
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
-    let status = cargo.status().expect("cargo runs where its tests do");
-    assert!(status.success(), "the programs do not build");
+    let built = cargo.output().expect("cargo runs where its tests do");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     folder
 }

@@ -132,7 +132,7 @@ impl Written {
                     }
                     block @ Value::Object(_) => self.take(&path, block, unknown, misfits)?,
                     other => {
-                        misfits.push(format!("'{path}' expected a map, got '{}'", kind_of(&other)))
+                        misfits.push(format!("'{path}' expected a map, got '{}'", kind_of(&other)));
                     }
                 }
             } else {
