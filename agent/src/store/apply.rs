@@ -35,7 +35,7 @@ impl Store {
                 self.end_orphaned_sessions(step);
             }
             Change::Deregister(deregister) => {
-                self.deregister(step, deregister);
+                self.deregister(step, deregister)?;
                 self.end_orphaned_sessions(step);
             }
             Change::Kv(change) => return self.change_key(step, change),
@@ -47,12 +47,16 @@ impl Store {
         Ok(Reply::Done)
     }
 
-    fn deregister(&mut self, step: &mut Step, what: &Deregister) {
+    fn deregister(&mut self, step: &mut Step, what: &Deregister) -> Result<(), Refusal> {
+        if what.node.is_empty() {
+            return Err(Refusal::NodeNameMissing);
+        }
         match (&what.service_id, &what.check_id) {
             (Some(service), _) => self.catalog.remove_service(step, &what.node, service),
             (None, Some(check)) => self.catalog.remove_check(step, &what.node, check),
             (None, None) => self.catalog.remove_node(step, &what.node),
         };
+        Ok(())
     }
 
     /// One write to the key-value table; `Decided` where it can be lost.

@@ -178,7 +178,9 @@ impl Model {
         }
         let on_it = |session: &&Session| low(&session.node) == low(node);
         let ids: Vec<_> = self.sessions.values().filter(on_it).map(|s| s.id.clone()).collect();
-        ids.iter().for_each(|id| self.end_session(id));
+        for id in &ids {
+            self.end_session(id);
+        }
     }
 
     fn remove_service(&mut self, node: &str, id: &str) {
@@ -205,7 +207,9 @@ impl Model {
             low(&session.node) == low(node) && session.check_ids().any(|id| low(id) == low(check))
         };
         let ids: Vec<_> = self.sessions.values().filter(bound).map(|s| s.id.clone()).collect();
-        ids.iter().for_each(|id| self.end_session(id));
+        for id in &ids {
+            self.end_session(id);
+        }
     }
 
     fn create_session(&mut self, session: &Session) -> Outcome {
@@ -289,7 +293,9 @@ impl Model {
             KvVerb::DeleteTree => {
                 let keys: Vec<_> =
                     self.keys.keys().filter(|other| other.starts_with(key)).cloned().collect();
-                keys.iter().for_each(|key| self.remove(key));
+                for key in &keys {
+                    self.remove(key);
+                }
             }
             KvVerb::Lock(_) if self.delays.get(key).is_some_and(|until| *until > self.now) => {
                 return Ok(false);
