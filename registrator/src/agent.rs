@@ -101,9 +101,11 @@ impl Agent {
         loop {
             match self.client.agent().self_().await {
                 Ok(about) => {
-                    backoff = BACKOFF.0;
                     if let Some(name) = text(&about, &["Config", "NodeName"]) {
-                        self.follow_node(name, &changed).await;
+                        // Where it may not be followed at all, the pauses must grow all the same.
+                        if self.follow_node(name, &changed).await {
+                            backoff = BACKOFF.0;
+                        }
                         self.forget();
                         changed.notify_one();
                     }
@@ -115,17 +117,21 @@ impl Agent {
         }
     }
 
-    /// Returns when the connection is lost.
-    async fn follow_node(&self, name: String, changed: &Notify) {
+    /// Returns when the connection is lost; says whether there was one.
+    async fn follow_node(&self, name: String, changed: &Notify) -> bool {
         let settings =
             WatchSettings { consistency: Consistency::Stale, ..WatchSettings::default() };
         let mut watch = self.client.watch(Query::Node { name }, settings);
+        let mut answered = false;
         loop {
             match watch.next().await {
-                Update::Value(..) => changed.notify_one(),
+                Update::Value(..) => {
+                    answered = true;
+                    changed.notify_one();
+                }
                 Update::Unreachable(error) => {
                     debug!(error = chain(&error), "lost sight of the agent");
-                    return;
+                    return answered;
                 }
             }
         }

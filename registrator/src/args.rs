@@ -497,3 +497,139 @@ fn resolve_ip(text: &str) -> Result<IpAddr, Error> {
         })
         .ok_or_else(|| Error::Ip(text.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Args {
+        let mut all = vec!["muster-registrator"];
+        all.extend(args);
+        Args::try_read(&all).expect("good arguments")
+    }
+
+    #[test]
+    fn flags_of_the_old_registrator_are_understood_in_any_order() {
+        let rows: [&[&str]; 3] = [
+            &[
+                "-internal",
+                "-explicit=true",
+                "-resync",
+                "30",
+                "-ip=192.0.2.7",
+                "-tags",
+                "a,b",
+                "-deregister=on-success",
+                "-ttl",
+                "60",
+                "-ttl-refresh",
+                "20",
+                "-cleanup",
+                "-useIpFromLabel",
+                "ip",
+                "-retry-interval",
+                "2000",
+                "-retry-attempts",
+                "-1",
+                "consul://localhost:8500",
+            ],
+            &[
+                "consul://localhost:8500",
+                "--internal",
+                "--explicit",
+                "--resync=30",
+                "--ip",
+                "192.0.2.7",
+                "--tags=a,b",
+                "--deregister",
+                "on-success",
+                "--ttl=60",
+                "--ttl-refresh=20",
+                "--cleanup=true",
+                "--use-ip-from-label=ip",
+                "--retry-interval=2s",
+                "--retry-attempts=-1",
+            ],
+            &[
+                "--internal",
+                "consul://localhost:8500",
+                "-explicit",
+                "-resync",
+                "30s",
+                "-ip",
+                "192.0.2.7",
+                "-tags=a,b",
+                "-deregister",
+                "on-success",
+                "-ttl=1m",
+                "-ttl-refresh=20s",
+                "-useIpFromLabel=ip",
+                "-retry-interval=2s",
+            ],
+        ];
+        for args in rows {
+            let args = read(args);
+            let plan = args.plan_settings().expect("plan");
+            assert_eq!(plan.address.mode, Mode::Internal);
+            assert_eq!(plan.address.host_ip, "192.0.2.7".parse().ok());
+            assert_eq!(plan.address.ip_label.as_deref(), Some("ip"));
+            assert!(plan.explicit);
+            assert_eq!(plan.tags, ["a", "b"]);
+            assert_eq!(plan.heartbeat, Some(Duration::from_mins(1)));
+            let policy = args.policy().expect("policy");
+            assert_eq!(policy.deregister, Deregister::OnSuccess);
+            assert_eq!(policy.resync, Duration::from_secs(30));
+            assert_eq!(policy.beat_every, Duration::from_secs(20));
+            assert_eq!(policy.retry_interval, Duration::from_secs(2));
+            assert_eq!(args.attempts_max(), None);
+            assert_eq!(args.catalog.as_deref(), Some("consul://localhost:8500"));
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let args = read(&[]);
+        let plan = args.plan_settings().expect("plan");
+        assert_eq!(plan.address.mode, Mode::Published);
+        assert_eq!(plan.address.host_ip, None);
+        assert!(!plan.explicit && plan.tags.is_empty() && plan.heartbeat.is_none());
+        let policy = args.policy().expect("policy");
+        let expected = Policy::default();
+        assert_eq!(format!("{policy:?}"), format!("{expected:?}"));
+        assert_eq!(args.on_exit(), OnExit::Keep);
+        let switched_off = read(&["-internal=false", "-explicit=false"]);
+        let plan = switched_off.plan_settings().expect("plan");
+        assert!(plan.address.mode == Mode::Published && !plan.explicit);
+    }
+
+    #[test]
+    fn catalogs_are_read_as_people_write_them() {
+        for (uri, expected) in [
+            ("muster://agent1:8500", Some("agent1:8500")),
+            ("consul://localhost:8500", Some("localhost:8500")),
+            ("consul://localhost", Some("localhost:8500")),
+            ("http://10.0.0.1:80/", Some("10.0.0.1:80")),
+            ("consul://[::1]", Some("[::1]:8500")),
+            ("consul://[::1]:80", Some("[::1]:80")),
+            ("unix:///run/muster.sock", Some("unix:///run/muster.sock")),
+            ("consul-unix:///run/consul.sock", Some("unix:///run/consul.sock")),
+            ("localhost:8500", Some("localhost:8500")),
+            ("consul://", None),
+            ("consul:///", None),
+            ("", None),
+        ] {
+            let address = catalog_address(uri).expect("a good address");
+            assert_eq!(address.as_deref(), expected, "{uri}");
+        }
+        for uri in ["etcd://x", "consulkv://x/p", "https://x", "ftp://x", "consul://x?prefix=a"] {
+            assert!(catalog_address(uri).is_err(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn an_interface_stands_for_its_address() {
+        assert_eq!(resolve_ip("lo").expect("loopback has one"), IpAddr::from([127, 0, 0, 1]));
+        assert!(resolve_ip("0.0.0.0").is_err());
+        assert!(resolve_ip("nonsense0").is_err());
+    }
+}

@@ -227,7 +227,11 @@ impl Reconciler {
                 let pause = backoff(retry_interval, UNREACHABLE_PAUSE_MAX, entry.failures, id);
                 entry.not_before = Some(now + pause);
                 self.looks.insert(id.to_owned());
-                warn!(container = short_id(id), reason, "cannot inspect the container yet");
+                if entry.failures == 1 {
+                    warn!(container = short_id(id), reason, "cannot inspect it; trying for ever");
+                } else {
+                    debug!(container = short_id(id), reason, "still cannot inspect it");
+                }
                 return;
             }
         }
