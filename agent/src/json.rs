@@ -25,6 +25,8 @@ pub(crate) fn value(body: &[u8]) -> Result<Value, Malformed> {
 #[derive(Debug)]
 pub(crate) struct Object {
     fields: Map<String, Value>,
+    /// Underscores in names do not count: `tagged_addresses` is `TaggedAddresses`.
+    snake_case: bool,
 }
 
 impl Object {
@@ -35,16 +37,21 @@ impl Object {
 
     /// An object without fields.
     pub(crate) fn empty() -> Object {
-        Object { fields: Map::new() }
+        Object { fields: Map::new(), snake_case: false }
     }
 
     /// The object that a value is; `name` is for the error.
     pub(crate) fn from(value: Value, name: &str) -> Result<Object, Malformed> {
         match value {
-            Value::Object(fields) => Ok(Object { fields }),
-            Value::Null => Ok(Object { fields: Map::new() }),
+            Value::Object(fields) => Ok(Object { fields, snake_case: false }),
+            Value::Null => Ok(Object { fields: Map::new(), snake_case: false }),
             other => Err(wrong_type(name, &other, "object")),
         }
+    }
+
+    /// Takes names in snake case too, as definitions in configuration files have them.
+    pub(crate) fn snake_case(self) -> Object {
+        Object { snake_case: true, ..self }
     }
 
     /// The field of this name, spelt exactly or else in any case. `null` counts as absent.
@@ -52,11 +59,18 @@ impl Object {
         let value = match self.fields.remove(name) {
             Some(value) => Some(value),
             None => {
-                let key = self.fields.keys().find(|key| key.eq_ignore_ascii_case(name))?.clone();
+                let key = self.fields.keys().find(|key| self.is(key, name))?.clone();
                 self.fields.remove(&key)
             }
         };
         value.filter(|value| !value.is_null())
+    }
+
+    fn is(&self, key: &str, name: &str) -> bool {
+        key.eq_ignore_ascii_case(name)
+            || (self.snake_case
+                && key.contains('_')
+                && key.split('_').collect::<String>().eq_ignore_ascii_case(name))
     }
 
     /// Is the field there, as something else than `null`?
@@ -186,6 +200,16 @@ mod tests {
         assert_eq!(object.integer("Port").unwrap(), 8);
         assert_eq!(object.string("N").unwrap(), "");
         assert_eq!(object.finish(), Err(Malformed("json: unknown field \"Bogus\"".into())));
+    }
+
+    #[test]
+    fn snake_case_is_taken_where_it_is_asked_for() {
+        let fields = || Object::parse(br#"{"tagged_addresses":{},"ID":"x"}"#).unwrap();
+        assert!(fields().take("TaggedAddresses").is_none());
+        let mut loose = fields().snake_case();
+        assert!(loose.take("TaggedAddresses").is_some());
+        assert_eq!(loose.string("ID").unwrap(), "x");
+        assert!(loose.finish().is_ok());
     }
 
     #[test]

@@ -26,6 +26,10 @@ const CONNECTIONS_MAX: usize = 512;
 /// Programs of probes at one time: more would only slow each other down.
 const PROCESSES_MAX: usize = 32;
 
+/// Checks that start together are spread over this much at most: with long intervals their services
+/// would stay critical for long after a restart.
+const SPREAD_MAX: Duration = Duration::from_secs(30);
+
 /// Told of every result: the check's id, the number of its registration, what was found.
 pub type Report = Arc<dyn Fn(&Arc<str>, u64, Outcome) + Send + Sync>;
 
@@ -34,7 +38,7 @@ pub type Report = Arc<dyn Fn(&Arc<str>, u64, Outcome) + Send + Sync>;
 pub enum First {
     /// At once: somebody waits for this instance.
     Now,
-    /// At some moment of its interval: many start together.
+    /// At some moment of its interval, and soon: many start together.
     Spread,
 }
 
@@ -104,7 +108,7 @@ impl Runner {
             (Probe::Alias { .. }, _) => None,
             (Probe::Ttl(ttl), _) => Some(now + *ttl),
             (_, First::Now) => Some(now),
-            (_, First::Spread) => Some(now + jitter(definition.interval)),
+            (_, First::Spread) => Some(now + jitter(definition.interval.min(SPREAD_MAX))),
         };
         let mut schedule = self.lock();
         schedule.forget(&id);

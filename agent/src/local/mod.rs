@@ -1,1 +1,850 @@
-//! What this agent claims: its services and checks, kept on disk, and the catalog corrected to match.
+//! What this agent claims, and how the catalog is corrected to match.
+//!
+//! ```text
+//!   http, config ─▶ definition.rs ─▶ Local ──────▶ state.rs   Claims: services and checks
+//!                   written → rows     │  ▲             │
+//!                                      │  └── results ◀─┼── checks::Runner
+//!                          drawer.rs ◀─┘                ▼
+//!                          kept over a restart     sync.rs ─▶ diff.rs ─▶ raft ─▶ catalog
+//! ```
+//!
+//! The agent owns its services; the catalog only follows. A change is written at once (`sync.rs`,
+//! partial), and at intervals everything is compared (full): what the catalog lost comes back, what
+//! nobody claims goes. Requests are answered from the claims, so they work without any server.
+//!
+//! `leader.rs` is the other side: the row of the node itself, its health and the `consul` service,
+//! which the cluster's leader keeps.
+
+pub mod definition;
+mod diff;
+mod drawer;
+mod leader;
+mod state;
+mod sync;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use muster_client::types::{CheckDefinition, ServiceDefinition};
+use rand::RngExt as _;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
+pub use diff::{LEADER_CHECK, LEADER_SERVICE};
+pub use leader::{Lead, lead};
+
+use crate::checks::{First, Outcome, Report, Runner, Shared, Status, alias, ttl};
+use crate::json::Malformed;
+use crate::raft::Consensus;
+use crate::store::{Check, Node, Service};
+use definition::{CheckRegistration, Registration};
+use drawer::{Drawer, Kept, KeptCheck, KeptReport, KeptService, Kind, Pending, Write};
+use state::{Claims, Effect, Outputs};
+
+/// How often checks that have been critical for too long are looked for.
+const REAP_INTERVAL: Duration = Duration::from_secs(30);
+/// Aliases of aliases are followed so far.
+const ALIAS_DEPTH_MAX: usize = 8;
+/// Pair of the node's meta that clients of the reference expect on every agent's node.
+const SEGMENT: &str = "consul-network-segment";
+
+/// What an agent's own state is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it lives.
+    pub datacenter: String,
+    /// Its name in the catalog.
+    pub node_name: String,
+    /// Its UUID.
+    pub node_id: String,
+    /// The address that others reach it at.
+    pub address: String,
+    /// `lan`, `wan`, `lan_ipv4`, `wan_ipv4`, ...
+    pub tagged_addresses: BTreeMap<String, String>,
+    /// User's pairs.
+    pub node_meta: BTreeMap<String, String>,
+    /// Where it keeps what must survive a restart; `None` keeps nothing (`-dev`).
+    pub data_dir: Option<PathBuf>,
+    /// How long a change of a check's output alone may wait before the catalog learns of it.
+    pub check_update_interval: Duration,
+    /// Bytes of a check's output that are kept at most.
+    pub check_output_max_size: usize,
+    /// Keep no output at all.
+    pub discard_check_output: bool,
+    /// Script checks from anywhere, the API included.
+    pub enable_script_checks: bool,
+    /// Script checks from configuration files.
+    pub enable_local_script_checks: bool,
+    /// Pause between two comparisons with the catalog, before it is scaled to the cluster's size
+    /// and spread.
+    pub sync_interval: Duration,
+    /// Services from configuration files, as written.
+    pub services: Vec<Value>,
+    /// Checks from configuration files, as written.
+    pub checks: Vec<Value>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            datacenter: "dc1".into(),
+            node_name: String::new(),
+            node_id: String::new(),
+            address: "127.0.0.1".into(),
+            tagged_addresses: BTreeMap::new(),
+            node_meta: BTreeMap::new(),
+            data_dir: None,
+            check_update_interval: Duration::from_secs(300),
+            check_output_max_size: crate::checks::OUTPUT_BYTES_MAX,
+            discard_check_output: false,
+            enable_script_checks: false,
+            enable_local_script_checks: false,
+            sync_interval: Duration::from_secs(60),
+            services: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// Why the agent did not take something over. `Display` is what its client reads.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not what is written here: wrong JSON, wrong types, unknown names.
+    #[error("Request decode failed: {0}")]
+    Malformed(String),
+    /// Well written, and wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// Right by itself, but not here and now.
+    #[error("{0}")]
+    Refused(String),
+    /// No such service of this agent.
+    #[error("No service registered with ID {0:?}")]
+    UnknownService(String),
+    /// A definition in a configuration file is wrong.
+    #[error("{what}")]
+    Configured {
+        /// Which one.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// Done, but it would not survive a restart.
+    #[error("the agent could not keep it on disk")]
+    Drawer(#[from] drawer::Error),
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Error {
+        Error::Malformed(malformed.0)
+    }
+}
+
+/// What becomes of checks that a service has and its new definition does not mention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They go.
+    Replace,
+}
+
+/// Handle on what this agent claims. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Local {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    node: Node,
+    consensus: Consensus,
+    claims: Mutex<Claims>,
+    runner: Runner,
+    drawer: Drawer,
+    /// Counts changes of services and checks.
+    changes: watch::Sender<u64>,
+    /// There is work for `sync`.
+    nudge: Notify,
+}
+
+impl Local {
+    /// Reads what configuration files define and what was kept. Where both define a thing, the
+    /// files win and the kept one is forgotten.
+    pub fn open(settings: Settings, consensus: Consensus) -> Result<Local, Error> {
+        let (drawer, kept) = Drawer::open(settings.data_dir.as_deref())?;
+        let mut node = Node {
+            id: settings.node_id.clone(),
+            name: settings.node_name.as_str().into(),
+            address: settings.address.clone(),
+            datacenter: settings.datacenter.clone(),
+            tagged_addresses: settings.tagged_addresses.clone(),
+            meta: settings.node_meta.clone(),
+            create_index: 0,
+            modify_index: 0,
+        };
+        node.meta.entry(SEGMENT.to_owned()).or_default();
+        let local = Local {
+            inner: Arc::new(Inner {
+                settings,
+                node,
+                consensus,
+                claims: Mutex::default(),
+                runner: Runner::default(),
+                drawer,
+                changes: watch::Sender::new(0),
+                nudge: Notify::new(),
+            }),
+        };
+        local.take_configured()?;
+        local.take_kept(kept);
+        Ok(local)
+    }
+
+    /// Runs checks, corrects the catalog and takes services away whose checks ask for it, until
+    /// `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let local = self.clone();
+        let report: Report = Arc::new(move |id, registration, outcome| {
+            local.observe(id, registration, outcome);
+        });
+        let checks = self.inner.runner.run(report, shutdown.clone());
+        let chores = async {
+            let mut reap = tokio::time::interval(REAP_INTERVAL);
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    _ = reap.tick() => self.reap(Instant::now()).await,
+                    () = self.watch_alias_targets() => self.changed(),
+                }
+            }
+        };
+        tokio::join!(checks, chores, sync::run(self, &shutdown));
+    }
+
+    /// What it was told.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// This agent's node as the catalog is to hold it.
+    pub fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// The services of this agent, by id.
+    pub fn services(&self) -> BTreeMap<Arc<str>, Arc<Service>> {
+        let claims = self.claims();
+        claims.services().iter().map(|(id, c)| (Arc::clone(id), Arc::clone(&c.row))).collect()
+    }
+
+    /// One service of this agent.
+    pub fn service(&self, id: &str) -> Option<Arc<Service>> {
+        self.claims().services().get(id).map(|claim| Arc::clone(&claim.row))
+    }
+
+    /// The checks of this agent, by id.
+    pub fn checks(&self) -> BTreeMap<Arc<str>, Arc<Check>> {
+        let claims = self.claims();
+        claims.checks().iter().map(|(id, c)| (Arc::clone(id), Arc::clone(&c.row))).collect()
+    }
+
+    /// How many checks are run, and how many are reported to.
+    pub fn check_counts(&self) -> (usize, usize) {
+        self.inner.runner.counts()
+    }
+
+    /// Counts changes of services and checks; whoever waits for one holds on to the receiver.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Reads the definition of a service from JSON and validates it.
+    pub fn parse_service(&self, value: Value, source: Source) -> Result<ServiceDefinition, Error> {
+        definition::service(value, source, self.shared())
+    }
+
+    /// Reads the definition of a check from JSON and validates it.
+    pub fn parse_check(&self, value: Value, source: Source) -> Result<CheckDefinition, Error> {
+        definition::check(value, source, self.shared())
+    }
+
+    /// Claims a service with its checks. One with the same id is updated in place; its checks keep
+    /// their status, and those that are not mentioned stay or go as `existing` says.
+    pub async fn register_service(
+        &self,
+        definition: &ServiceDefinition,
+        existing: Existing,
+    ) -> Result<(), Error> {
+        let pending = self.place_service(definition, Source::Api, existing, First::Now)?;
+        Ok(pending.durable().await?)
+    }
+
+    /// Gives a service up, with its checks. `false` if there was none.
+    pub async fn deregister_service(&self, id: &str) -> Result<bool, Error> {
+        if id.is_empty() {
+            return Err(Error::Refused("ServiceID missing".into()));
+        }
+        let Some(pending) = self.drop_service(id) else { return Ok(false) };
+        pending.durable().await?;
+        Ok(true)
+    }
+
+    /// Claims a check of the node or of one of its services.
+    pub async fn register_check(&self, definition: &CheckDefinition) -> Result<(), Error> {
+        let pending = self.place_check_alone(definition, Source::Api, First::Now)?;
+        Ok(pending.durable().await?)
+    }
+
+    /// Gives a check up. `false` if there was none.
+    pub async fn deregister_check(&self, id: &str) -> Result<bool, Error> {
+        if id.is_empty() {
+            return Err(Error::Refused("CheckID missing".into()));
+        }
+        let pending = {
+            let mut claims = self.claims();
+            if !claims.remove_check(id) {
+                return Ok(false);
+            }
+            self.inner.runner.remove(id);
+            self.changed_in(&mut claims);
+            self.inner.drawer.write(forget_check(id))
+        };
+        pending.durable().await?;
+        Ok(true)
+    }
+
+    /// The owner of a TTL check says how it is.
+    pub async fn update_ttl(&self, id: &str, status: Status, output: &str) -> Result<(), Error> {
+        let pending = {
+            let mut claims = self.claims();
+            let run = claims.checks().get(id).and_then(|claim| claim.run.clone());
+            let Some((run, time)) = run.and_then(|run| run.ttl().map(|ttl| (run, ttl))) else {
+                return Err(Error::Refused(format!("CheckID {id:?} does not have associated TTL")));
+            };
+            let note = ttl::note(output, run.output_bytes_max);
+            self.inner.runner.renew(id, note.clone());
+            let kept = KeptReport {
+                status: written(status),
+                output: note.clone(),
+                expires_ms: now_ms().saturating_add(millis(time)),
+            };
+            let effect =
+                claims.set_status(id, status, note, self.outputs(), Instant::now(), chance());
+            self.took_effect(&mut claims, effect);
+            self.inner.drawer.write(vec![Write::put(Kind::Ttl, id, &kept)])
+        };
+        Ok(pending.durable().await?)
+    }
+
+    /// Begins a maintenance of the node; one under way stays as it is.
+    pub async fn begin_node_maintenance(&self, reason: &str) -> Result<(), Error> {
+        self.begin_maintenance(None, reason).await
+    }
+
+    /// Ends the maintenance of the node.
+    pub async fn end_node_maintenance(&self) -> Result<(), Error> {
+        self.deregister_check(NODE_MAINTENANCE).await.map(|_| ())
+    }
+
+    /// Begins a maintenance of a service; one under way stays as it is.
+    pub async fn begin_service_maintenance(&self, id: &str, reason: &str) -> Result<(), Error> {
+        let service = self.service(id).ok_or_else(|| Error::UnknownService(id.to_owned()))?;
+        self.begin_maintenance(Some(service), reason).await
+    }
+
+    /// Ends the maintenance of a service.
+    pub async fn end_service_maintenance(&self, id: &str) -> Result<(), Error> {
+        if self.service(id).is_none() {
+            return Err(Error::UnknownService(id.to_owned()));
+        }
+        self.deregister_check(&definition::maintenance_id(id)).await.map(|_| ())
+    }
+
+    async fn begin_maintenance(
+        &self,
+        service: Option<Arc<Service>>,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let row = definition::maintenance(&self.inner.node.name, service.as_deref(), reason);
+        let pending = {
+            let mut claims = self.claims();
+            if claims.checks().contains_key(&row.id) {
+                return Ok(());
+            }
+            let kept = KeptCheck::Maintenance {
+                service_id: service.map(|service| service.id.to_string()),
+                reason: reason.to_owned(),
+            };
+            let write = Write::put(Kind::Checks, &row.id, &kept);
+            claims.put_check(row, None, 0, Source::Api);
+            self.changed_in(&mut claims);
+            self.inner.drawer.write(vec![write])
+        };
+        Ok(pending.durable().await?)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> Shared {
+        Shared { output_bytes_max: self.inner.settings.check_output_max_size }
+    }
+
+    fn outputs(&self) -> Outputs {
+        Outputs {
+            discard: self.inner.settings.discard_check_output,
+            delay: self.inner.settings.check_update_interval,
+        }
+    }
+
+    fn place_service(
+        &self,
+        definition: &ServiceDefinition,
+        source: Source,
+        existing: Existing,
+        first: First,
+    ) -> Result<Pending, Error> {
+        let registration = Registration::new(definition, &self.inner.node.name, self.shared())?;
+        definition::validate_families(&registration.row)?;
+        for check in &registration.checks {
+            self.validate_script(&check.definition, source)?;
+        }
+        if !is_dns_name(&registration.row.name) {
+            tracing::warn!(
+                service = %registration.row.name,
+                "the service cannot be found by DNS: its name has characters that names there have not"
+            );
+        }
+        let Registration { row, checks } = registration;
+        let id = Arc::clone(&row.id);
+        let mut writes = Vec::new();
+        if source == Source::Api {
+            let bare = ServiceDefinition { check: None, checks: Vec::new(), ..definition.clone() };
+            writes.push(Write::put(Kind::Services, &id, &KeptService { definition: bare }));
+        }
+        let mut claims = self.claims();
+        claims.put_service(row, source);
+        self.settle_if_held(&mut claims, &id);
+        let mut mentioned = Vec::new();
+        for check in checks {
+            mentioned.push(Arc::clone(&check.row.id));
+            writes.extend(self.place_check(&mut claims, check, source, first));
+        }
+        if existing == Existing::Replace {
+            let dropped: Vec<_> = claims
+                .checks_of(&id)
+                .map(|claim| Arc::clone(&claim.row.id))
+                .filter(|id| !mentioned.contains(id))
+                .collect();
+            for id in dropped {
+                claims.remove_check(&id);
+                self.inner.runner.remove(&id);
+                writes.extend(forget_check(&id));
+            }
+        }
+        self.changed_in(&mut claims);
+        Ok(self.inner.drawer.write(writes))
+    }
+
+    fn place_check_alone(
+        &self,
+        definition: &CheckDefinition,
+        source: Source,
+        first: First,
+    ) -> Result<Pending, Error> {
+        self.validate_script(definition, source)?;
+        let mut claims = self.claims();
+        let service = match definition.service_id.as_deref().filter(|id| !id.is_empty()) {
+            None => None,
+            Some(id) => match claims.services().get(id) {
+                Some(claim) => Some(Arc::clone(&claim.row)),
+                None => return Err(Error::Refused(format!("ServiceID {id:?} does not exist"))),
+            },
+        };
+        let node = &self.inner.node.name;
+        let check =
+            CheckRegistration::new(definition.clone(), node, service.as_deref(), self.shared())
+                .map_err(|error| Error::Invalid(format!("Invalid check: {error}")))?;
+        let writes = self.place_check(&mut claims, check, source, first);
+        self.changed_in(&mut claims);
+        Ok(self.inner.drawer.write(writes.into_iter().collect()))
+    }
+
+    fn place_check(
+        &self,
+        claims: &mut Claims,
+        check: CheckRegistration,
+        source: Source,
+        first: First,
+    ) -> Option<Write> {
+        let CheckRegistration { definition, row, run } = check;
+        let id = Arc::clone(&row.id);
+        let same = claims
+            .checks()
+            .get(&id)
+            .filter(|old| run.ttl().is_none() && old.run.as_deref() == Some(&*run));
+        let registration = match same {
+            // Nothing new to find out: its next run comes when it would have come.
+            Some(old) => old.registration,
+            None => self.inner.runner.add(Arc::clone(&id), Arc::clone(&run), first),
+        };
+        claims.put_check(row, Some(run), registration, source);
+        self.settle_check_if_held(claims, &id);
+        let kept = KeptCheck::Defined(Box::new(definition));
+        (source == Source::Api).then(|| Write::put(Kind::Checks, &id, &kept))
+    }
+
+    fn drop_service(&self, id: &str) -> Option<Pending> {
+        let mut claims = self.claims();
+        let checks = claims.remove_service(id)?;
+        let mut writes = vec![Write::remove(Kind::Services, id)];
+        for check in checks {
+            self.inner.runner.remove(&check);
+            writes.extend(forget_check(&check));
+        }
+        self.changed_in(&mut claims);
+        Some(self.inner.drawer.write(writes))
+    }
+
+    fn validate_script(&self, definition: &CheckDefinition, source: Source) -> Result<(), Error> {
+        let settings = &self.inner.settings;
+        let text = match source {
+            _ if definition.args.is_empty() || settings.enable_script_checks => return Ok(()),
+            Source::Config if settings.enable_local_script_checks => return Ok(()),
+            Source::Config => {
+                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true"
+            }
+            Source::Api => {
+                "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+            }
+        };
+        Err(Error::Refused(text.to_owned()))
+    }
+
+    /// A registration that says what the catalog holds already is no work.
+    fn settle_if_held(&self, claims: &mut Claims, id: &str) {
+        let store = self.inner.consensus.store();
+        let held = store.catalog().node_service(&self.inner.node.name, id);
+        let row = claims.services().get(id).map(|claim| Arc::clone(&claim.row));
+        if let (Some(held), Some(row)) = (held, row) {
+            claims.mark_service(id, row.same(held));
+        }
+    }
+
+    fn settle_check_if_held(&self, claims: &mut Claims, id: &str) {
+        let store = self.inner.consensus.store();
+        let held = store.catalog().node_check(&self.inner.node.name, id);
+        let row = claims.checks().get(id).map(|claim| Arc::clone(&claim.row));
+        if let (Some(held), Some(row)) = (held, row) {
+            claims.mark_check(id, row.same(held));
+        }
+    }
+
+    /// A run ended.
+    fn observe(&self, id: &str, registration: u64, outcome: Outcome) {
+        let mut claims = self.claims();
+        let before = claims.checks().get(id).map(|claim| claim.row.status.clone());
+        let now = Instant::now();
+        let effect = claims.observe(id, registration, outcome, self.outputs(), now, chance());
+        if effect == Effect::Status
+            && let Some(claim) = claims.checks().get(id)
+            && before.as_ref() != Some(&claim.row.status)
+        {
+            tracing::info!(check = id, status = %claim.row.status, "check status changed");
+        }
+        self.took_effect(&mut claims, effect);
+    }
+
+    fn took_effect(&self, claims: &mut Claims, effect: Effect) {
+        if effect != Effect::None {
+            self.changed_in(claims);
+        }
+    }
+
+    /// Services or checks changed: aliases look again, waiters and the catalog hear of it.
+    fn changed_in(&self, claims: &mut Claims) {
+        for _ in 0..ALIAS_DEPTH_MAX {
+            if !self.refresh_aliases(claims) {
+                break;
+            }
+        }
+        self.inner.changes.send_modify(|count| *count += 1);
+        self.inner.nudge.notify_one();
+    }
+
+    fn changed(&self) {
+        let mut claims = self.claims();
+        self.changed_in(&mut claims);
+    }
+
+    /// One look of every alias at its target; did any change?
+    fn refresh_aliases(&self, claims: &mut Claims) -> bool {
+        let aliases: Vec<_> = claims
+            .checks()
+            .iter()
+            .filter_map(|(id, claim)| match &claim.run.as_ref()?.probe {
+                crate::checks::Probe::Alias { node, service } => {
+                    Some((Arc::clone(id), node.clone(), service.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        let mut changed = false;
+        for (id, node, service) in aliases {
+            let outcome = if node.is_empty() {
+                let others = claims.checks().values().filter(|claim| claim.row.id != id);
+                alias::judge(&node, &service, others.map(|claim| &*claim.row), || {
+                    claims.services().contains_key(&*service)
+                })
+            } else {
+                let own = node.eq_ignore_ascii_case(&self.inner.node.name);
+                let store = self.inner.consensus.store();
+                let checks = store.catalog().node_checks(&node).rows;
+                let others = checks.iter().filter(|check| !own || check.id != id);
+                alias::judge(&node, &service, others.map(|check| &**check), || {
+                    store.catalog().node_service(&node, &service).is_some()
+                })
+            };
+            let now = Instant::now();
+            let outputs = self.outputs();
+            let effect =
+                claims.set_status(&id, outcome.status, outcome.output, outputs, now, chance());
+            changed |= effect != Effect::None;
+        }
+        changed
+    }
+
+    /// Resolves when the checks of a node changed that an alias looks at in the catalog.
+    async fn watch_alias_targets(&self) {
+        use crate::store::Scope;
+        let mut changes = self.changes();
+        loop {
+            let nodes: Vec<Scope> = {
+                let claims = self.claims();
+                claims
+                    .checks()
+                    .values()
+                    .filter_map(|claim| match &claim.run.as_ref()?.probe {
+                        crate::checks::Probe::Alias { node, .. } if !node.is_empty() => {
+                            let node: Arc<str> = node.to_lowercase().into();
+                            Some([Scope::Node(Arc::clone(&node)), Scope::NodeChecks(node)])
+                        }
+                        _ => None,
+                    })
+                    .flatten()
+                    .collect()
+            };
+            if nodes.is_empty() {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            }
+            let mut waiter = self.inner.consensus.watches().register(&nodes);
+            // What changed before the registration would wake nobody.
+            if self.refresh_aliases(&mut self.claims()) {
+                return;
+            }
+            tokio::select! {
+                () = waiter.woken() => return,
+                // The set of aliases may be another now.
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    /// Takes services away whose check has been critical for longer than its definition allows.
+    async fn reap(&self, now: Instant) {
+        let doomed: Vec<_> = {
+            let claims = self.claims();
+            claims
+                .checks()
+                .values()
+                .filter(|claim| {
+                    let after = claim.run.as_ref().and_then(|run| run.deregister_after);
+                    let since = claim.critical_since;
+                    !claim.row.service_id.is_empty()
+                        && after.zip(since).is_some_and(|(after, since)| {
+                            now.saturating_duration_since(since) > after
+                        })
+                })
+                .map(|claim| (claim.row.service_id.clone(), Arc::clone(&claim.row.id)))
+                .collect()
+        };
+        for (service, check) in doomed {
+            match self.deregister_service(&service).await {
+                Ok(true) => tracing::info!(
+                    service, %check,
+                    "deregistered a service: its check has been critical for too long"
+                ),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(service, %error, "a service could not be deregistered")
+                }
+            }
+        }
+    }
+
+    fn take_configured(&self) -> Result<(), Error> {
+        let wrong = |what: String| {
+            move |source: Error| Error::Configured { what, source: Box::new(source) }
+        };
+        for (number, value) in self.inner.settings.services.iter().enumerate() {
+            let what = || format!("service definition {}", shown(value, number));
+            let definition =
+                self.parse_service(value.clone(), Source::Config).map_err(wrong(what()))?;
+            let source = Source::Config;
+            // Nothing is written of what files define.
+            let _ = self
+                .place_service(&definition, source, Existing::Keep, First::Spread)
+                .map_err(wrong(what()))?;
+        }
+        for (number, value) in self.inner.settings.checks.iter().enumerate() {
+            let what = || format!("check definition {}", shown(value, number));
+            let definition =
+                self.parse_check(value.clone(), Source::Config).map_err(wrong(what()))?;
+            let _ = self
+                .place_check_alone(&definition, Source::Config, First::Spread)
+                .map_err(wrong(what()))?;
+        }
+        Ok(())
+    }
+
+    /// Claims what was kept. What cannot be claimed any more (a script, now that scripts are off;
+    /// a check of a service that is gone) is left out with a warning.
+    fn take_kept(&self, kept: Kept) {
+        let mut forget = Vec::new();
+        for (id, service) in kept.services {
+            if self.claims().services().contains_key(&*id) {
+                forget.push(Write::remove(Kind::Services, &id));
+            } else if let Err(error) = self.claim_kept_service(&service.definition) {
+                tracing::warn!(service = id, %error, "a kept service was left out");
+            }
+        }
+        for (id, check) in kept.checks {
+            if self.claims().checks().contains_key(&*id) {
+                forget.push(Write::remove(Kind::Checks, &id));
+            } else if let Err(error) = self.claim_kept_check(&check) {
+                tracing::warn!(check = id, %error, "a kept check was left out");
+            }
+        }
+        let now = now_ms();
+        for (id, report) in kept.reports {
+            let known = self
+                .claims()
+                .checks()
+                .get(&*id)
+                .is_some_and(|claim| claim.run.as_ref().is_some_and(|run| run.ttl().is_some()));
+            if !known || report.expires_ms <= now {
+                forget.push(Write::remove(Kind::Ttl, &id));
+                continue;
+            }
+            self.inner.runner.renew(&id, report.output.clone());
+            self.claims().restore(&id, read(report.status), report.output);
+        }
+        // If it stays it is forgotten next time.
+        drop(self.inner.drawer.write(forget));
+    }
+
+    fn claim_kept_service(&self, definition: &ServiceDefinition) -> Result<(), Error> {
+        let read = Registration::new(definition, &self.inner.node.name, self.shared())?;
+        self.claims().put_service(read.row, Source::Api);
+        Ok(())
+    }
+
+    fn claim_kept_check(&self, kept: &KeptCheck) -> Result<(), Error> {
+        match kept {
+            KeptCheck::Defined(definition) => {
+                self.validate_script(definition, Source::Api)?;
+                let mut claims = self.claims();
+                let service = self.kept_service_of(&claims, definition.service_id.as_deref())?;
+                let node = &self.inner.node.name;
+                let check = CheckRegistration::new(
+                    CheckDefinition::clone(definition),
+                    node,
+                    service.as_deref(),
+                    self.shared(),
+                )
+                .map_err(|error| Error::Invalid(error.to_string()))?;
+                // It is kept already: the write is not needed.
+                let _ = self.place_check(&mut claims, check, Source::Api, First::Spread);
+            }
+            KeptCheck::Maintenance { service_id, reason } => {
+                let mut claims = self.claims();
+                let service = self.kept_service_of(&claims, service_id.as_deref())?;
+                let row =
+                    definition::maintenance(&self.inner.node.name, service.as_deref(), reason);
+                claims.put_check(row, None, 0, Source::Api);
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::unused_self, reason = "reads like the others")]
+    fn kept_service_of(
+        &self,
+        claims: &Claims,
+        id: Option<&str>,
+    ) -> Result<Option<Arc<Service>>, Error> {
+        let Some(id) = id else { return Ok(None) };
+        let claim = claims.services().get(id);
+        let claim = claim.ok_or_else(|| Error::UnknownService(id.to_owned()))?;
+        Ok(Some(Arc::clone(&claim.row)))
+    }
+}
+
+fn forget_check(id: &str) -> Vec<Write> {
+    vec![Write::remove(Kind::Checks, id), Write::remove(Kind::Ttl, id)]
+}
+
+/// A definition's name, or its number if it has none.
+fn shown(value: &Value, number: usize) -> String {
+    let name = ["name", "Name", "id", "ID"].iter().find_map(|key| value.get(*key)?.as_str());
+    name.map_or_else(|| format!("number {}", number + 1), |name| format!("`{name}`"))
+}
+
+fn is_dns_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+fn written(status: Status) -> muster_client::types::Status {
+    match status {
+        Status::Passing => muster_client::types::Status::Passing,
+        Status::Warning => muster_client::types::Status::Warning,
+        Status::Critical => muster_client::types::Status::Critical,
+    }
+}
+
+fn read(status: muster_client::types::Status) -> Status {
+    match status {
+        muster_client::types::Status::Passing => Status::Passing,
+        muster_client::types::Status::Warning => Status::Warning,
+        muster_client::types::Status::Critical => Status::Critical,
+    }
+}
+
+/// A number in 0..1 that spreads things.
+fn chance() -> f64 {
+    rand::rng().random()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a report's end must outlive the process")]
+fn now_ms() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,538 @@
+//! From what a user wrote to what this agent keeps.
+//!
+//! [`service`] and [`check`] read JSON, from a request body or a configuration file, with the
+//! reference's tolerance: names in any case and in snake case, durations as text or nanoseconds.
+//! [`Registration`] and [`CheckRegistration`] are the same, validated in the reference's order and
+//! words, and joined with the rows that go into the catalog.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use muster_client::types::{
+    CheckDefinition, ServiceAddress, ServiceDefinition, Status as Written, Weights,
+};
+use serde_json::Value;
+
+use super::Error;
+use crate::checks::{self, Definition, Shared, Status};
+use crate::duration;
+use crate::json::{Malformed, Object, wrong_type};
+use crate::store;
+
+/// Pairs of a service's or node's meta.
+const META_PAIRS_MAX: usize = 64;
+const META_KEY_CHARS_MAX: usize = 128;
+const META_VALUE_CHARS_MAX: usize = 512;
+/// The largest weight that DNS can carry.
+const WEIGHT_MAX: i64 = 65_535;
+
+/// Who wrote a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A client of the API; kept over a restart.
+    Api,
+    /// A configuration file; read again at the next start.
+    Config,
+}
+
+/// Reads and validates the definition of a service.
+pub(super) fn service(
+    value: Value,
+    source: Source,
+    shared: Shared,
+) -> Result<ServiceDefinition, Error> {
+    let mut odd_status = false;
+    let definition = service_fields(Object::from(value, "body")?, source, &mut odd_status)?;
+    Registration::new(&definition, "", shared)?;
+    if odd_status {
+        return Err(invalid("Status for checks must 'passing', 'warning', 'critical'"));
+    }
+    Ok(definition)
+}
+
+/// Reads and validates the definition of a check that stands alone.
+pub(super) fn check(
+    value: Value,
+    source: Source,
+    shared: Shared,
+) -> Result<CheckDefinition, Error> {
+    let mut odd_status = false;
+    let object = Object::from(value, "body")?;
+    let definition = check_fields(object, Place::Alone, source, &mut odd_status)?;
+    if definition.name.is_empty() {
+        return Err(invalid("Missing check name"));
+    }
+    if odd_status {
+        return Err(invalid("Bad check status"));
+    }
+    Definition::new(&definition, shared).map_err(invalid_check)?;
+    Ok(definition)
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::Invalid(text.into())
+}
+
+fn invalid_check(error: checks::Invalid) -> Error {
+    Error::Invalid(format!("Invalid check: {error}"))
+}
+
+fn service_fields(
+    object: Object,
+    source: Source,
+    odd_status: &mut bool,
+) -> Result<ServiceDefinition, Error> {
+    let mut object = object.snake_case();
+    let id = object.string("ID")?;
+    let mut definition = ServiceDefinition {
+        id: Some(id).filter(|id| !id.is_empty()),
+        name: object.string("Name")?,
+        tags: object.strings("Tags")?,
+        address: object.string("Address")?,
+        tagged_addresses: tagged_addresses(&mut object)?,
+        meta: object.pairs("Meta")?.into_iter().collect(),
+        port: port(&mut object)?,
+        weights: weights(&mut object)?,
+        enable_tag_override: object.flag("EnableTagOverride")?,
+        check: None,
+        checks: Vec::new(),
+    };
+    // The service's token takes effect with access control.
+    object.string("Token")?;
+    if let Some(field) = mesh(&mut object)? {
+        return Err(invalid(format!(
+            "{field} belongs to the service mesh, which is not supported"
+        )));
+    }
+    if let Some(check) = object.object("Check")? {
+        definition.check = Some(check_fields(check, Place::InService, source, odd_status)?);
+    }
+    for check in object.list("Checks")? {
+        let check = Object::from(check, "Checks")?;
+        definition.checks.push(check_fields(check, Place::InService, source, odd_status)?);
+    }
+    object.finish()?;
+    Ok(definition)
+}
+
+/// The first field that asks for the mesh. Plain clients send some of these, empty.
+fn mesh(object: &mut Object) -> Result<Option<&'static str>, Malformed> {
+    let kind = object.string("Kind")?;
+    let mut found = (!kind.is_empty()).then_some("Kind");
+    for field in ["Proxy", "Connect"] {
+        if object.take(field).is_some_and(|value| !is_nothing(&value)) {
+            found = found.or(Some(field));
+        }
+    }
+    Ok(found)
+}
+
+/// Nothing but default values?
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_nothing),
+    }
+}
+
+fn port(object: &mut Object) -> Result<u16, Malformed> {
+    let Some(value) = object.take("Port") else { return Ok(0) };
+    value
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .ok_or_else(|| wrong_type("Port", &value, "uint16"))
+}
+
+fn tagged_addresses(object: &mut Object) -> Result<BTreeMap<String, ServiceAddress>, Malformed> {
+    let Some(addresses) = object.object("TaggedAddresses")? else { return Ok(BTreeMap::new()) };
+    addresses
+        .rest()
+        .into_iter()
+        .map(|(name, value)| {
+            let mut object = Object::from(value, "TaggedAddresses")?;
+            let address =
+                ServiceAddress { address: object.string("Address")?, port: port(&mut object)? };
+            object.finish()?;
+            Ok((name, address))
+        })
+        .collect()
+}
+
+fn weights(object: &mut Object) -> Result<Option<Weights>, Malformed> {
+    let Some(mut weights) = object.object("Weights")? else { return Ok(None) };
+    let read =
+        Weights { passing: weights.integer("Passing")?, warning: weights.integer("Warning")? };
+    weights.finish()?;
+    Ok(Some(read))
+}
+
+/// Where a check's definition stands: names of its id differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Alone,
+    InService,
+}
+
+fn check_fields(
+    object: Object,
+    place: Place,
+    source: Source,
+    odd_status: &mut bool,
+) -> Result<CheckDefinition, Error> {
+    let mut object = object.snake_case();
+    let mut id = None;
+    if place == Place::Alone || source == Source::Config {
+        id = id.or(text(&mut object, "ID")?);
+    }
+    if place == Place::InService || source == Source::Config {
+        id = id.or(text(&mut object, "CheckID")?);
+    }
+    let status = object.string("Status")?;
+    let parsed = status.parse::<Written>().ok();
+    *odd_status |= !status.is_empty() && parsed.is_none();
+    let mut args = object.strings("ScriptArgs")?;
+    if args.is_empty() {
+        args = object.strings("Args")?;
+    }
+    let output_max_size = object.integer("OutputMaxSize")?;
+    let definition = CheckDefinition {
+        id,
+        name: object.string("Name")?,
+        notes: object.string("Notes")?,
+        status: parsed,
+        service_id: text(&mut object, "ServiceID")?,
+        args,
+        http: text(&mut object, "HTTP")?,
+        header: headers(&mut object)?,
+        method: text(&mut object, "Method")?,
+        body: text(&mut object, "Body")?,
+        tcp: text(&mut object, "TCP")?,
+        grpc: text(&mut object, "GRPC")?,
+        grpc_use_tls: object.flag("GRPCUseTLS")?,
+        ttl: duration_text(&mut object, "TTL")?,
+        docker_container_id: text(&mut object, "DockerContainerID")?,
+        shell: text(&mut object, "Shell")?,
+        alias_node: text(&mut object, "AliasNode")?,
+        alias_service: text(&mut object, "AliasService")?,
+        interval: duration_text(&mut object, "Interval")?,
+        timeout: duration_text(&mut object, "Timeout")?,
+        tls_skip_verify: object.flag("TLSSkipVerify")?,
+        success_before_passing: count(&mut object, "SuccessBeforePassing")?,
+        failures_before_critical: count(&mut object, "FailuresBeforeCritical")?,
+        deregister_critical_service_after: duration_text(
+            &mut object,
+            "DeregisterCriticalServiceAfter",
+        )?,
+        output_max_size: u32::try_from(output_max_size.max(0)).unwrap_or(u32::MAX),
+    };
+    object.string("Token")?;
+    object.finish()?;
+    if output_max_size < 0 {
+        return Err(invalid("Invalid check: MaxOutputMaxSize must be positive"));
+    }
+    Ok(definition)
+}
+
+fn text(object: &mut Object, name: &str) -> Result<Option<String>, Malformed> {
+    Ok(Some(object.string(name)?).filter(|text| !text.is_empty()))
+}
+
+fn headers(object: &mut Object) -> Result<BTreeMap<String, Vec<String>>, Malformed> {
+    let Some(headers) = object.object("Header")? else { return Ok(BTreeMap::new()) };
+    let read = |value: Value| match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(values) => values
+            .into_iter()
+            .map(|value| match value {
+                Value::String(text) => Ok(text),
+                other => Err(wrong_type("Header", &other, "string")),
+            })
+            .collect(),
+        other => Err(wrong_type("Header", &other, "array")),
+    };
+    headers.rest().into_iter().map(|(name, value)| Ok((name, read(value)?))).collect()
+}
+
+/// A threshold; a negative one is none.
+fn count(object: &mut Object, name: &str) -> Result<u32, Malformed> {
+    Ok(u32::try_from(object.integer(name)?.max(0)).unwrap_or(u32::MAX))
+}
+
+/// A duration as text: texts as they are, numbers as nanoseconds. What is neither is no duration,
+/// as in the reference.
+fn duration_text(object: &mut Object, name: &str) -> Result<Option<String>, Malformed> {
+    match object.take(name) {
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => match duration::parse_ns(&text) {
+            Some(_) => Ok(Some(text)),
+            None => Err(Malformed(format!("time: invalid duration {text}"))),
+        },
+        Some(Value::Number(number)) => {
+            #[expect(clippy::cast_possible_truncation, reason = "fractions of a nanosecond go")]
+            let nanos = number.as_i64().or_else(|| number.as_f64().map(|number| number as i64));
+            Ok(nanos.map(|nanos| format!("{nanos}ns")))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A service with its checks, validated.
+#[derive(Debug, Clone)]
+pub(super) struct Registration {
+    /// For the catalog.
+    pub(super) row: store::Service,
+    /// Those that came with it.
+    pub(super) checks: Vec<CheckRegistration>,
+}
+
+/// A check, validated.
+#[derive(Debug, Clone)]
+pub(super) struct CheckRegistration {
+    /// As written, with its id and service filled in: what is kept over a restart.
+    pub(super) definition: CheckDefinition,
+    /// For the catalog.
+    pub(super) row: store::Check,
+    /// What runs.
+    pub(super) run: Arc<Definition>,
+}
+
+impl Registration {
+    /// Validates a service of `node`.
+    pub(super) fn new(
+        definition: &ServiceDefinition,
+        node: &str,
+        shared: Shared,
+    ) -> Result<Registration, Error> {
+        if definition.name.is_empty() {
+            return Err(invalid("Missing service name"));
+        }
+        if matches!(definition.address.as_str(), "0.0.0.0" | "::" | "[::]") {
+            return Err(invalid("Invalid service address"));
+        }
+        let weights = definition.weights.unwrap_or_default();
+        validate_weights(weights).map_err(|what| invalid(format!("Invalid Weights: {what}")))?;
+        validate_meta(&definition.meta)
+            .map_err(|what| invalid(format!("Invalid Service Meta: {what}")))?;
+        let id = definition.id.clone().filter(|id| !id.is_empty());
+        let row = store::Service {
+            kind: String::new(),
+            id: id.unwrap_or_else(|| definition.name.clone()).into(),
+            name: definition.name.as_str().into(),
+            tags: definition.tags.clone(),
+            address: definition.address.clone(),
+            tagged_addresses: filled_addresses(definition),
+            meta: definition.meta.clone(),
+            port: i64::from(definition.port),
+            weights: store::Weights { passing: weights.passing, warning: weights.warning },
+            enable_tag_override: definition.enable_tag_override,
+            node: node.into(),
+            create_index: 0,
+            modify_index: 0,
+        };
+        let written: Vec<&CheckDefinition> = definition
+            .check
+            .iter()
+            .filter(|check| !checks::is_empty(check))
+            .chain(&definition.checks)
+            .collect();
+        let checks = written
+            .iter()
+            .enumerate()
+            .map(|(position, check)| of_service(check, &row, position, written.len(), shared))
+            .collect::<Result<_, _>>()
+            .map_err(invalid_check)?;
+        Ok(Registration { row, checks })
+    }
+}
+
+/// A check that came with its service: its id and name are made up where it has none.
+fn of_service(
+    written: &CheckDefinition,
+    service: &store::Service,
+    position: usize,
+    count: usize,
+    shared: Shared,
+) -> Result<CheckRegistration, checks::Invalid> {
+    let mut definition = written.clone();
+    let id = definition.id.take().filter(|id| !id.is_empty());
+    definition.id = Some(id.unwrap_or_else(|| {
+        let base = format!("service:{}", service.id);
+        if count > 1 { format!("{base}:{}", position + 1) } else { base }
+    }));
+    if definition.name.is_empty() {
+        definition.name = format!("Service '{}' check", service.name);
+    }
+    CheckRegistration::new(definition, &service.node, Some(service), shared)
+}
+
+impl CheckRegistration {
+    /// Validates a check of `node`, or of a service there.
+    pub(super) fn new(
+        mut definition: CheckDefinition,
+        node: &str,
+        service: Option<&store::Service>,
+        shared: Shared,
+    ) -> Result<CheckRegistration, checks::Invalid> {
+        let run = Arc::new(Definition::new(&definition, shared)?);
+        definition.service_id = service.map(|service| service.id.to_string());
+        let id = definition.id.clone().filter(|id| !id.is_empty());
+        let id = id.unwrap_or_else(|| definition.name.clone());
+        let status = definition.status.unwrap_or(Written::Critical);
+        let row = store::Check {
+            node: node.into(),
+            id: id.as_str().into(),
+            name: definition.name.clone(),
+            status: status.as_str().to_owned(),
+            notes: definition.notes.clone(),
+            output: String::new(),
+            service_id: service.map(|service| service.id.to_string()).unwrap_or_default(),
+            service_name: service.map(|service| service.name.to_string()).unwrap_or_default(),
+            service_tags: service.map(|service| service.tags.clone()).unwrap_or_default(),
+            kind: checks::kind(&definition).to_owned(),
+            definition: "".into(),
+            create_index: 0,
+            modify_index: 0,
+        };
+        definition.id = Some(id);
+        Ok(CheckRegistration { definition, row, run })
+    }
+}
+
+/// The check that marks a maintenance; it has no definition that could run.
+pub(super) fn maintenance(
+    node: &str,
+    service: Option<&store::Service>,
+    reason: &str,
+) -> store::Check {
+    let (id, name, what) = match service {
+        None => (NODE_MAINTENANCE.to_owned(), "Node Maintenance Mode", "node"),
+        Some(service) => (maintenance_id(&service.id), "Service Maintenance Mode", "service"),
+    };
+    let notes = if reason.is_empty() {
+        format!(
+            "Maintenance mode is enabled for this {what}, but no reason was provided. This is a default message."
+        )
+    } else {
+        reason.to_owned()
+    };
+    store::Check {
+        node: node.into(),
+        id: id.into(),
+        name: name.to_owned(),
+        status: Status::Critical.as_str().to_owned(),
+        notes,
+        output: String::new(),
+        service_id: service.map(|service| service.id.to_string()).unwrap_or_default(),
+        service_name: service.map(|service| service.name.to_string()).unwrap_or_default(),
+        service_tags: service.map(|service| service.tags.clone()).unwrap_or_default(),
+        kind: MAINTENANCE.to_owned(),
+        definition: "".into(),
+        create_index: 0,
+        modify_index: 0,
+    }
+}
+
+/// Id of the check that marks the node's maintenance.
+pub const NODE_MAINTENANCE: &str = "_node_maintenance";
+/// How ids of checks begin that mark a service's maintenance.
+pub const SERVICE_MAINTENANCE: &str = "_service_maintenance";
+/// The kind of both.
+pub(super) const MAINTENANCE: &str = "maintenance";
+
+/// Id of the check that marks a service's maintenance.
+pub(super) fn maintenance_id(service: &str) -> String {
+    format!("{SERVICE_MAINTENANCE}:{service}")
+}
+
+/// Tagged addresses, with those that follow from an IP address filled in.
+fn filled_addresses(definition: &ServiceDefinition) -> BTreeMap<String, store::ServiceAddress> {
+    let mut filled: BTreeMap<_, _> = definition
+        .tagged_addresses
+        .iter()
+        .map(|(name, address)| (name.clone(), stored(&address.address, address.port)))
+        .collect();
+    if let Ok(ip) = definition.address.parse::<IpAddr>() {
+        let names = if ip.is_ipv4() { ["lan_ipv4", "wan_ipv4"] } else { ["lan_ipv6", "wan_ipv6"] };
+        for name in names {
+            filled
+                .entry(name.to_owned())
+                .or_insert_with(|| stored(&definition.address, definition.port));
+        }
+    }
+    filled
+}
+
+fn stored(address: &str, port: u16) -> store::ServiceAddress {
+    store::ServiceAddress { address: address.to_owned(), port: i64::from(port) }
+}
+
+/// Refuses tagged addresses of a family that are not of that family. The reference finds this out
+/// later than the rest, and answers it differently.
+pub(super) fn validate_families(service: &store::Service) -> Result<(), Error> {
+    for (name, v4) in
+        [("lan_ipv4", true), ("wan_ipv4", true), ("lan_ipv6", false), ("wan_ipv6", false)]
+    {
+        let Some(tagged) = service.tagged_addresses.get(name) else { continue };
+        // The reference forgets to look at `wan_ipv6`; an empty one stays harmless.
+        if name == "wan_ipv6" && tagged.address.is_empty() {
+            continue;
+        }
+        let fits = tagged.address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4() == v4);
+        if !fits {
+            let family = if v4 { "ipv4" } else { "ipv6" };
+            return Err(Error::Refused(format!(
+                "Service tagged address {name:?} must be a valid {family} address"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn validate_weights(weights: Weights) -> Result<(), &'static str> {
+    if weights.passing < 1 {
+        Err("Passing must be greater than 0")
+    } else if weights.warning < 0 {
+        Err("Warning must be greater or equal than 0")
+    } else if weights.passing > WEIGHT_MAX || weights.warning > WEIGHT_MAX {
+        Err("DNS Weight must be between 0 and 65535")
+    } else {
+        Ok(())
+    }
+}
+
+fn validate_meta(meta: &BTreeMap<String, String>) -> Result<(), String> {
+    if meta.len() > META_PAIRS_MAX {
+        // The reference says so of services too.
+        return Err("Node metadata cannot contain more than 64 key/value pairs".to_owned());
+    }
+    for (key, value) in meta {
+        validate_pair(key, value)
+            .map_err(|what| format!("Couldn't load metadata pair ('{key}', '{value}'): {what}"))?;
+    }
+    Ok(())
+}
+
+fn validate_pair(key: &str, value: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if key.is_empty() {
+        Err("Key cannot be blank".to_owned())
+    } else if !key.chars().all(plain) {
+        Err("Key contains invalid characters".to_owned())
+    } else if key.len() > META_KEY_CHARS_MAX {
+        Err(format!("Key is too long (limit: {META_KEY_CHARS_MAX} characters)"))
+    } else if key.starts_with("consul-") {
+        Err("Key prefix 'consul-' is reserved for internal use".to_owned())
+    } else if value.len() > META_VALUE_CHARS_MAX {
+        Err(format!("Value is too long (limit: {META_VALUE_CHARS_MAX} characters)"))
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,353 @@
+//! What this agent claims: its services and checks, and which of them the catalog is known to hold.
+//!
+//! A value without locks, clocks or I/O. Every claim has a version; a claim whose version the catalog
+//! took over is *settled*, all others are work for [`super::diff`]. A push that was overtaken by a
+//! newer change settles nothing: versions, not flags, are compared.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use imbl::OrdMap;
+
+use super::definition::Source;
+use crate::checks::{Definition, Outcome, Status, Streak};
+use crate::store::{Check, Service};
+
+/// Counts changes of claims; never reused.
+pub type Version = u64;
+
+/// One service of this agent.
+#[derive(Debug, Clone)]
+pub struct ServiceClaim {
+    /// As the catalog is to hold it.
+    pub row: Arc<Service>,
+    /// Who wrote it.
+    pub source: Source,
+    /// Of its last change.
+    pub version: Version,
+    /// The catalog holds this version.
+    pub settled: bool,
+}
+
+/// One check of this agent.
+#[derive(Debug, Clone)]
+pub struct CheckClaim {
+    /// As the catalog is to hold it.
+    pub row: Arc<Check>,
+    /// What runs; a maintenance has nothing.
+    pub run: Option<Arc<Definition>>,
+    /// Its number at the runner: results of an earlier registration do not count.
+    pub registration: u64,
+    /// Results in a row.
+    pub streak: Streak,
+    /// Who wrote it.
+    pub source: Source,
+    /// Of its last change.
+    pub version: Version,
+    /// The catalog holds this version, but for an output whose time has not come.
+    pub settled: bool,
+    /// When an output that alone changed is to be sent.
+    pub output_due: Option<Instant>,
+    /// Since when it has been found critical without a break.
+    pub critical_since: Option<Instant>,
+}
+
+/// Something of this agent that the catalog may have to learn.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The node's own row.
+    Node,
+    /// A service, held or gone.
+    Service(Arc<str>),
+    /// A check, held or gone.
+    Check(Arc<str>),
+}
+
+/// All claims of this agent. Cloning costs a few pointers.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    services: OrdMap<Arc<str>, ServiceClaim>,
+    checks: OrdMap<Arc<str>, CheckClaim>,
+    /// What the catalog has to forget.
+    gone: OrdMap<Subject, Version>,
+    /// The catalog holds the node's row.
+    node_settled: bool,
+    versions: Version,
+}
+
+/// What a result did to its check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing that anybody would see.
+    None,
+    /// Its output changed; the catalog learns of it later.
+    Output,
+    /// Its status changed, or its output and that is to be sent at once.
+    Status,
+}
+
+/// How outputs travel.
+#[derive(Debug, Clone, Copy)]
+pub struct Outputs {
+    /// Keep none.
+    pub discard: bool,
+    /// How long a change of the output alone may wait; zero: not at all.
+    pub delay: Duration,
+}
+
+impl Claims {
+    /// Services by id.
+    pub fn services(&self) -> &OrdMap<Arc<str>, ServiceClaim> {
+        &self.services
+    }
+
+    /// Checks by id.
+    pub fn checks(&self) -> &OrdMap<Arc<str>, CheckClaim> {
+        &self.checks
+    }
+
+    /// What the catalog has to forget.
+    pub fn gone(&self) -> &OrdMap<Subject, Version> {
+        &self.gone
+    }
+
+    /// Does the catalog hold the node's row?
+    pub fn node_settled(&self) -> bool {
+        self.node_settled
+    }
+
+    /// The checks of one service.
+    pub fn checks_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a CheckClaim> {
+        self.checks.values().filter(move |claim| claim.row.service_id == service)
+    }
+
+    fn next_version(&mut self) -> Version {
+        self.versions += 1;
+        self.versions
+    }
+
+    /// Claims a service. Checks that it has stay as they are.
+    pub fn put_service(&mut self, row: Service, source: Source) {
+        let version = self.next_version();
+        self.gone.remove(&Subject::Service(Arc::clone(&row.id)));
+        let id = Arc::clone(&row.id);
+        self.services
+            .insert(id, ServiceClaim { row: Arc::new(row), source, version, settled: false });
+    }
+
+    /// Claims a check. One with the same id hands its status and output down: a check does not
+    /// flap because it was registered again.
+    pub fn put_check(
+        &mut self,
+        mut row: Check,
+        run: Option<Arc<Definition>>,
+        registration: u64,
+        source: Source,
+    ) {
+        let version = self.next_version();
+        let old = self.checks.get(&row.id);
+        if let Some(old) = old {
+            row.status.clone_from(&old.row.status);
+            row.output.clone_from(&old.row.output);
+        }
+        let claim = CheckClaim {
+            run,
+            registration,
+            streak: Streak::default(),
+            source,
+            version,
+            settled: false,
+            output_due: None,
+            critical_since: old.and_then(|old| old.critical_since),
+            row: Arc::new(row),
+        };
+        let id = Arc::clone(&claim.row.id);
+        self.gone.remove(&Subject::Check(Arc::clone(&id)));
+        self.checks.insert(id, claim);
+    }
+
+    /// Gives a check the status and output it had when the agent stopped.
+    pub fn restore(&mut self, id: &str, status: Status, output: String) {
+        if let Some(claim) = self.checks.get_mut(id) {
+            let row = Arc::make_mut(&mut claim.row);
+            row.status = status.as_str().to_owned();
+            row.output = output;
+        }
+    }
+
+    /// Gives a service up, with its checks; answers the ids of those. `None` if it is not claimed.
+    pub fn remove_service(&mut self, id: &str) -> Option<Vec<Arc<str>>> {
+        let claim = self.services.remove(id)?;
+        let checks: Vec<Arc<str>> =
+            self.checks_of(id).map(|claim| Arc::clone(&claim.row.id)).collect();
+        for check in &checks {
+            self.checks.remove(check);
+            // The catalog forgets them with the service.
+        }
+        let version = self.next_version();
+        self.gone.insert(Subject::Service(Arc::clone(&claim.row.id)), version);
+        Some(checks)
+    }
+
+    /// Gives a check up. `false` if it is not claimed.
+    pub fn remove_check(&mut self, id: &str) -> bool {
+        let Some(claim) = self.checks.remove(id) else { return false };
+        let version = self.next_version();
+        self.gone.insert(Subject::Check(Arc::clone(&claim.row.id)), version);
+        true
+    }
+
+    /// Takes in the result of a run, if it is of the present registration.
+    pub fn observe(
+        &mut self,
+        id: &str,
+        registration: u64,
+        outcome: Outcome,
+        outputs: Outputs,
+        now: Instant,
+        chance: f64,
+    ) -> Effect {
+        let Some(claim) = self.checks.get_mut(id) else { return Effect::None };
+        let Some(run) = claim.run.as_ref().filter(|_| claim.registration == registration) else {
+            return Effect::None;
+        };
+        let current = Status::parse(&claim.row.status).unwrap_or(Status::Critical);
+        let counts = claim.streak.observe(run.thresholds, current, outcome.status);
+        if !counts && !outcome.decisive {
+            return Effect::None;
+        }
+        self.set_status(id, outcome.status, outcome.output, outputs, now, chance)
+    }
+
+    /// Sets status and output of a check. `chance` in 0..1 spreads the outputs of many checks.
+    pub fn set_status(
+        &mut self,
+        id: &str,
+        status: Status,
+        output: String,
+        outputs: Outputs,
+        now: Instant,
+        chance: f64,
+    ) -> Effect {
+        let version = self.versions + 1;
+        let Some(claim) = self.checks.get_mut(id) else { return Effect::None };
+        claim.critical_since = match status {
+            Status::Critical => claim.critical_since.or(Some(now)),
+            _ => None,
+        };
+        let output = if outputs.discard { String::new() } else { output };
+        let same_status = claim.row.status == status.as_str();
+        if same_status && claim.row.output == output {
+            return Effect::None;
+        }
+        let row = Arc::make_mut(&mut claim.row);
+        row.output = output;
+        if same_status && !outputs.delay.is_zero() {
+            if claim.settled && claim.output_due.is_none() {
+                claim.output_due = Some(now + outputs.delay.mul_f64(0.5 + chance));
+            }
+            return Effect::Output;
+        }
+        status.as_str().clone_into(&mut row.status);
+        claim.version = version;
+        claim.settled = false;
+        claim.output_due = None;
+        self.versions = version;
+        Effect::Status
+    }
+
+    /// Makes outputs whose time has come work to be done; answers when the next one's comes.
+    pub fn release_outputs(&mut self, now: Instant) -> Option<Instant> {
+        let due = |claim: &CheckClaim| claim.output_due.is_some_and(|due| due <= now);
+        let ids: Vec<_> = self
+            .checks
+            .iter()
+            .filter(|(_, claim)| due(claim))
+            .map(|(id, _)| Arc::clone(id))
+            .collect();
+        for id in ids {
+            let version = self.next_version();
+            if let Some(claim) = self.checks.get_mut(&id) {
+                claim.output_due = None;
+                claim.settled = false;
+                claim.version = version;
+            }
+        }
+        self.checks.values().filter_map(|claim| claim.output_due).min()
+    }
+
+    /// The catalog took over `subject` as it was at `version`.
+    pub fn settle(&mut self, subject: &Subject, version: Version) {
+        if self.gone.get(subject) == Some(&version) {
+            self.gone.remove(subject);
+            return;
+        }
+        match subject {
+            Subject::Node => self.node_settled = true,
+            Subject::Service(id) => {
+                if let Some(claim) = self.services.get_mut(id)
+                    && claim.version == version
+                {
+                    claim.settled = true;
+                }
+            }
+            Subject::Check(id) => {
+                if let Some(claim) = self.checks.get_mut(id)
+                    && claim.version == version
+                {
+                    claim.settled = true;
+                }
+            }
+        }
+    }
+
+    /// What comparing with the catalog found of the node's row.
+    pub(super) fn mark_node(&mut self, settled: bool) {
+        self.node_settled = settled;
+    }
+
+    /// What comparing with the catalog found of a service.
+    pub(super) fn mark_service(&mut self, id: &str, settled: bool) {
+        if let Some(claim) = self.services.get_mut(id) {
+            claim.settled = settled;
+        }
+    }
+
+    /// What comparing with the catalog found of a check.
+    pub(super) fn mark_check(&mut self, id: &str, settled: bool) {
+        if let Some(claim) = self.checks.get_mut(id) {
+            claim.settled = settled;
+            if !settled {
+                claim.output_due = None;
+            }
+        }
+    }
+
+    /// Takes the catalog's tags over.
+    pub(super) fn adopt_tags(&mut self, id: &str, tags: &[String]) {
+        if let Some(claim) = self.services.get_mut(id) {
+            Arc::make_mut(&mut claim.row).tags = tags.to_vec();
+        }
+    }
+
+    /// The catalog holds something that nobody here claims.
+    pub(super) fn mark_gone(&mut self, subject: Subject) {
+        if !self.gone.contains_key(&subject) {
+            let version = self.next_version();
+            self.gone.insert(subject, version);
+        }
+    }
+
+    /// The catalog holds nothing of what was given up: there is nothing left to forget.
+    pub(super) fn forget_gone(&mut self, subject: &Subject) {
+        self.gone.remove(subject);
+    }
+
+    /// Is there anything the catalog does not know?
+    pub fn is_settled(&self) -> bool {
+        self.node_settled
+            && self.gone.is_empty()
+            && self.services.values().all(|claim| claim.settled)
+            && self.checks.values().all(|claim| claim.settled)
+    }
+}
