@@ -66,14 +66,35 @@ pub(crate) fn service(mut from: Object) -> Result<Service, Malformed> {
     Ok(service)
 }
 
-/// A check as the catalog's writers define it. Its id defaults to its name, its status to critical.
-pub(crate) fn check(mut from: Object) -> Result<Check, Malformed> {
+/// A check as the catalog's writers define it. Its id defaults to its name, its status to critical,
+/// its kind to what its definition says.
+pub(crate) fn check(from: Object) -> Result<Check, Malformed> {
+    check_in(from, Origin::Registration)
+}
+
+/// A check as transactions define it: there nobody looks for its kind, and it has no TTL.
+pub(crate) fn check_in_transaction(from: Object) -> Result<Check, Malformed> {
+    check_in(from, Origin::Transaction)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Registration,
+    Transaction,
+}
+
+fn check_in(mut from: Object, origin: Origin) -> Result<Check, Malformed> {
     let name = from.string("Name")?;
     let id = from.string("CheckID")?;
     let status = from.string("Status")?;
     let definition = match from.object("Definition")? {
         None => Definition::default(),
-        Some(definition) => Definition::read(definition)?,
+        Some(mut definition) => {
+            if origin == Origin::Transaction {
+                definition.take("TTL");
+            }
+            Definition::read(definition)?
+        }
     };
     let kind = from.string("Type")?;
     let check = Check {
@@ -86,7 +107,11 @@ pub(crate) fn check(mut from: Object) -> Result<Check, Malformed> {
         service_id: from.string("ServiceID")?,
         service_name: from.string("ServiceName")?,
         service_tags: from.strings("ServiceTags")?,
-        kind: if kind.is_empty() { definition.kind.into() } else { kind },
+        kind: if kind.is_empty() && origin == Origin::Registration {
+            definition.kind.into()
+        } else {
+            kind
+        },
         definition: definition.shown.into(),
         create_index: from.unsigned("CreateIndex")?,
         modify_index: from.unsigned("ModifyIndex")?,

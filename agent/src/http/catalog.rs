@@ -17,6 +17,8 @@ use super::routes::{Answer, Route, later, now, route};
 use super::rows::{CatalogServiceRow, Empty, NodeRow, Rows, ServiceRow};
 use super::select::{Selection, row_name};
 use crate::acl::{self, Access, Resource};
+use crate::filter::rows::Placed;
+use crate::filter::schema;
 use crate::read::{Body, Query};
 use crate::store::{Change, Deregister, Found, Index, Node, Register, Scope, Service, Store};
 
@@ -79,7 +81,9 @@ impl Query for Catalog {
 impl Catalog {
     fn nodes(&self, store: &Store) -> Found<Body> {
         let mut found = store.catalog().nodes();
-        found.rows.retain(|node| self.select.wants_meta(&node.meta));
+        found
+            .rows
+            .retain(|node| self.select.wants_meta(&node.meta) && self.select.holds_for(&**node));
         let (rows, next) = self.select.page.cut(&found.rows, |node| node.name.to_lowercase());
         let mut rows = rows.to_vec();
         self.select.sort_near(&mut rows, |node| &node.name);
@@ -104,7 +108,10 @@ impl Catalog {
 
     fn service(&self, store: &Store, name: &str) -> Found<Body> {
         let mut found = store.catalog().service(name);
-        found.rows.retain(|(node, service)| self.select.wants_service(node, service));
+        found.rows.retain(|(node, service)| {
+            self.select.wants_service(node, service)
+                && self.select.holds_for(&Placed { node, service })
+        });
         let (rows, next) =
             self.select.page.cut(&found.rows, |(node, service)| row_name(&node.name, &service.id));
         let mut rows = rows.to_vec();
@@ -115,7 +122,10 @@ impl Catalog {
     }
 
     fn node(&self, store: &Store, name: &str) -> Found<Body> {
-        let found = store.catalog().node_services(name);
+        let mut found = store.catalog().node_services(name);
+        if let Some((_, services)) = &mut found.rows {
+            services.retain(|service| self.select.holds_for(&**service));
+        }
         let as_list = matches!(self.what, What::NodeServices(_));
         let bytes = match &found.rows {
             None if as_list => {
@@ -170,7 +180,7 @@ impl Serialize for NodeList<'_> {
 fn nodes(request: Request) -> Result<Answer, Error> {
     let read = request.read_options()?;
     request.authorize(Resource::Node(""), Access::List)?;
-    let select = Selection::of(&request)?;
+    let select = Selection::of(&request)?.with_filter(&request, &schema::NODE)?;
     request.read(Catalog { what: What::Nodes, select }, read, Family::Uncached)
 }
 
@@ -188,7 +198,9 @@ fn service(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing service name"));
     }
     request.authorize(Resource::Service(&name), Access::Read)?;
-    let select = Selection::of(&request)?.with_tags(&request);
+    let select = Selection::of(&request)?
+        .with_tags(&request)
+        .with_filter(&request, &schema::CATALOG_SERVICE)?;
     request.read(Catalog { what: What::Service(name), select }, read, Family::Discovery)
 }
 
@@ -207,7 +219,7 @@ fn node_with(request: Request, what: fn(String) -> What) -> Result<Answer, Error
         return Err(Error::invalid("Missing node name"));
     }
     request.authorize(Resource::Node(&name), Access::Read)?;
-    let select = Selection::of(&request)?;
+    let select = Selection::of(&request)?.with_filter(&request, &schema::SERVICE)?;
     request.read(Catalog { what: what(name), select }, read, Family::Uncached)
 }
 
@@ -282,7 +294,6 @@ fn write(
     read: fn(&[u8], &str) -> Result<(Change, Touched), Malformed>,
 ) -> Result<Answer, Error> {
     request.no_namespace()?;
-    let asked = request.params.get("dc").unwrap_or_default().to_owned();
     let token = request.token.clone();
     let door = Arc::clone(&request.door);
     let layout = request.layout;
@@ -291,8 +302,8 @@ fn write(
         let body = extract::collect(body, BODY_BYTES_MAX).await?;
         let (change, touched) = read(&body, &door.parts.datacenter)
             .map_err(|error| Error::invalid(format!("Request decode failed: {error}")))?;
-        let datacenter = if touched.datacenter.is_empty() { &asked } else { &touched.datacenter };
-        door.is_here(datacenter)?;
+        // As in the reference, the body alone says where; `?dc` is ignored.
+        door.is_here(&touched.datacenter)?;
         acl::authorize(&token, Resource::Node(&touched.node), Access::Write)?;
         if let Some(service) = &touched.service {
             acl::authorize(&token, Resource::Service(service), Access::Write)?;

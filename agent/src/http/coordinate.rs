@@ -86,10 +86,9 @@ pub(crate) struct Coordinates {
 }
 
 impl Coordinates {
-    /// Knows of the agent's own node alone.
-    pub(super) fn new(own_node: &str) -> Coordinates {
-        let known = BTreeMap::from([(own_node.to_owned(), Coordinate::ORIGIN)]);
-        Coordinates { known: Mutex::new(known), version: AtomicU64::new(1) }
+    /// Knows of nobody.
+    pub(super) fn new() -> Coordinates {
+        Coordinates { known: Mutex::default(), version: AtomicU64::new(1) }
     }
 
     /// Grows with every change.
@@ -248,7 +247,8 @@ mod tests {
 
     #[test]
     fn rows_are_sorted_by_distance_and_the_unknown_come_last() {
-        let coordinates = Coordinates::new("a");
+        let coordinates = Coordinates::new();
+        coordinates.set("a", at(0.0));
         coordinates.set("b", at(0.3));
         coordinates.set("c", at(0.1));
         let mut rows = ["x", "b", "c", "a", "y"];

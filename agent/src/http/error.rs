@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::{acl, raft, read};
+use crate::{acl, filter, raft, read};
 
 /// Why a request is not answered with what it asked for. `Display` is the body that the client sees.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,10 @@ pub enum Error {
     /// reference answers 500 with the plain text, and clients look for that.
     #[error("{0}")]
     Refused(String),
+    /// A `?filter=` that is none for these rows. The reference finds that out while it reads, and
+    /// answers as for a read that failed.
+    #[error("Failed to create boolean expression evaluator: {0}")]
+    Filter(#[from] filter::Error),
     /// Another datacenter, which this agent does not know.
     #[error("No path to datacenter")]
     UnknownDatacenter,
@@ -68,9 +72,11 @@ impl Error {
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Disabled(_) => StatusCode::UNAUTHORIZED,
-            Error::Refused(_) | Error::UnknownDatacenter | Error::Read(_) | Error::Consensus(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Error::Refused(_)
+            | Error::Filter(_)
+            | Error::UnknownDatacenter
+            | Error::Read(_)
+            | Error::Consensus(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Error::Status(status) => *status,
         }
     }

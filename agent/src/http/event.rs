@@ -36,8 +36,14 @@ const EVENTS_MAX: usize = 256;
 const EVENT_BYTES_MAX: usize = 512;
 /// Of these, what is not name, filters or payload: keys, lengths, id and prefix.
 const EVENT_BYTES_FIXED: usize = 96;
+/// What an event gains on its last way into a packet: above the limit before that, it is refused
+/// with other words than above it after.
+const EVENT_BYTES_ENVELOPE: usize = 30;
 /// Texts from this length on take this much more room for their length.
 const LONG_TEXT: (usize, usize) = (32, 3);
+
+/// The service under which servers are in the catalog.
+const SERVER: &str = "consul";
 
 /// One event.
 #[derive(Debug, Clone)]
@@ -179,11 +185,11 @@ fn fire(request: Request) -> Result<Answer, Error> {
     later(async move {
         let limit = EVENT_BYTES_MAX as u64;
         event.payload = match extract::collect(body, limit).await {
-            Err(Error::TooLarge(_)) => return Err(too_large()),
+            Err(Error::TooLarge(_)) => return Err(too_large(usize::MAX)),
             payload => payload?,
         };
         if event.size() > EVENT_BYTES_MAX {
-            return Err(too_large());
+            return Err(too_large(event.size()));
         }
         let reply = Reply::json(&Row::from(&event), layout);
         let kept = filters.accept(&door);
@@ -192,10 +198,15 @@ fn fire(request: Request) -> Result<Answer, Error> {
     })
 }
 
-fn too_large() -> Error {
+fn too_large(size: usize) -> Error {
+    let (what, when) = if size > EVENT_BYTES_MAX + EVENT_BYTES_ENVELOPE {
+        ("user event", "before")
+    } else {
+        ("encoded user event", "after")
+    };
     Error::refused(format!(
-        "1 error occurred:\n\t* error broadcasting event to segment \"\": user event exceeds \
-         configured limit of {EVENT_BYTES_MAX} bytes before encoding\n\n"
+        "1 error occurred:\n\t* error broadcasting event to segment \"\": {what} exceeds \
+         configured limit of {EVENT_BYTES_MAX} bytes {when} encoding\n\n"
     ))
 }
 
@@ -232,7 +243,10 @@ impl Filters {
         let Some((_, services)) = store.catalog().node_services(node).rows else { return false };
         services.iter().any(|instance| {
             let tagged = |tag: &Regex| instance.tags.iter().any(|it| tag.is_match(it));
-            service.is_match(&instance.id) && self.tag.as_ref().is_none_or(tagged)
+            // The server's own entry is the cluster's, not this agent's.
+            &*instance.id != SERVER
+                && service.is_match(&instance.id)
+                && self.tag.as_ref().is_none_or(tagged)
         })
     }
 }

@@ -146,7 +146,7 @@ impl Request {
         let text = header.to_str().map_err(|_| wrong())?.to_lowercase();
         for part in text.split(',').map(str::trim) {
             let Some((name, value)) = part.split_once('=') else { continue };
-            if matches!(name, "max-age" | "stale-if-error") && value.parse::<u32>().is_err() {
+            if matches!(name, "max-age" | "stale-if-error") && value.parse::<i64>().is_err() {
                 return Err(wrong());
             }
         }

@@ -9,6 +9,7 @@ use super::routes::{Answer, Route, route};
 use super::rows::{CheckRow, Empty, InstanceRow, Rows};
 use super::select::{Selection, row_name};
 use crate::acl::{Access, Resource};
+use crate::filter::schema;
 use crate::read::{Body, Query};
 use crate::store::{Found, Index, Store};
 
@@ -104,6 +105,7 @@ impl Health {
             found.rows.retain(|check| self.select.wants_node_named(store, &check.node));
             found.scopes = with_nodes(found.scopes);
         }
+        found.rows.retain(|check| self.select.holds_for(&**check));
         let (rows, next) =
             self.select.page.cut(&found.rows, |check| row_name(&check.node, &check.id));
         let mut rows = rows.to_vec();
@@ -121,7 +123,10 @@ fn service(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing service name"));
     }
     request.authorize(Resource::Service(&name), Access::Read)?;
-    let select = Selection::of(&request)?.with_tags(&request).with_passing(&request)?;
+    let select = Selection::of(&request)?
+        .with_tags(&request)
+        .with_passing(&request)?
+        .with_filter(&request, &schema::SERVICE_ENTRY)?;
     request.read(Health { what: What::Service(name), select }, read, Family::Discovery)
 }
 
@@ -132,7 +137,7 @@ fn node(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing node name"));
     }
     request.authorize(Resource::Node(&name), Access::Read)?;
-    let select = Selection::of(&request)?;
+    let select = Selection::of(&request)?.with_filter(&request, &schema::CHECK)?;
     request.read(Health { what: What::Node(name), select }, read, Family::Uncached)
 }
 
@@ -143,7 +148,7 @@ fn checks(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing service name"));
     }
     request.authorize(Resource::Service(&name), Access::Read)?;
-    let select = Selection::of(&request)?;
+    let select = Selection::of(&request)?.with_filter(&request, &schema::CHECK)?;
     request.read(Health { what: What::Checks(name), select }, read, Family::Uncached)
 }
 
@@ -154,6 +159,6 @@ fn state(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing check state"));
     }
     request.authorize(Resource::Node(""), Access::List)?;
-    let select = Selection::of(&request)?;
+    let select = Selection::of(&request)?.with_filter(&request, &schema::CHECK)?;
     request.read(Health { what: What::State(state), select }, read, Family::Uncached)
 }

@@ -12,6 +12,7 @@
 //! it needs from the request, checks it with the reference's words, and gives back either an answer
 //! or a small future. Only `error.rs` knows which error has which status code.
 
+mod acl;
 mod body;
 mod catalog;
 mod coordinate;
@@ -85,7 +86,7 @@ impl Door {
             })
             .collect();
         Arc::new(Door {
-            coordinates: Arc::new(coordinate::Coordinates::new(&parts.node_name)),
+            coordinates: Arc::new(coordinate::Coordinates::new()),
             events: event::Events::new(),
             datacenters_cached: AtomicBool::new(false),
             router: routes::Router::new(),

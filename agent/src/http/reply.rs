@@ -161,8 +161,12 @@ impl Reply {
 impl From<Error> for Reply {
     fn from(error: Error) -> Reply {
         let mut reply = Reply::text(error.status(), error.to_string());
-        if let Error::MethodNotAllowed { allowed, .. } = error {
-            reply.headers.insert(ALLOW, allow(allowed));
+        match error {
+            Error::MethodNotAllowed { allowed, .. } => {
+                reply.headers.insert(ALLOW, allow(allowed));
+            }
+            Error::Filter(_) => reply.meta(1, false, 0),
+            _ => {}
         }
         reply
     }

@@ -63,6 +63,7 @@ pub(crate) const fn route(
 /// All routes of the API, collected from the files that define them.
 fn table() -> impl Iterator<Item = &'static Route> {
     [
+        super::acl::ROUTES,
         super::catalog::ROUTES,
         super::coordinate::ROUTES,
         super::event::ROUTES,

@@ -11,6 +11,8 @@ use super::error::Error;
 use super::extract::Request;
 use super::page::Page;
 use crate::acl::Authority;
+use crate::filter::schema::Schema;
+use crate::filter::{Filter, Row};
 use crate::store::{Instance, Node, Service, Store};
 
 /// The conditions of a request.
@@ -20,6 +22,8 @@ pub(crate) struct Selection {
     node_meta: Vec<(String, String)>,
     /// Only instances without a check that is not passing.
     passing: bool,
+    /// With its text, by which equal ones are known.
+    filter: Option<(String, Filter)>,
     near: Option<Near>,
     pub(crate) page: Page,
     pub(crate) layout: Layout,
@@ -53,6 +57,7 @@ impl Selection {
             tags: None,
             node_meta,
             passing: false,
+            filter: None,
             near,
             page: Page::of(params)?,
             layout: request.layout,
@@ -66,6 +71,23 @@ impl Selection {
             self.tags = Some(request.params.all("tag").map(str::to_owned).collect());
         }
         self
+    }
+
+    /// With the filter that the request names, for rows of this kind.
+    pub(crate) fn with_filter(
+        mut self,
+        request: &Request,
+        schema: &Schema,
+    ) -> Result<Selection, Error> {
+        if let Some(text) = request.params.get("filter").filter(|text| !text.is_empty()) {
+            self.filter = Some((text.to_owned(), Filter::parse(text, schema)?));
+        }
+        Ok(self)
+    }
+
+    /// Does the filter hold for this row?
+    pub(crate) fn holds_for(&self, row: &dyn Row) -> bool {
+        self.filter.as_ref().is_none_or(|(_, filter)| filter.matches(row))
     }
 
     /// With the health that the request asks for.
@@ -83,9 +105,10 @@ impl Selection {
     /// The conditions as text: equal texts select equally.
     pub(crate) fn describe(&self, text: &mut String) {
         let near = self.near.as_ref().map(|near| (&near.node, near.version));
+        let filter = self.filter.as_ref().map(|(text, _)| text);
         let _ = write!(
             text,
-            " {:?} {:?} {} {near:?} {:?} {:?} {:?}",
+            " {:?} {:?} {} {filter:?} {near:?} {:?} {:?} {:?}",
             self.tags, self.node_meta, self.passing, self.page, self.layout, self.authority
         );
     }
@@ -119,6 +142,7 @@ impl Selection {
     pub(crate) fn wants_instance(&self, instance: &Instance) -> bool {
         self.wants_service(&instance.node, &instance.service)
             && !(self.passing && instance.checks.iter().any(|check| check.status != "passing"))
+            && self.holds_for(instance)
     }
 
     /// Sorts rows by the distance of their nodes, the unknown ones last; otherwise as they are.

@@ -123,22 +123,20 @@ fn check_id(id: &str) -> Result<(), Error> {
     if id.len() != 36 {
         return Err(Error::refused(format!("{PREFIX} UUID must be 36 characters")));
     }
-    let shape = id.bytes().enumerate().all(|(at, byte)| match at {
-        8 | 13 | 18 | 23 => byte == b'-',
-        _ => byte != b'-',
-    });
-    if !shape {
-        let hyphens = id.bytes().filter(|byte| *byte == b'-').count();
-        let what = if hyphens > 4 {
-            format!("UUID should have maximum of 4 \"-\"; got {hyphens}")
-        } else {
-            "odd length hex string".to_owned()
-        };
-        return Err(Error::refused(format!("{PREFIX} {what}")));
+    let refuse = |what: String| Err(Error::refused(format!("{PREFIX} {what}")));
+    let hyphens = id.bytes().filter(|byte| *byte == b'-').count();
+    if hyphens > 4 {
+        return refuse(format!("UUID should have maximum of 4 \"-\"; got {hyphens}"));
     }
-    match id.chars().find(|c| *c != '-' && !c.is_ascii_hexdigit()) {
+    if (id.len() - hyphens) % 2 != 0 {
+        return refuse("Input (without hyphens) must be even length".into());
+    }
+    match id.bytes().find(|byte| *byte != b'-' && !byte.is_ascii_hexdigit()) {
         None => Ok(()),
-        Some(_) => Err(Error::refused(format!("{PREFIX} Invalid UUID: must be hexadecimal"))),
+        Some(byte) => {
+            let shown = char::from(byte);
+            refuse(format!("Invalid UUID: encoding/hex: invalid byte: U+{byte:04X} '{shown}'"))
+        }
     }
 }
 

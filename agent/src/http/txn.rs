@@ -165,7 +165,7 @@ fn check(mut from: Object) -> Result<Operation, Malformed> {
     let verb = from.string("Verb")?;
     let check = from.object("Check")?.unwrap_or_else(Object::empty);
     from.finish()?;
-    let check = Box::new(body::check(check)?);
+    let check = Box::new(body::check_in_transaction(check)?);
     Ok(catalog(&verb, "Check", |verb| TxnOp::Check(verb, check)))
 }
 
