@@ -2,8 +2,8 @@
 #
 # Where the programs come from:
 #   BINARIES=compile   they are built in here; needs Docker and nothing else (the default)
-#   BINARIES=host      they are taken from target/release, where `cargo build --release` on a Debian 12 (or with a libc
-#                      no newer than its) has put them; needs no package registry during the build
+#   BINARIES=host      they are taken from FOLDER (target/release), where cargo on a Debian 12 (or with a libc no newer
+#                      than its) has put them; needs no package registry during the build
 ARG BINARIES=compile
 
 FROM rust:1-bookworm AS compile
@@ -17,8 +17,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
         target/release/muster-example-web /programs/
 
 FROM scratch AS host
-COPY target/release/muster target/release/muster-registrator target/release/muster-template \
-    target/release/muster-example-web /programs/
+ARG FOLDER=target/release
+COPY ${FOLDER}/muster ${FOLDER}/muster-registrator ${FOLDER}/muster-template ${FOLDER}/muster-example-web /programs/
 
 FROM ${BINARIES} AS programs
 

@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    path::{Path, PathBuf},
     process::{Command, Stdio, id},
 };
 
@@ -28,6 +29,7 @@ pub struct Stack {
     project: String,
     /// Where the images get the programs from, see `Dockerfile`.
     binaries: String,
+    folder: PathBuf,
 }
 
 impl Stack {
@@ -40,14 +42,15 @@ impl Stack {
             .and_then(|_| output(Command::new("docker").arg("info")))
             .context("this test needs a container engine: run it by tools/test, or --no-containers without it")?;
         let binaries = env::var("MUSTER_BINARIES").unwrap_or_else(|_| "host".to_owned());
-        let release = workspace().join("target/release");
+        let programs = program("muster");
+        let folder = programs.parent().and_then(|it| it.strip_prefix(workspace()).ok());
         ensure!(
-            binaries != "host" || program("muster").parent() == Some(&release),
-            "images take the programs of target/release: run this test by tools/test, or after\n  \
-             cargo build --release --bins && export MUSTER_PROGRAMS={}",
-            release.display()
+            binaries != "host" || folder.is_some(),
+            "images take only programs from inside this folder, not {}",
+            programs.display()
         );
-        Ok(Self { project: format!("muster-{purpose}-{}", id()), binaries })
+        let folder = folder.map(Path::to_owned).unwrap_or_default();
+        Ok(Self { project: format!("muster-{purpose}-{}", id()), binaries, folder })
     }
 
     /// The project's name.
@@ -69,6 +72,7 @@ impl Stack {
             .current_dir(workspace())
             .args(["compose", "--project-name", &self.project, "--progress", "plain"])
             .env("MUSTER_BINARIES", &self.binaries)
+            .env("MUSTER_FOLDER", &self.folder)
             // Port 0: one that is free, asked for again by `port` since a restarted container gets another.
             .env("MUSTER_HTTP_PORT", "0")
             .env("MUSTER_EDGE_PORT", "0");
