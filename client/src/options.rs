@@ -43,7 +43,7 @@ impl ReadOptions {
         ReadOptions { index: Some(index), wait: Some(wait), ..ReadOptions::default() }
     }
 
-    pub(crate) fn append(&self, query: &mut Vec<(&'static str, String)>) {
+    pub(crate) fn append(&self, query: &mut Vec<(&str, String)>) {
         // An index of 0 would mean "do not wait": never send it.
         if let Some(index) = self.index.filter(|index| *index > 0) {
             query.push(("index", index.to_string()));

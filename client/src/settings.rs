@@ -15,6 +15,14 @@ impl Secret {
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
+    /// Reads the token from a file; white space around it does not count. `None` if there is
+    /// nothing else in it.
+    pub fn from_file(path: &str) -> Result<Option<Secret>, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::TokenFile { path: path.to_owned(), source })?;
+        let text = text.trim();
+        Ok((!text.is_empty()).then(|| Secret::new(text)))
+    }
     /// The token's text, for a header and nothing else.
     pub fn expose(&self) -> &str {
         &self.0
@@ -56,7 +64,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads `MUSTER_HTTP_ADDR`, `_TOKEN`, `_TOKEN_FILE`, `_AUTH` and `_SSL`; each falls back to
-    /// its `CONSUL_` name.
+    /// its `CONSUL_` name. As in the reference, a token file beats a token.
     pub fn from_env() -> Result<Settings, Error> {
         let mut settings = Settings::default();
         if let Some(address) = variable("HTTP_ADDR") {
@@ -69,21 +77,13 @@ impl Settings {
                 why: "HTTPS is not supported yet: unset HTTP_SSL".into(),
             });
         }
-        settings.token = match (variable("HTTP_TOKEN"), variable("HTTP_TOKEN_FILE")) {
-            (Some(token), _) => Some(Secret::new(token)),
-            (None, Some(path)) => Some(read_token(&path)?),
-            (None, None) => None,
-        };
+        settings.token = variable("HTTP_TOKEN").map(Secret::new);
+        if let Some(path) = variable("HTTP_TOKEN_FILE") {
+            settings.token = Secret::from_file(&path)?.or(settings.token);
+        }
         settings.basic_auth = variable("HTTP_AUTH").map(Secret::new);
         Ok(settings)
     }
-}
-
-/// Reads a token from a file; white space around it does not count.
-fn read_token(path: &str) -> Result<Secret, Error> {
-    std::fs::read_to_string(path)
-        .map(|text| Secret::new(text.trim()))
-        .map_err(|source| Error::TokenFile { path: path.to_owned(), source })
 }
 
 fn variable(name: &str) -> Option<String> {

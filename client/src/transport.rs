@@ -25,6 +25,9 @@ use crate::{Meta, ReadOptions, Response, Settings};
 /// The largest answer that is read: far above any catalog, far below what fells a client.
 const BODY_BYTES_MAX: usize = 512 * 1024 * 1024;
 
+/// As much of an error's body goes into the error: some proxies answer with whole pages.
+const ERROR_BYTES_MAX: usize = 16 * 1024;
+
 /// What stays as it is in a path; everything else is escaped.
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b':');
@@ -95,6 +98,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Is it the server's "there is no such thing"?
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::Status { code, .. } if *code == StatusCode::NOT_FOUND)
+    }
+
+    /// Is it the server's "your token may not"?
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Status { code, .. }
+            if matches!(*code, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED))
+    }
+
     /// May the same call succeed a moment later?
     pub fn is_transient(&self) -> bool {
         match self {
@@ -294,7 +308,9 @@ pub(crate) fn accepted(raw: Raw) -> Result<Raw, Error> {
     if raw.status == StatusCode::OK {
         Ok(raw)
     } else {
-        Err(Error::Status { code: raw.status, text: raw.text() })
+        let body = raw.body.slice(..raw.body.len().min(ERROR_BYTES_MAX));
+        let text = String::from_utf8_lossy(&body).trim_end().to_owned();
+        Err(Error::Status { code: raw.status, text })
     }
 }
 

@@ -2,14 +2,17 @@
 //!
 //! The rules of blocking queries, kept in one place: an index that goes back starts again from
 //! nothing; index 0 is never sent as "wait"; failures are retried for ever with growing, jittered
-//! pauses; an answer equal to the last is not reported; a server that answers at once without
-//! news cannot drive us into a hot loop.
+//! pauses; an answer equal to the last is not reported; neither a server that answers at once
+//! without news nor one with news all the time can drive us into a hot loop.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::transport::accepted;
 use crate::types::{CatalogNode, HealthCheck, KvPair, Node, ServiceEntry};
 use crate::{Client, Consistency, Error, ReadOptions, ServiceQuery};
 
@@ -49,6 +52,13 @@ pub enum Query {
     },
     /// Names of all datacenters. The server cannot wait for it, so it is asked now and then.
     Datacenters,
+    /// Any other path that can be waited for, such as `/v1/event/list`.
+    Path {
+        /// From `/v1` on.
+        path: String,
+        /// Names and values; the latter may be empty.
+        parameters: Vec<(String, String)>,
+    },
 }
 
 /// The answer to a [`Query`], in the variant of the same name.
@@ -70,6 +80,8 @@ pub enum Answer {
     Checks(Vec<HealthCheck>),
     /// Names.
     Datacenters(Vec<String>),
+    /// The body as it came; `None` for 404.
+    Path(Option<Bytes>),
 }
 
 /// How to follow.
@@ -108,9 +120,11 @@ impl Default for WatchSettings {
 /// What happened.
 #[derive(Debug)]
 pub enum Update {
-    /// A first or a changed answer, with its index.
+    /// A first or a changed answer, with its index. After failures also an unchanged one: it tells
+    /// that the agent is back and the answer current.
     Value(Answer, u64),
-    /// The question failed; it is asked again after a pause. Reported once for each attempt.
+    /// The question failed; it is asked again after a pause. Reported once for each attempt. Not
+    /// every such error passes by itself: see [`Error::is_transient`].
     Unreachable(Error),
 }
 
@@ -123,12 +137,18 @@ pub struct Watch {
     index: u64,
     last: Option<Answer>,
     failures: u32,
+    /// Answers at once and without news in a row, from a server that does not wait.
+    restless: u32,
     /// Not before this moment is the next question sent.
     not_before: Option<Instant>,
 }
 
-/// Pause between questions that the server answers at once without news.
-const IDLE_PAUSE: Duration = Duration::from_millis(100);
+/// Least time from one question to the next: many changes in a moment become one answer.
+const PACE: Duration = Duration::from_millis(10);
+/// The same when nothing was new: the index moved for the sake of others.
+const IDLE_PACE: Duration = Duration::from_millis(100);
+/// The same at most, when the server does not wait at all (a proxy may drop what we ask it).
+const RESTLESS_PACE: Duration = Duration::from_secs(5);
 /// Pause between questions that the server cannot wait for.
 const POLL_PAUSE: Duration = Duration::from_secs(15);
 
@@ -142,6 +162,7 @@ impl Client {
             index: 0,
             last: None,
             failures: 0,
+            restless: 0,
             not_before: None,
         }
     }
@@ -155,6 +176,7 @@ impl Watch {
                 tokio::time::sleep_until(moment).await;
                 self.not_before = None;
             }
+            let asked = Instant::now();
             match self.ask().await {
                 Err(error) => {
                     self.failures = self.failures.saturating_add(1);
@@ -165,21 +187,33 @@ impl Watch {
                 }
                 Ok((answer, index)) => {
                     let recovered = std::mem::take(&mut self.failures) > 0;
-                    let slid_back = index < self.index;
-                    let moved = index != self.index;
-                    self.index = if slid_back { 0 } else { index };
-                    if index == 0 {
-                        self.not_before = Some(Instant::now() + POLL_PAUSE);
-                    }
-                    if self.last.as_ref() != Some(&answer) || recovered {
+                    let news = recovered || self.last.as_ref() != Some(&answer);
+                    // Index 0 asks without waiting, so the first answer to an index comes at once.
+                    let restless = !news
+                        && index == self.index
+                        && index != 0
+                        && asked.elapsed() < self.settings.wait.min(IDLE_PACE);
+                    self.restless = if restless { self.restless.saturating_add(1) } else { 0 };
+                    self.not_before = Some(asked + self.pace(news, index));
+                    self.index = if index < self.index { 0 } else { index };
+                    if news {
                         self.last = Some(answer.clone());
                         return Update::Value(answer, index);
                     }
-                    if moved && self.not_before.is_none() {
-                        self.not_before = Some(Instant::now() + IDLE_PAUSE);
-                    }
                 }
             }
+        }
+    }
+
+    /// How long after the last question the next one may be sent. Of no effect where the server
+    /// held the last one longer.
+    fn pace(&self, news: bool, index: u64) -> Duration {
+        if index == 0 {
+            POLL_PAUSE
+        } else if news {
+            PACE
+        } else {
+            IDLE_PACE.saturating_mul(1 << self.restless.min(8)).min(RESTLESS_PACE)
         }
     }
 
@@ -219,6 +253,20 @@ impl Watch {
             Query::Key { path } => answer!(kv.get(path, &options), Key),
             Query::KeyPrefix { prefix } => answer!(kv.list(prefix, &options), KeyPrefix),
             Query::Checks { state } => answer!(health.state(state, &options), Checks),
+            Query::Path { path, parameters } => {
+                let mut query = Vec::new();
+                options.append(&mut query);
+                query.extend(parameters.iter().map(|(name, value)| (name.as_str(), value.clone())));
+                let patience = options.patience();
+                let raw =
+                    self.client.call(Method::GET, path, &query, Bytes::new(), patience).await?;
+                let index = raw.meta().index.max(1);
+                if raw.status == StatusCode::NOT_FOUND {
+                    (Answer::Path(None), index)
+                } else {
+                    (Answer::Path(Some(accepted(raw)?.body)), index)
+                }
+            }
             Query::Datacenters => (Answer::Datacenters(catalog.datacenters().await?), 0),
         })
     }

@@ -122,3 +122,54 @@ async fn nobody_there_is_told_apart() {
     let error = client(address).status().leader().await.expect_err("nobody listens");
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_transient(), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_server_that_does_not_wait_is_not_asked_in_a_hot_loop() {
+    let same = (200, 5, r#"[{"Key":"a/b c","Value":"b25l"}]"#);
+    let (address, seen) = scripted(vec![same; 10_000]).await;
+    let mut watch = client(address).watch(key(), WatchSettings::default());
+    assert_eq!(value(next(&mut watch).await), (Some("one".into()), 5));
+    let nothing = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
+    assert!(nothing.is_err(), "an answer without news was reported");
+    let asked = seen.lock().unwrap().len();
+    assert!((2..12).contains(&asked), "{asked} questions in a second");
+}
+
+#[tokio::test]
+async fn any_path_can_be_followed() {
+    let (address, seen) = scripted(vec![(200, 7, "[1]"), (404, 8, "")]).await;
+    let query = Query::Path {
+        path: "/v1/event/list".into(),
+        parameters: vec![("name".into(), "a&b".into())],
+    };
+    let mut watch = client(address).watch(query, WatchSettings::default());
+    match next(&mut watch).await {
+        Update::Value(Answer::Path(Some(body)), 7) => assert_eq!(&body[..], b"[1]"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(next(&mut watch).await, Update::Value(Answer::Path(None), 8)));
+    assert_eq!(seen.lock().unwrap()[0], "GET /v1/event/list?name=a%26b HTTP/1.1");
+}
+
+#[tokio::test]
+async fn an_error_page_is_cut_and_a_silent_server_is_left() {
+    let page: &str = Box::leak("x".repeat(100_000).into_boxed_str());
+    let (address, _) = scripted(vec![(502, 0, page)]).await;
+    let client = client(address);
+    match client.status().leader().await {
+        Err(Error::Status { text, .. }) => assert!(text.len() < 20_000),
+        other => panic!("{other:?}"),
+    }
+    let error = client.status().leader().await.expect_err("the script is over");
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_told_apart() {
+    let (address, _) = scripted(vec![(200, 0, "[1,2"), (200, 0, "{}")]).await;
+    let client = client(address);
+    for _ in 0..2 {
+        let error = client.status().leader().await.expect_err("this is no text");
+        assert!(matches!(error, Error::Decode { .. }) && !error.is_transient(), "{error:?}");
+    }
+}

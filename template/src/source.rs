@@ -110,7 +110,7 @@ fn shown(answer: Answer, order: Order) -> Value {
         Answer::KeyPrefix(pairs) => answers::pairs(pairs),
         Answer::Datacenters(names) => answers::datacenters(names),
         // Nothing asks this here.
-        Answer::Checks(_) => Value::none(),
+        Answer::Checks(_) | Answer::Path(_) => Value::none(),
     }
 }
 

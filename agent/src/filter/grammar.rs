@@ -444,12 +444,11 @@ impl Peg<'_> {
 
     fn number(&mut self, begin: usize) -> Found<String> {
         let at = self.literal(begin, "-", "\"-\"").unwrap_or(begin);
-        let mut at = match self.literal(at, "0", "\"0\"") {
-            Some(at) => at,
-            None => {
-                let at = self.class(at, "[1-9]", |c| matches!(c, b'1'..=b'9'))?;
-                self.digits(at).unwrap_or(at)
-            }
+        let mut at = if let Some(at) = self.literal(at, "0", "\"0\"") {
+            at
+        } else {
+            let at = self.class(at, "[1-9]", |c| matches!(c, b'1'..=b'9'))?;
+            self.digits(at).unwrap_or(at)
         };
         if let Some(fraction) = self.literal(at, ".", "\".\"").and_then(|at| self.digits(at)) {
             at = fraction;
@@ -482,13 +481,11 @@ impl Peg<'_> {
             return None;
         };
         let end = inner + length + 1;
-        match coerce::unquote(&self.text[begin..end]) {
-            Some(text) => Some((text, end)),
-            None => {
-                // The text is lost all the same, but what follows is still looked at.
-                self.mistake(begin, "string", "invalid syntax");
-                Some((String::new(), end))
-            }
+        let unquoted = coerce::unquote(&self.text[begin..end]);
+        if unquoted.is_none() {
+            // The expression is lost, but what follows is still looked at.
+            self.mistake(begin, "string", "invalid syntax");
         }
+        Some((unquoted.unwrap_or_default(), end))
     }
 }
