@@ -10,12 +10,17 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, HttpAddress};
 use crate::http;
+use crate::local::{self, Lead, Local};
 use crate::raft::{self, Consensus, LogBackend};
 use crate::read::{self, Reader};
 use crate::sessions::Lifetimes;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Version that this agent's members and service `consul` show: that of the reference whose API it
+/// speaks, for clients that look before they use a feature.
+pub const REFERENCE_VERSION: &str = "1.8.7";
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,9 @@ pub enum Error {
     /// A mode that does not exist yet.
     #[error("{0}")]
     NotSupported(String),
+    /// The agent's own services and checks.
+    #[error("{0}")]
+    Local(#[from] local::Error),
     /// Consensus.
     #[error("consensus could not start")]
     Raft(#[from] raft::Error),
@@ -134,6 +142,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let leave = CancellationToken::new();
         let consensus = Consensus::start(raft_settings(&config, &node_id)).await?;
+        let local = Local::open(local_settings(&config, &node_id), consensus.clone())?;
         let reader = Reader::new(
             consensus.clone(),
             read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
@@ -146,8 +155,25 @@ impl Node {
             timers.await;
             "sessions"
         });
+        let lead = Lead {
+            node: local.node().clone(),
+            port: config.ports.server,
+            version: REFERENCE_VERSION.to_owned(),
+        };
+        let duty = local::lead(lead, consensus.clone(), shutdown.child_token());
+        tasks.spawn(async move {
+            duty.await;
+            "leader"
+        });
+        let (own, stop) = (local.clone(), shutdown.child_token());
+        tasks.spawn(async move {
+            own.run(stop).await;
+            "local"
+        });
         let parts = http::Parts {
             reader,
+            local,
+            leave: leave.clone(),
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
             lifetimes: lifetimes.clone(),
@@ -259,6 +285,34 @@ fn raft_settings(config: &Config, node_id: &str) -> raft::Settings {
         raft_multiplier: config.raft.multiplier,
         snapshot_threshold: config.raft.snapshot_threshold,
         trailing_logs: config.raft.trailing_logs,
+    }
+}
+
+fn local_settings(config: &Config, node_id: &str) -> local::Settings {
+    let (lan, wan) = (config.advertise, config.advertise_wan);
+    let family = |ip: std::net::IpAddr| if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+    let tagged_addresses = [
+        ("lan".to_owned(), lan.to_string()),
+        (format!("lan_{}", family(lan)), lan.to_string()),
+        ("wan".to_owned(), wan.to_string()),
+        (format!("wan_{}", family(wan)), wan.to_string()),
+    ];
+    local::Settings {
+        datacenter: config.datacenter.clone(),
+        node_name: config.node_name.clone(),
+        node_id: node_id.to_owned(),
+        address: config.advertise.to_string(),
+        tagged_addresses: tagged_addresses.into(),
+        node_meta: config.node_meta.clone(),
+        data_dir: config.data_dir.clone(),
+        check_update_interval: config.checks.update_interval,
+        check_output_max_size: config.checks.output_max_size,
+        discard_check_output: config.checks.discard_output,
+        enable_script_checks: config.checks.enable_script_checks,
+        enable_local_script_checks: config.checks.enable_local_script_checks,
+        services: config.service_definitions.clone(),
+        checks: config.check_definitions.clone(),
+        ..local::Settings::default()
     }
 }
 

@@ -44,6 +44,9 @@ pub use server::{Listener, serve};
 pub use settings::{Network, NotANetwork, Settings};
 
 pub(crate) use crate::json as decode;
+use tokio_util::sync::CancellationToken;
+
+use crate::local::Local;
 use crate::raft;
 use crate::read::Reader;
 use crate::sessions::Lifetimes;
@@ -54,6 +57,10 @@ use crate::store::{Change, Index, Reply as Applied};
 pub struct Parts {
     /// The read path, and through it the cluster.
     pub reader: Reader,
+    /// What this agent claims.
+    pub local: Local,
+    /// Cancelled when somebody asks this agent to leave.
+    pub leave: CancellationToken,
     /// Which datacenter this agent belongs to.
     pub datacenter: String,
     /// This agent's node in the catalog.
