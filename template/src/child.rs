@@ -11,10 +11,13 @@
 //! a reload of the daemon's configuration does not touch it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -173,12 +176,47 @@ impl Handle {
     }
 }
 
-/// Makes a child that waits to be started.
-pub fn supervise(settings: Settings) -> Handle {
+/// Makes a child that waits to be started. `record` is a file that says which process it is, so that after a crash of
+/// this daemon the next one finds the child it left behind; that one is ended before another is started, for both want
+/// the same ports.
+pub fn supervise(settings: Settings, record: PathBuf) -> Handle {
     let (wishes, inbox) = mpsc::channel(WISHES_MAX);
     let (shown, state) = watch::channel(State::Waiting);
-    tokio::spawn(Supervisor { settings, inbox, shown, starts: 0 }.run());
+    tokio::spawn(Supervisor { settings, inbox, shown, starts: 0, record }.run());
     Handle { wishes, state }
+}
+
+/// A process by its id and the moment it started, which together name it for as long as the machine runs.
+#[derive(Debug, PartialEq, Eq)]
+struct Alive {
+    pid: i32,
+    started: u64,
+}
+
+impl Alive {
+    fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The fields after the name in parentheses: state first, the start as the twentieth.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let dead = matches!(fields.next()?, "Z" | "X");
+        let started = fields.nth(18)?.parse().ok()?;
+        (!dead).then_some(Self { pid, started })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (pid, started) = text.trim().split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, started: started.parse().ok()? })
+    }
+
+    fn is_still(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+}
+
+impl std::fmt::Display for Alive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} {}", self.pid, self.started)
+    }
 }
 
 struct Supervisor {
@@ -186,6 +224,7 @@ struct Supervisor {
     inbox: mpsc::Receiver<Wish>,
     shown: watch::Sender<State>,
     starts: u64,
+    record: PathBuf,
 }
 
 /// Why the child does not run any more.
@@ -201,6 +240,7 @@ impl Supervisor {
             self.shown.send_replace(State::Ended { code: 0 });
             return;
         }
+        self.end_left_behind().await;
         let mut pause = self.settings.pause_min;
         loop {
             let started = Instant::now();
@@ -214,6 +254,7 @@ impl Supervisor {
             let code = match end {
                 End::ToRestart => continue,
                 End::Stopped(code) => {
+                    self.forget();
                     self.shown.send_replace(State::Ended { code });
                     return;
                 }
@@ -225,6 +266,7 @@ impl Supervisor {
                 Restart::Never => false,
             };
             tracing::warn!(code, again, "the child ended by itself");
+            self.forget();
             if !again {
                 self.shown.send_replace(State::Ended { code });
                 return;
@@ -271,7 +313,36 @@ impl Supervisor {
         self.starts += 1;
         tracing::info!(pid = process.pid(), command = ?self.settings.command, "started the child");
         self.shown.send_replace(State::Running { pid: process.pid(), starts: self.starts });
+        let noted =
+            Alive::of(process.pid()).map(|alive| fs::write(&self.record, alive.to_string()));
+        if let Some(Err(error)) = noted {
+            tracing::warn!(file = %self.record.display(), %error, "cannot note which process the child is");
+        }
         Ok(process)
+    }
+
+    /// Forgets the child that has ended.
+    fn forget(&self) {
+        // A record that stays names a process that is gone, which is found out before it is acted upon.
+        let _ = fs::remove_file(&self.record);
+    }
+
+    /// Ends the child of a daemon that died before this one.
+    async fn end_left_behind(&self) {
+        let Ok(text) = fs::read_to_string(&self.record) else { return };
+        let Some(left) = Alive::parse(&text).filter(Alive::is_still) else { return self.forget() };
+        tracing::warn!(pid = left.pid, "ending the child that the last run left behind");
+        let pid = Pid::from_raw(left.pid);
+        let deadline = Instant::now() + self.settings.kill_timeout;
+        // That it ends by itself meanwhile is fine.
+        let _ = kill(pid, self.settings.stop_signal);
+        while left.is_still() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if left.is_still() {
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+        self.forget();
     }
 
     /// Carries out wishes until the child ends.

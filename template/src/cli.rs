@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
@@ -28,6 +28,9 @@ use crate::{processes, status};
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
+
+/// How often dead processes are looked for unasked.
+const REAP_EVERY: Duration = Duration::from_secs(5);
 
 /// More passes than this, and a template asks for something new each time.
 const PASSES_MAX: usize = 100;
@@ -153,7 +156,9 @@ fn signals() -> std::io::Result<mpsc::Receiver<Control>> {
     }
     let mut children = signal(SignalKind::child())?;
     tokio::spawn(async move {
-        while children.recv().await.is_some() {
+        loop {
+            // Now and then too: one that was hidden behind a process of ours is announced only once.
+            let _ = tokio::time::timeout(REAP_EVERY, children.recv()).await;
             processes::reap();
         }
     });

@@ -173,6 +173,27 @@ mod tests {
         }
     }
 
+    /// As the first process of a container: who loses its parent becomes ours.
+    #[tokio::test]
+    async fn orphans_are_reaped_and_our_own_are_not() {
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        let mut own = spawn(Command::new("sh").args(["-c", "exit 7"])).unwrap();
+        let mut parent = spawn(Command::new("sh").args(["-c", "sleep 0.1 & exit 0"])).unwrap();
+        assert_eq!(parent.wait().await.unwrap(), 0);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut code = None;
+        let mut reaped = 0;
+        while reaped == 0 || code.is_none() {
+            assert!(std::time::Instant::now() < deadline, "reaped {reaped}, own {code:?}");
+            reaped += reap();
+            let moment = std::time::Duration::from_millis(20);
+            if let Ok(ended) = tokio::time::timeout(moment, own.wait()).await {
+                code = Some(ended.unwrap());
+            }
+        }
+        assert_eq!((reaped, code), (1, Some(7)));
+    }
+
     #[tokio::test]
     async fn children_are_found() {
         let mut process = spawn(Command::new("sleep").arg("60")).unwrap();

@@ -154,6 +154,46 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Program and arguments of a program that is to be signalled: without a shell in between wherever one is not
+    /// needed, for the shell would get the signals.
+    pub(super) fn supervised_words(self) -> Vec<String> {
+        match &self {
+            Self::Text(text) => split(text).unwrap_or_else(|| self.words()),
+            Self::List(_) => self.words(),
+        }
+    }
+}
+
+/// Splits a command as a shell would; `None` if it takes a shell to understand it.
+fn split(text: &str) -> Option<Vec<String>> {
+    const SPECIAL: &str = "|&;<>()$`\\*?[]#~%!{}\n";
+    const OF_THE_SHELL: [&str; 16] = [
+        ".", ":", "case", "cd", "eval", "exec", "exit", "export", "for", "if", "set", "source",
+        "trap", "ulimit", "until", "while",
+    ];
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for letter in text.chars() {
+        match quote {
+            Some(mark) if letter == mark => quote = None,
+            Some('"') if "$`\\".contains(letter) => return None,
+            None if letter == '"' || letter == '\'' => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            None if letter.is_whitespace() && letter != '\n' => words.extend(word.take()),
+            None if SPECIAL.contains(letter) => return None,
+            _ => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    let first = words.first()?;
+    (quote.is_none() && !first.contains('=') && !OF_THE_SHELL.contains(&first.as_str()))
+        .then_some(words)
+}
+
 /// A duration written as `300ms`, `1.5s`, `2m`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span(pub(super) Duration);
@@ -225,5 +265,32 @@ impl File {
         take(&mut self.exec, later.exec);
         take(&mut self.guard, later.guard);
         self.groups.extend(later.groups);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_need_no_shell() {
+        for (text, expected) in [
+            ("nginx", Some(&["nginx"][..])),
+            ("nginx -g 'daemon off;'", Some(&["nginx", "-g", "daemon off;"][..])),
+            ("a \"b c\"d  '' e", Some(&["a", "b cd", "", "e"][..])),
+            ("a | b", None),
+            ("a; b", None),
+            ("a \"$HOME\"", None),
+            ("a $HOME", None),
+            ("A=1 b", None),
+            ("exec a", None),
+            ("exit 7", None),
+            ("a 'open", None),
+            ("", None),
+        ] {
+            let expected =
+                expected.map(|words| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+            assert_eq!(split(text), expected, "{text}");
+        }
     }
 }

@@ -255,7 +255,7 @@ fn catalog(written: file::Catalog) -> Result<Catalog, Error> {
 
 fn exec(written: file::Exec) -> Result<child::Settings, Error> {
     let invalid = |message: String| Error::Invalid(format!("exec: {message}"));
-    let command = words(written.command, "exec.command")?;
+    let command = not_empty(written.command.supervised_words(), "exec.command")?;
     let reload = match written.reload_signal.as_deref() {
         None | Some("restart") => child::Reload::Restart,
         Some("none") => child::Reload::None,
@@ -423,7 +423,10 @@ fn limits(written: file::Guard, preset: &file::Guard) -> Result<Limits, String> 
 }
 
 fn words(command: Command, key: &str) -> Result<Vec<String>, Error> {
-    let words = command.words();
+    not_empty(command.words(), key)
+}
+
+fn not_empty(words: Vec<String>, key: &str) -> Result<Vec<String>, Error> {
     if words.first().is_none_or(String::is_empty) {
         return Err(Error::Invalid(format!("{key}: is empty")));
     }

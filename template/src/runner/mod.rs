@@ -310,7 +310,9 @@ impl Runner {
 
     /// Makes the child that the configuration asks for; it waits for its files.
     fn supervise(&mut self) {
-        self.child = self.config.child.clone().map(child::supervise);
+        let record = self.config.state_dir.join("child");
+        let settings = self.config.child.clone();
+        self.child = settings.map(|settings| child::supervise(settings, record));
         self.child_state = self.child.as_ref().map(Handle::watch);
         self.child_started = false;
     }

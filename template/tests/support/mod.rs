@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: a catalog, instances, a daemon and a proxy, all on free loopback ports.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this module")]
 
 use std::collections::BTreeMap;
 use std::fs;
