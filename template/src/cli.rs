@@ -53,8 +53,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return complain(&error, MISUSED);
     }
     let done = match flags.command.clone().unwrap_or(Subcommand::Run) {
-        Subcommand::Check => check(&config),
-        _ if flags.parse_only => check(&config),
+        Subcommand::Check => Ok(check(&config)),
+        _ if flags.parse_only => Ok(check(&config)),
         Subcommand::Render { data, .. } => render(&config, &data),
         Subcommand::Status => in_runtime(show_status(&config)),
         Subcommand::Once => in_runtime(run(config, flags, Mode::Once)),
@@ -167,7 +167,7 @@ fn signals() -> std::io::Result<mpsc::Receiver<Control>> {
 
 /// Parses everything and lists what the templates ask for before anything is known.
 #[expect(clippy::print_stdout, reason = "the command's output")]
-fn check(config: &Config) -> anyhow::Result<u8> {
+fn check(config: &Config) -> u8 {
     let surroundings =
         Surroundings { environment: std::env::vars().collect(), ..Surroundings::default() };
     let mut code = 0;
@@ -193,7 +193,7 @@ fn check(config: &Config) -> anyhow::Result<u8> {
             }
         }
     }
-    Ok(code)
+    code
 }
 
 /// Prints what the templates give with the answers of a file.

@@ -57,7 +57,7 @@ impl Default for Limits {
             min: 0,
             max_shrink: 1.0,
             confirm_after: Duration::from_secs(2),
-            keep_for: Duration::from_secs(15 * 60),
+            keep_for: Duration::from_mins(15),
         }
     }
 }
@@ -174,7 +174,8 @@ impl Remembered {
 
     fn too_short(&mut self, reason: Reason, limits: &Limits, now: Instant) -> Verdict {
         match (limits.on_empty, &self.good) {
-            (OnEmpty::Render, _) => Verdict::Use,
+            (OnEmpty::Keep, None) if limits.min > 0 => Verdict::Wait(reason),
+            (OnEmpty::Render, _) | (OnEmpty::Keep, None) => Verdict::Use,
             (OnEmpty::Error, _) => Verdict::Fail(reason),
             (OnEmpty::Keep, Some(good)) => {
                 let until = *self.short_since.get_or_insert(now) + limits.keep_for;
@@ -186,8 +187,6 @@ impl Remembered {
                     Verdict::Use
                 }
             }
-            (OnEmpty::Keep, None) if limits.min > 0 => Verdict::Wait(reason),
-            (OnEmpty::Keep, None) => Verdict::Use,
         }
     }
 }
@@ -230,7 +229,7 @@ mod tests {
 
     #[test]
     fn limits() {
-        let keep = Limits { keep_for: Duration::from_secs(60), ..Limits::default() };
+        let keep = Limits { keep_for: Duration::from_mins(1), ..Limits::default() };
         let with_min = Limits { min: 2, ..keep.clone() };
         let careful =
             Limits { max_shrink: 0.5, confirm_after: Duration::from_secs(2), ..keep.clone() };

@@ -1,5 +1,7 @@
 //! The daemon as a process: its flags, its child, its signals, and what survives a crash.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod support;
 
 use std::fs;
@@ -62,11 +64,11 @@ impl Bench {
 /// A child in shell that notes the signals it gets in `log`.
 fn child(bench: &Bench, traps: &[(&str, &str)]) -> String {
     let log = bench.path("log");
-    let mut script = String::new();
-    for (signal, action) in traps {
-        script += &format!("trap 'echo {signal} >> {log}; {action}' {signal}\n");
-    }
-    script += &format!("echo start >> {log}\nwhile true; do sleep 0.02; done\n");
+    let trap = |(signal, action): &(&str, &str)| {
+        format!("trap 'echo {signal} >> {log}; {action}' {signal}\n")
+    };
+    let traps: String = traps.iter().map(trap).collect();
+    let script = format!("{traps}echo start >> {log}\nwhile true; do sleep 0.02; done\n");
     bench.write("child.sh", &script);
     format!("sh {}", bench.path("child.sh"))
 }

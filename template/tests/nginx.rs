@@ -1,5 +1,7 @@
 //! The shipped proxy with the real nginx: what the catalog says is what nginx serves, and nothing else disturbs it.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod support;
 
 use std::collections::BTreeSet;

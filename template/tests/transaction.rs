@@ -1,5 +1,7 @@
 //! A change of files is all or nothing, whatever fails and whenever the daemon dies.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;

@@ -14,6 +14,7 @@ use crate::render::encode;
 /// One file of configuration, or several merged.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the keys of the format")]
 pub(super) struct File {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) log_level: Option<String>,

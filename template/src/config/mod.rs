@@ -153,7 +153,7 @@ impl Default for Pace {
 const VALIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 impl Config {
     /// Reads the files that `flags` name, and puts what the flags themselves say over them.
@@ -241,7 +241,7 @@ fn catalog(written: file::Catalog) -> Result<Catalog, Error> {
         }
     };
     let wait = written.wait.map_or(WAIT, |span| span.0);
-    if wait < Duration::from_secs(1) || wait > Duration::from_secs(600) {
+    if wait < Duration::from_secs(1) || wait > Duration::from_mins(10) {
         return Err(Error::Invalid("catalog.wait: must be from 1s to 10m".to_owned()));
     }
     Ok(Catalog {
@@ -347,7 +347,7 @@ fn group(written: file::Group, preset: &file::Guard, has_child: bool) -> Result<
     }
     let interval_min = span(written.min_interval, pace.interval_min);
     Ok(Group {
-        limits: limits(written.guard.unwrap_or_default(), preset).map_err(&invalid)?,
+        limits: limits(&written.guard.unwrap_or_default(), preset).map_err(&invalid)?,
         partials: written.partials,
         sources,
         pace: Pace { quiet_min, quiet_max, interval_min },
@@ -407,7 +407,7 @@ fn owner(
     find(text).ok().flatten().ok_or_else(|| format!("there is no {kind} `{text}`"))
 }
 
-fn limits(written: file::Guard, preset: &file::Guard) -> Result<Limits, String> {
+fn limits(written: &file::Guard, preset: &file::Guard) -> Result<Limits, String> {
     let limits = Limits::default();
     let max_shrink = written.max_shrink.or(preset.max_shrink).unwrap_or(limits.max_shrink);
     if !(0.0..=1.0).contains(&max_shrink) {

@@ -3,6 +3,8 @@
 //! The answers have these shapes (see `docs/template-functions.md` for the fields): `service()` gives a list of
 //! instances, `services()` of names with tags, `node()` a map, `key()` a text, `kv_list()` a list of pairs.
 
+#![expect(clippy::unnecessary_wraps, reason = "all data functions have one shape")]
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -34,14 +36,14 @@ pub(super) fn register(tera: &mut Tera, pass: &Arc<Mutex<Pass>>) {
 fn add<A, F>(tera: &mut Tera, pass: &Arc<Mutex<Pass>>, name: &'static str, function: F)
 where
     A: for<'de> Deserialize<'de>,
-    F: Fn(&mut Pass, A) -> Result<Value, String> + Send + Sync + 'static,
+    F: Fn(&mut Pass, &A) -> Result<Value, String> + Send + Sync + 'static,
 {
     let pass = Arc::clone(pass);
     tera.register_function(name, move |kwargs: Kwargs, _: &State| -> TeraResult<Value> {
         let arguments =
             kwargs.deserialize().map_err(|error| Error::message(format!("{name}(): {error}")))?;
         let mut pass = pass.lock().unwrap_or_else(PoisonError::into_inner);
-        function(&mut pass, arguments)
+        function(&mut pass, &arguments)
             .map_err(|message| Error::message(format!("{name}(): {message}")))
     });
 }
@@ -58,9 +60,9 @@ impl Pass {
     }
 
     /// `list`, or the list served before if `limits` forbid the new one.
-    fn guard(&mut self, call: CallKey<'_>, list: Value, limits: &Limits) -> Result<Value, String> {
+    fn guard(&mut self, call: &CallKey<'_>, list: Value, limits: &Limits) -> Result<Value, String> {
         let query = call.query.clone();
-        let key = serde_json::to_string(&call).map_err(|error| error.to_string())?;
+        let key = serde_json::to_string(call).map_err(|error| error.to_string())?;
         let now = self.now.unwrap_or_else(Instant::now);
         let verdict = self.memory.decide(&key, &list, limits, now);
         self.calls.insert(key);
@@ -87,47 +89,48 @@ fn empty_list() -> Value {
     Value::from(Vec::<Value>::new())
 }
 
-fn service(pass: &mut Pass, call: call::Service) -> Result<Value, String> {
+fn service(pass: &mut Pass, call: &call::Service) -> Result<Value, String> {
     let statuses = call.statuses()?;
     let tags = call.all_tags();
     let limits = call.limits(&pass.surroundings.limits)?;
-    let query = Query::Service { scope: call.scope(), name: call.name };
+    let query = Query::Service { scope: call.scope(), name: call.name.clone() };
     let Some(instances) = pass.ask(&query) else { return Ok(empty_list()) };
     let chosen = select(&instances, |instance| {
         let status = attribute(instance, "status").and_then(Value::as_str).unwrap_or_default();
         (statuses.is_empty() || statuses.iter().any(|wanted| wanted == status))
             && tags.iter().all(|tag| has_tag(instance, tag))
     });
-    pass.guard(CallKey { query: &query, tags: &tags, statuses: &statuses }, chosen, &limits)
+    pass.guard(&CallKey { query: &query, tags: &tags, statuses: &statuses }, chosen, &limits)
 }
 
-fn services(pass: &mut Pass, call: call::Services) -> Result<Value, String> {
+fn services(pass: &mut Pass, call: &call::Services) -> Result<Value, String> {
     let limits = call.limits(&pass.surroundings.limits)?;
     let query = Query::Services { scope: call.scope() };
     let Some(all) = pass.ask(&query) else { return Ok(empty_list()) };
-    let tags: Vec<String> = call.tag.into_iter().collect();
+    let tags: Vec<String> = call.tag.clone().into_iter().collect();
     let chosen = select(&all, |service| tags.iter().all(|tag| has_tag(service, tag)));
-    pass.guard(CallKey { query: &query, tags: &tags, statuses: &[] }, chosen, &limits)
+    pass.guard(&CallKey { query: &query, tags: &tags, statuses: &[] }, chosen, &limits)
 }
 
-fn nodes(pass: &mut Pass, call: call::Nodes) -> Result<Value, String> {
+fn nodes(pass: &mut Pass, call: &call::Nodes) -> Result<Value, String> {
     Ok(pass.ask(&Query::Nodes { scope: call.scope() }).unwrap_or_else(empty_list))
 }
 
-fn node(pass: &mut Pass, call: call::Node) -> Result<Value, String> {
-    let query = Query::Node { scope: call::scope(call.dc.as_ref(), None, None), name: call.name };
+fn node(pass: &mut Pass, call: &call::Node) -> Result<Value, String> {
+    let query =
+        Query::Node { scope: call::scope(call.dc.as_ref(), None, None), name: call.name.clone() };
     Ok(pass.ask(&query).unwrap_or_else(Value::none))
 }
 
-fn datacenters(pass: &mut Pass, _: call::Nothing) -> Result<Value, String> {
+fn datacenters(pass: &mut Pass, _: &call::Nothing) -> Result<Value, String> {
     Ok(pass.ask(&Query::Datacenters).unwrap_or_else(empty_list))
 }
 
-fn key(pass: &mut Pass, call: call::Key) -> Result<Value, String> {
-    let query = key_query(call.path, call.dc.as_ref())?;
+fn key(pass: &mut Pass, call: &call::Key) -> Result<Value, String> {
+    let query = key_query(&call.path, call.dc.as_ref())?;
     let placeholder = || Value::normal_string("");
     let Some(answer) = pass.ask(&query) else { return Ok(placeholder()) };
-    let default = call.default.map(|default| Value::from_serializable(&default));
+    let default = call.default.as_ref().map(Value::from_serializable);
     let text = match (answer.as_str(), default) {
         // consul-template's keyOrDefault treats an empty value as absent; so do we, unless told otherwise.
         (None, Some(default)) => return Ok(default),
@@ -161,19 +164,19 @@ fn read_as(text: &str, kind: KeyType) -> Result<Value, String> {
     }
 }
 
-fn key_exists(pass: &mut Pass, call: call::KeyExists) -> Result<Value, String> {
-    let query = key_query(call.path, call.dc.as_ref())?;
+fn key_exists(pass: &mut Pass, call: &call::KeyExists) -> Result<Value, String> {
+    let query = key_query(&call.path, call.dc.as_ref())?;
     Ok(Value::from(pass.ask(&query).is_some_and(|answer| !answer.is_none())))
 }
 
-fn key_query(path: String, dc: Option<&String>) -> Result<Query, String> {
+fn key_query(path: &str, dc: Option<&String>) -> Result<Query, String> {
     if path.is_empty() {
         return Err("`path` is empty".to_owned());
     }
-    Ok(Query::Key { path, scope: call::scope(dc, None, None) })
+    Ok(Query::Key { path: path.to_owned(), scope: call::scope(dc, None, None) })
 }
 
-fn kv_list(pass: &mut Pass, call: call::KvList) -> Result<Value, String> {
+fn kv_list(pass: &mut Pass, call: &call::KvList) -> Result<Value, String> {
     let limits = call.limits(&pass.surroundings.limits)?;
     let scope = Scope { dc: call.dc.clone().filter(|dc| !dc.is_empty()), ..Scope::default() };
     let query = Query::KeyPrefix { prefix: call.prefix.clone(), scope };
@@ -193,14 +196,14 @@ fn kv_list(pass: &mut Pass, call: call::KvList) -> Result<Value, String> {
     }
     let recurse = [if call.recurse { "recurse" } else { "flat" }.to_owned()];
     pass.guard(
-        CallKey { query: &query, tags: &recurse, statuses: &[] },
+        &CallKey { query: &query, tags: &recurse, statuses: &[] },
         Value::from(chosen),
         &limits,
     )
 }
 
-fn file(pass: &mut Pass, call: call::File) -> Result<Value, String> {
-    let query = Query::File { path: call.path };
+fn file(pass: &mut Pass, call: &call::File) -> Result<Value, String> {
+    let query = Query::File { path: call.path.clone() };
     let Some(answer) = pass.ask(&query) else { return Ok(Value::normal_string("")) };
     if answer.is_none() {
         pass.waits.insert(format!("{query} does not exist"));
@@ -209,14 +212,15 @@ fn file(pass: &mut Pass, call: call::File) -> Result<Value, String> {
     Ok(answer)
 }
 
-fn env(pass: &mut Pass, call: call::Env) -> Result<Value, String> {
-    let value = pass.surroundings.environment.get(&call.name).cloned().or(call.default);
+fn env(pass: &mut Pass, call: &call::Env) -> Result<Value, String> {
+    let value = pass.surroundings.environment.get(&call.name).or(call.default.as_ref());
     value
+        .cloned()
         .map(Value::from)
         .ok_or_else(|| format!("the environment has no `{}`, and no `default` is given", call.name))
 }
 
-fn config_version(_: &mut Pass, _: call::Nothing) -> Result<Value, String> {
+fn config_version(_: &mut Pass, _: &call::Nothing) -> Result<Value, String> {
     Ok(Value::normal_string(VERSION_MARK))
 }
 

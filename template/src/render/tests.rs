@@ -173,7 +173,7 @@ fn filters() {
             r#"{{ "a;b" | nginx_quote }} {{ "web" | nginx_name }} {{ "my-api" | nginx_name }}"#,
             r#""a;b" web my_api_9696f2"#,
         ),
-        (r#"{{ [3, 1, 2] | max }}{{ [3, 1, 2] | min }}{{ [3, 1, 2] | sum }}"#, "316"),
+        ("{{ [3, 1, 2] | max }}{{ [3, 1, 2] | min }}{{ [3, 1, 2] | sum }}", "316"),
         (
             r#"{{ ["a","b"] | contains_any(v=["b","c"]) }} {{ ["a"] | contains_all(v=["a","b"]) }}"#,
             "true false",
@@ -228,7 +228,7 @@ fn a_report_shows_the_line() {
 
 #[test]
 fn passes_find_more_questions_until_nothing_is_missing() {
-    let text = r#"{% for s in services() %}{% for i in service(name=s.name) %}{{ i.id }}{% endfor %}{% endfor %}"#;
+    let text = "{% for s in services() %}{% for i in service(name=s.name) %}{{ i.id }}{% endfor %}{% endfor %}";
     let engine = engine(text).unwrap();
     let all = Query::Services { scope: Scope::default() };
     let mut facts = Facts::default();

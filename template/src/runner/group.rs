@@ -25,10 +25,8 @@ pub(super) struct Group {
     /// What the templates ask; these questions must stay watched.
     pub(super) used: BTreeSet<Query>,
     pub(super) missing: BTreeSet<Query>,
-    /// The files are in place but the program has not shown that it uses them.
-    pub(super) unacknowledged: bool,
-    /// ... because it did not run when they were put there: it reads them when it starts, and need not be told.
-    pub(super) unread: bool,
+    /// Whether the program uses the files that are in place.
+    pub(super) usage: Usage,
     /// When to ask it again.
     pub(super) acknowledge_at: Option<Instant>,
     /// The files were put in place, or found so, in this run.
@@ -50,6 +48,17 @@ pub(super) struct Group {
     holds: BTreeSet<Hold>,
     stamps: Vec<Option<Stamp>>,
     environment: Arc<Surroundings>,
+}
+
+/// Whether a program uses the files that are in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// It has shown that it does, or nobody asks for that.
+    Shown,
+    /// It did not run when they were put there: it reads them when it starts, and need not be told.
+    Unread,
+    /// It was told, or is still to be told, and has not shown it.
+    Unshown,
 }
 
 /// How long to wait before a program that did not acknowledge a change is asked again.
@@ -82,8 +91,8 @@ impl Group {
             report: GroupReport::default(),
             used: BTreeSet::new(),
             missing: BTreeSet::new(),
-            unacknowledged: recovered != Recovered::Clean,
-            unread: recovered != Recovered::Clean,
+            // A program that we supervise was started anew, or will be, after the files were put in order.
+            usage: if recovered == Recovered::Clean { Usage::Shown } else { Usage::Unread },
             acknowledge_at: None,
             changing: None,
             placed: false,
@@ -242,7 +251,7 @@ impl Group {
     /// Whether the change that the program has not acknowledged is to be looked after now.
     pub(super) fn acknowledge_due(&self, now: Instant) -> bool {
         let other = self.schedule.due().is_some() && self.wanted.is_some();
-        self.unacknowledged && !other && self.acknowledge_at.is_none_or(|at| at <= now)
+        self.usage != Usage::Shown && !other && self.acknowledge_at.is_none_or(|at| at <= now)
     }
 
     /// Notes how a change went.
@@ -250,15 +259,16 @@ impl Group {
         let name = &self.settings.transaction.name;
         let version = self.changing.take().unwrap_or_default();
         // The journal alone says whether something is left to do: a way back may be unfinished too.
-        self.unacknowledged = self.ledger.journal().map_or(true, |journal| journal.is_some());
-        self.acknowledge_at = self.unacknowledged.then(|| now + ACKNOWLEDGE_EVERY);
+        let over = self.ledger.journal().is_ok_and(|journal| journal.is_none());
+        self.usage = if over { Usage::Shown } else { Usage::Unshown };
+        self.acknowledge_at = (!over).then(|| now + ACKNOWLEDGE_EVERY);
         match result {
             Ok(committed) => {
                 self.schedule.succeeded();
                 self.failure = None;
                 self.placed = true;
-                self.unread = !committed.acknowledged;
-                if self.unread {
+                if !committed.acknowledged {
+                    self.usage = Usage::Unread;
                     // The program does not run yet; as soon as it does, it is asked.
                     self.acknowledge_at = None;
                 }
@@ -286,7 +296,6 @@ impl Group {
                 *self.report.counts.failures.entry(failed.step.to_string()).or_default() += 1;
                 tracing::error!(group = name, version, step = %failed.step, after = %failed.after, "{}", failed.message);
                 self.failure = Some(failed.to_string());
-                self.unread = false;
                 self.schedule.failed(now);
             }
         }
@@ -305,7 +314,7 @@ impl Group {
             Ok(made) if made.is_empty() => {}
             Ok(made) => tracing::warn!(group = name, ?made, "starts with the last good files"),
             Err(error) => {
-                tracing::error!(group = name, %error, "cannot install the last good files")
+                tracing::error!(group = name, %error, "cannot install the last good files");
             }
         }
     }
@@ -347,7 +356,7 @@ impl Group {
             ("waiting", Some(waiting.clone()))
         } else if self.busy() || self.schedule.due().is_some() {
             ("changing", None)
-        } else if self.unacknowledged {
+        } else if self.usage != Usage::Shown {
             ("waiting", Some("the program has not shown that it uses the files".to_owned()))
         } else {
             ("current", None)

@@ -25,8 +25,8 @@ use crate::facts::{Facts, Query};
 use crate::render::Surroundings;
 use crate::transaction::{Committed, Failed, Reload, Transaction};
 use crate::watches::{Catalog, News, Watches};
-use group::Group;
 pub(crate) use group::engine;
+use group::{Group, Usage};
 
 /// News that wait for the loop; a watch that finds the queue full waits.
 const NEWS_MAX: usize = 1024;
@@ -186,10 +186,10 @@ impl Runner {
             let due = self.due();
             tokio::select! {
                 Some((query, news)) = self.news.recv() => {
-                    self.hear(query, news);
+                    self.hear(&query, news);
                     // Everything that arrived meanwhile is one change.
                     while let Ok((query, news)) = self.news.try_recv() {
-                        self.hear(query, news);
+                        self.hear(&query, news);
                     }
                 }
                 Some(done) = self.changes.join_next(), if !self.changes.is_empty() => self.done(done),
@@ -208,18 +208,18 @@ impl Runner {
     }
 
     /// Takes in what a watch heard.
-    fn hear(&mut self, query: Query, news: News) {
+    fn hear(&mut self, query: &Query, news: News) {
         let now = Instant::now();
         match news {
             News::Answer(value) => {
                 self.heard = true;
-                if self.complaints.remove(&query).is_some() {
+                if self.complaints.remove(query).is_some() {
                     tracing::info!(%query, "answers again");
                 }
                 if self.facts.set(query.clone(), value) {
                     let concerned =
-                        self.groups.values_mut().filter(|group| group.used.contains(&query));
-                    concerned.for_each(|group| group.blame(&query, self.started, now));
+                        self.groups.values_mut().filter(|group| group.used.contains(query));
+                    concerned.for_each(|group| group.blame(query, self.started, now));
                 }
             }
             News::Unreachable(why) | News::Refused(why) => {
@@ -267,7 +267,7 @@ impl Runner {
                     Done { group: name, result }
                 });
             } else if self.child_started && group.acknowledge_due(now) {
-                let fresh = group.unread && settings.reload == Reload::Child;
+                let fresh = group.usage == Usage::Unread && settings.reload == Reload::Child;
                 group.begin("", now);
                 self.changes.spawn(async move {
                     let result =

@@ -12,7 +12,7 @@ use crate::config::Pace;
 
 /// The pauses before a version that failed is tried again.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// The timing of one group.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a catalog, instances, a daemon and a proxy, all on free loopback ports.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this module")]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::fs;
