@@ -149,7 +149,7 @@ pub struct Status {
     pub containers: usize,
     /// Services that should be registered.
     pub services: usize,
-    /// Services that are not (yet) as they should be.
+    /// Containers that are being looked at, and services that are not (yet) as they should be.
     pub pending: usize,
 }
 
@@ -267,17 +267,19 @@ impl Reconciler {
             matches!(&entry.state, State::Known(container)
                 if !matches!(container.run, Run::Exited(_)))
         };
+        let looking =
+            self.containers.values().filter(|entry| entry.looking).count() + self.looks.len();
+        let waiting = self
+            .tracks
+            .values()
+            .filter(|track| track.in_flight || track.not_before.is_some())
+            .count();
         Status {
             engine: self.engine_up,
             agent: self.agent.fresh,
             containers: self.containers.values().filter(running).count(),
             services: self.targets.len(),
-            pending: self.dirty.len()
-                + self
-                    .tracks
-                    .values()
-                    .filter(|track| track.in_flight || track.not_before.is_some())
-                    .count(),
+            pending: self.dirty.len() + looking + waiting,
         }
     }
 
