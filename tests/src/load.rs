@@ -249,3 +249,74 @@ fn judge(reply: &Reply, sent: &[u8]) -> Result<String> {
     ensure!(sent.is_empty() || reply.body == sent, "another body came back");
     Ok(instance.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Answers one request on each connection with `answer` (nothing, if empty) and closes without a word.
+    fn serve_once_each(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        address
+    }
+
+    fn tally(address: &str, method: Method, keep: Keep) -> Tally {
+        let shared = Arc::new(Shared {
+            address: address.to_owned(),
+            begin: Instant::now(),
+            stop: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+        });
+        let load = Load {
+            clients: vec![{
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || press(&shared, method, keep, Duration::ZERO))
+            }],
+            shared,
+        };
+        load.finish(10, Duration::from_secs(10)).unwrap()
+    }
+
+    #[test]
+    fn tells_failures_apart() {
+        let good = "HTTP/1.1 200 OK\r\nX-Instance: a\r\nContent-Length: 1\r\n\r\nx";
+        let bad = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
+        let short = "HTTP/1.1 200 OK\r\nX-Instance: a\r\nContent-Length: 9\r\n\r\nx";
+        let nobody = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let all_fail = |answer, method, keep| {
+            let tally = tally(&serve_once_each(answer), method, keep);
+            assert_eq!(tally.failed, tally.requests, "{answer:?} {}", tally.summary());
+            assert!(tally.ensure_flawless().is_err());
+        };
+        all_fail(bad, Method::Get, Keep::Fresh);
+        all_fail(short, Method::Get, Keep::Fresh);
+        all_fail(nobody, Method::Get, Keep::Fresh);
+        all_fail("", Method::Get, Keep::Reused);
+
+        let fresh = tally(&serve_once_each(good), Method::Get, Keep::Fresh);
+        assert_eq!((fresh.failed, fresh.closed_between, fresh.reused), (0, 0, 0));
+        assert_eq!(fresh.instances["a"], fresh.requests);
+
+        // The peer closes after each answer: every request but the first finds its connection gone, and goes well
+        // on a new one.
+        let reused = tally(&serve_once_each(good), Method::Get, Keep::Reused);
+        assert_eq!((reused.failed, reused.closed_between), (0, reused.requests - 1));
+
+        // The body that comes back is right for the first POST alone.
+        let echo = tally(&serve_once_each(good), Method::Post, Keep::Fresh);
+        assert_eq!(echo.failed, echo.requests - 1);
+    }
+}
