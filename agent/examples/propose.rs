@@ -1,7 +1,8 @@
 //! How many durable changes a lone server takes a second.
 //!
-//! `propose [seconds] [proposers] [wal|sled|memory] [value bytes]`; the folder is made under
-//! `$TMPDIR`. First line: the disk alone, one `fdatasync` after the other into a zero-filled file.
+//! `propose [seconds] [proposers] [wal|sled|memory] [value bytes] [keys of each proposer]`; the
+//! folder is made under `$TMPDIR`. First line: the disk alone, one `fdatasync` after the other into
+//! a zero-filled file. Last line: what is on disk afterwards, and how long the next start takes.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -25,13 +26,15 @@ async fn main() -> anyhow::Result<()> {
     let kind = arguments.next().unwrap_or_else(|| "wal".to_owned());
     let bytes: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
 
+    let keys: u64 = arguments.next().map_or(Ok(1000), |text| text.parse())?;
+
     let folder = std::env::temp_dir().join(format!("muster-propose-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let flushes = bare_flushes(&folder.join("flush"))?;
     println!("bare fdatasync: {flushes:.0}/s");
 
     let started = Instant::now();
-    let consensus = Consensus::start(Settings {
+    let settings = Settings {
         data_dir: (kind != "memory").then(|| folder.clone()),
         node_id: "6f9a3c1e-0000-4000-8000-000000000001".to_owned(),
         node_name: "bench".to_owned(),
@@ -40,8 +43,8 @@ async fn main() -> anyhow::Result<()> {
         raft_multiplier: 1,
         snapshot_threshold: 16_384,
         trailing_logs: 10_240,
-    })
-    .await?;
+    };
+    let consensus = Consensus::start(settings.clone()).await?;
     println!("start: {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
 
     let done = Arc::new(AtomicU64::new(0));
@@ -58,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
                     let begun = Instant::now();
                     let change = Change::Kv(KvChange {
                         verb: KvVerb::Set,
-                        key: format!("bench/{proposer}/{}", count % 1000),
+                        key: format!("bench/{proposer}/{}", count % keys),
                         value: value.clone(),
                         flags: 0,
                     });
@@ -86,8 +89,49 @@ async fn main() -> anyhow::Result<()> {
         (cpu_seconds() - cpu) / count as f64 * 1e6,
     );
     consensus.shutdown().await;
+    if kind != "memory" {
+        drop(consensus);
+        let (started, cpu) = (Instant::now(), cpu_seconds());
+        let again = Consensus::start(settings).await?;
+        let (elapsed, cpu) = (started.elapsed(), cpu_seconds() - cpu);
+        let mut state = std::io::sink();
+        let mut counted = Counted { inner: &mut state, bytes: 0 };
+        muster_agent::store::snapshot::write(&again.store(), &mut counted)?;
+        println!(
+            "restart to ready: {:.0} ms, {:.0} ms CPU; state {} KiB, log {} KiB, snapshots {} KiB",
+            elapsed.as_secs_f64() * 1e3,
+            cpu * 1e3,
+            counted.bytes >> 10,
+            bytes_in(&folder.join("raft").join(&kind))? >> 10,
+            bytes_in(&folder.join("raft/snapshots"))? >> 10,
+        );
+        again.shutdown().await;
+    }
     std::fs::remove_dir_all(&folder)?;
     Ok(())
+}
+
+struct Counted<'a, W> {
+    inner: &'a mut W,
+    bytes: usize,
+}
+
+impl<W: std::io::Write> std::io::Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes += bytes.len();
+        self.inner.write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn bytes_in(folder: &std::path::Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for file in std::fs::read_dir(folder)? {
+        bytes += file?.metadata()?.len();
+    }
+    Ok(bytes)
 }
 
 /// One small write and flush after the other.
