@@ -21,7 +21,7 @@ use super::log::{Log, Room};
 use super::machine::{Machine, Published};
 use super::snapshots::Snapshots;
 use super::transport::Network;
-use super::types::{Proposal, Server, ServerId, Types};
+use super::types::{LogId, Membership, Proposal, Server, ServerId, Types};
 use super::upkeep::Upkeep;
 use super::watch::Watches;
 use super::{Error, LogBackend, Settings};
@@ -34,6 +34,9 @@ const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 /// Changes under way take at most this much; more wait. What is under way must fit the current
 /// log segment when the disk is found full.
 const UNDER_WAY_KIB_MAX: usize = 12 << 10;
+
+/// A new leader that no majority confirms yet asks again.
+const CONFIRM_RETRY: Duration = Duration::from_millis(50);
 
 /// After a snapshot that could not be written.
 const SAVE_RETRY: Duration = Duration::from_secs(30);
@@ -297,8 +300,8 @@ impl Consensus {
     /// Figures for `/v1/agent/self` (`Stats.raft`): name and value.
     pub fn stats(&self) -> Vec<(&'static str, String)> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index);
-        let term = |id: Option<super::types::LogId>| id.map_or(0, |id| id.leader_id.term);
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        let term = |id: Option<LogId>| id.map_or(0, |id| id.leader_id.term);
         let applied = index(metrics.last_applied);
         let committed = index(metrics.local_committed);
         let membership = metrics.membership_config.membership();
@@ -453,19 +456,21 @@ struct Observer {
 
 impl Observer {
     async fn run(self, stop: CancellationToken) {
-        let mut metrics = self.raft.metrics();
+        // Unlike the figures, these change with roles and servers only, not with each entry.
+        let mut metrics = self.raft.server_metrics();
         let mut led_term = None;
         loop {
             let now = metrics.borrow_watched().clone();
+            let term = now.vote.leader_id.term;
             let leads = now.state == ServerState::Leader && now.current_leader == Some(self.id);
             if !leads {
                 led_term = None;
-            } else if led_term != Some(now.current_term) {
+            } else if led_term != Some(term) {
                 // Leading counts from the moment that everything acknowledged before is applied.
                 match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
                     Ok(_) => {
-                        led_term = Some(now.current_term);
-                        self.correct_address(&now).await;
+                        led_term = Some(term);
+                        self.correct_address(now.membership_config.membership()).await;
                     }
                     Err(error) => tracing::debug!("leadership is not confirmed yet: {error}"),
                 }
@@ -474,43 +479,43 @@ impl Observer {
                 *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             }
             let servers = now.membership_config.membership().nodes();
-            let stopped = now.running_state.as_ref().err();
-            let failed = stopped.filter(|_| !stop.is_cancelled()).map(ToString::to_string);
             let status = Status {
-                leading: leads && led_term == Some(now.current_term) && failed.is_none(),
+                leading: led_term == Some(term),
                 leader: now.current_leader,
                 servers: servers.map(|(id, server)| (*id, server.clone())).collect(),
-                failed,
+                failed: None,
             };
-            if let Some(failed) = &status.failed {
-                tracing::error!("agreement has ended on this server: {failed}");
-            }
-            let over = status.failed.is_some();
             self.tell.send_if_modified(|old| {
                 let modified = *old != status;
                 *old = status;
                 modified
             });
-            if over {
-                return;
-            }
             tokio::select! {
+                // The library's core has ended.
                 changed = metrics.changed() => if changed.is_err() {
                     break;
                 },
+                () = tokio::time::sleep(CONFIRM_RETRY), if leads && led_term != Some(term) => {}
                 () = stop.cancelled() => break,
             }
+        }
+        let failed = (!stop.is_cancelled()).then(|| {
+            let why = self.raft.metrics().borrow_watched().running_state.clone();
+            why.err().map_or_else(|| "it ended by a panic".to_owned(), |why| why.to_string())
+        });
+        if let Some(failed) = &failed {
+            tracing::error!("agreement has ended on this server: {failed}");
         }
         self.tell.send_modify(|status| {
             status.leading = false;
             status.leader = None;
+            status.failed = failed;
         });
     }
 
     /// Servers are known by their ID: a lone server that was started with a new address or name
     /// writes it down.
-    async fn correct_address(&self, now: &openraft::RaftMetrics<Types>) {
-        let membership = now.membership_config.membership();
+    async fn correct_address(&self, membership: &Membership) {
         let recorded = membership.get_node(&self.id);
         if membership.voter_ids().count() != 1 || recorded == Some(&self.server) {
             return;

@@ -143,6 +143,50 @@ fn a_server_without_room_refuses_writes() {
     });
 }
 
+/// sled finds out while it writes. What the disk holds is unknown then: the server gives up and
+/// says why, and everything acknowledged is there at the next start.
+#[test]
+fn a_server_whose_log_fails_gives_up() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Some((backend, folder)) = told() {
+        runtime.block_on(async {
+            let consensus = Consensus::start(settings(Some(&folder), backend)).await.unwrap();
+            let mut next = 0_u64;
+            let value = vec![b'v'; 100_000];
+            while consensus.propose(put(&format!("k{next}"), value.clone())).await.is_ok() {
+                next += 1;
+                assert!(next < 10_000, "nothing failed");
+            }
+            say(&format!("\nacknowledged {next}"));
+            let failed = tokio::time::timeout(Duration::from_mins(1), consensus.failed()).await;
+            say(&format!("\nfailed {}", failed.unwrap()));
+            assert!(!consensus.is_leader() && consensus.leader().is_none());
+            assert!(consensus.propose(put("more", "")).await.is_err());
+            consensus.shutdown().await;
+        });
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let limits = "trap '' XFSZ; ulimit -f 24576;";
+    let test = "a_server_whose_log_fails_gives_up";
+    let mut child = child(test, LogBackend::Sled, folder.path(), limits);
+    let said: Vec<String> =
+        BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).collect();
+    assert!(child.wait().unwrap().success(), "{said:?}");
+    let find = |prefix: &str| said.iter().find_map(|line| line.strip_prefix(prefix)).unwrap();
+    assert!(find("failed ").to_lowercase().contains("file too large"), "{said:?}");
+    let acknowledged: u64 = find("acknowledged ").parse().unwrap();
+    assert!(acknowledged > 10, "{acknowledged}");
+    runtime.block_on(async {
+        let consensus =
+            Consensus::start(settings(Some(folder.path()), LogBackend::Sled)).await.unwrap();
+        for key in 0..acknowledged {
+            assert!(get(&consensus, &format!("k{key}")).is_some(), "{key} of {acknowledged}");
+        }
+        consensus.shutdown().await;
+    });
+}
+
 /// A file-size limit stands for a full disk: no privilege is needed for it, and to the program both
 /// are a write that finds no room.
 #[test]
