@@ -123,16 +123,20 @@ impl Catalog {
 
     fn node(&self, store: &Store, name: &str) -> Found<Body> {
         let mut found = store.catalog().node_services(name);
+        let mut any = false;
         if let Some((_, services)) = &mut found.rows {
+            any = !services.is_empty();
             services.retain(|service| self.select.holds_for(&**service));
         }
         let as_list = matches!(self.what, What::NodeServices(_));
         let bytes = match &found.rows {
             None if as_list => {
-                encode::json(&NodeList { node: None, services: &[] }, self.select.layout)
+                encode::json(&NodeList { node: None, services: None }, self.select.layout)
             }
             None => encode::json(&(), self.select.layout),
             Some((node, services)) if as_list => {
+                // A node without services has `null`; one of which the filter leaves none, `[]`.
+                let services = (any || !services.is_empty()).then_some(services.as_slice());
                 encode::json(&NodeList { node: Some(node), services }, self.select.layout)
             }
             Some((node, services)) => encode::json(&NodeMap { node, services }, self.select.layout),
@@ -161,18 +165,20 @@ impl Serialize for NodeMap<'_> {
     }
 }
 
-/// A node and its services in a list, both `null` if there are none.
+/// A node and its services in a list, each `null` if there is none.
 struct NodeList<'a> {
     node: Option<&'a Node>,
-    services: &'a [Arc<Service>],
+    services: Option<&'a [Arc<Service>]>,
 }
 
 impl Serialize for NodeList<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let rows = self.services.iter().map(|service| ServiceRow::new(service, Empty::List));
+        let rows = self.services.map(|services| {
+            Rows(services.iter().map(|service| ServiceRow::new(service, Empty::List)))
+        });
         let mut map = to.serialize_map(Some(2))?;
         map.serialize_entry("Node", &self.node.map(NodeRow::from))?;
-        map.serialize_entry("Services", &(!self.services.is_empty()).then_some(Rows(rows)))?;
+        map.serialize_entry("Services", &rows)?;
         map.end()
     }
 }

@@ -1,0 +1,152 @@
+//! What the door refuses, bounds and adds.
+
+use std::time::Duration;
+
+use muster_agent::http::{Listener, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::support::{PATIENCE, Response, Server, ask};
+
+#[tokio::test]
+async fn a_client_has_so_many_connections_and_no_more() {
+    let settings = Settings { connections_per_client_max: 3, ..Settings::default() };
+    let server = Server::start(settings).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        held.push(stream);
+    }
+    assert_eq!(server.get("/v1/status/leader").await.status, 429);
+    held.pop();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while server.get("/v1/status/leader").await.status != 200 {
+        assert!(std::time::Instant::now() < deadline, "the place is not given back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn configuration_blocks_paths_and_writers_and_adds_headers() {
+    let settings = Settings {
+        block_endpoints: vec!["/v1/session".into()],
+        allow_write_from: vec!["10.0.0.0/8".parse().unwrap()],
+        response_headers: vec![("Access-Control-Allow-Origin".into(), "*".into())],
+        translate_addresses: true,
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    let blocked = server.get("/v1/session/list").await;
+    assert_eq!(blocked.status, 403);
+    assert_eq!(blocked.text(), "Endpoint is blocked by agent configuration");
+    let restricted = server.ask("PUT", "/v1/kv/a", "x").await;
+    assert_eq!((restricted.status, restricted.text().as_str()), (403, "Access is restricted"));
+    let open = server.get("/v1/catalog/nodes").await;
+    assert_eq!(open.status, 200);
+    assert_eq!(open.header("access-control-allow-origin"), "*");
+    assert_eq!(open.header("x-consul-translate-addresses"), "true");
+}
+
+#[tokio::test]
+async fn discovery_may_be_stale_by_default() {
+    let settings = Settings { discovery_max_stale: Duration::from_secs(5), ..Settings::default() };
+    let server = Server::start(settings).await;
+    for (path, expected) in [
+        ("/v1/catalog/nodes", "stale"),
+        ("/v1/health/state/any", "stale"),
+        ("/v1/catalog/nodes?leader", "leader"),
+        ("/v1/catalog/nodes?consistent", "consistent"),
+    ] {
+        let found = server.get(path).await;
+        assert_eq!(found.header("x-consul-effective-consistency"), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn values_have_a_limit_however_they_are_sent() {
+    let settings = Settings { kv_value_bytes_max: 10, ..Settings::default() };
+    let server = Server::start(settings).await;
+    server.put("/v1/kv/a", "0123456789").await;
+    let over = server.ask("PUT", "/v1/kv/a", "0123456789a").await;
+    assert_eq!(over.status, 413);
+    let text = "Request body(11 bytes) too large, max size: 10 bytes.";
+    assert!(over.text().starts_with(text), "{}", over.text());
+
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(
+            b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+              Transfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n",
+        )
+        .await
+        .unwrap();
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    assert_eq!(Response::parse(&bytes).status, 413);
+    assert_eq!(server.get("/v1/kv/a?raw").await.text(), "0123456789");
+}
+
+#[tokio::test]
+async fn answers_are_compressed_for_those_who_ask() {
+    let server = Server::start(Settings::default()).await;
+    server.put("/v1/kv/a", &"x".repeat(5000)).await;
+    let headers = [("Accept-Encoding", "gzip")];
+    for path in ["/v1/kv/a?raw", "/v1/kv/a", "/v1/catalog/nodes"] {
+        let plain = server.get(path).await;
+        let zipped = server.ask_with("GET", path, &headers, b"").await;
+        assert_eq!(plain.header("content-encoding"), "");
+        assert_eq!(zipped.header("content-encoding"), "gzip", "{path}");
+        let mut unzipped = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(zipped.body.as_slice());
+        std::io::Read::read_to_end(&mut decoder, &mut unzipped).unwrap();
+        assert_eq!(unzipped, plain.body, "{path}");
+    }
+    let none = server.ask_with("GET", "/v1/kv/none", &headers, b"").await;
+    assert_eq!((none.status, none.header("content-encoding")), (404, ""));
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    // What a dead agent left behind is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let listener = Listener::unix(&path).unwrap();
+    let server = Server::start_with(Settings::default(), vec![listener]).await;
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let response = ask(stream, "GET", "/v1/status/leader", &[], b"").await;
+    assert_eq!(response.text(), "\"127.0.0.1:8300\"");
+    drop(server);
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_those_who_wait() {
+    let mut server = Server::start(Settings::default()).await;
+    let index = server.get("/v1/kv/k").await.index();
+    let mut parked = TcpStream::connect(server.address).await.unwrap();
+    let request = format!("GET /v1/kv/k?index={index}&wait=60s HTTP/1.1\r\nHost: x\r\n\r\n");
+    parked.write_all(request.as_bytes()).await.unwrap();
+    // Others never send anything, or never read.
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    server.shutdown.cancel();
+    let stopping = &mut server.serving;
+    tokio::time::timeout(Duration::from_secs(5), stopping).await.expect("it stops soon").unwrap();
+}
+
+#[tokio::test]
+async fn requests_on_one_connection_follow_each_other() {
+    let server = Server::start(Settings::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let pipeline = "PUT /v1/kv/p HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx\
+                    GET /v1/kv/p?raw HTTP/1.1\r\nHost: x\r\n\r\n\
+                    DELETE /v1/kv/p HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(pipeline.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 3, "{text}");
+}

@@ -1,0 +1,9 @@
+//! The HTTP door and the read path, from outside: a server in memory and plain sockets.
+
+mod limits;
+mod paging;
+mod rows;
+mod sessions;
+mod streams;
+mod support;
+mod watches;

@@ -1,0 +1,212 @@
+//! A server in memory, and a client that shows what really is on the wire.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use muster_agent::http::{Listener, Parts, Settings, serve};
+use muster_agent::local::{self, Local};
+use muster_agent::raft::{self, Consensus, LogBackend};
+use muster_agent::read::{self, Reader};
+use muster_agent::sessions::Lifetimes;
+use muster_agent::store::{Change, Check, Node, Register};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// No single thing in these tests takes longer, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server that stops when it is dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) reader: Reader,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// With the node `n1` in its catalog, alive and well.
+    pub(crate) async fn start(settings: Settings) -> Server {
+        Server::start_with(settings, Vec::new()).await
+    }
+
+    pub(crate) async fn start_with(settings: Settings, mut listeners: Vec<Listener>) -> Server {
+        let consensus = Consensus::start(raft::Settings {
+            data_dir: None,
+            node_id: uuid::Uuid::new_v4().to_string(),
+            node_name: "n1".into(),
+            address: "127.0.0.1:8300".into(),
+            log_backend: LogBackend::Wal,
+            raft_multiplier: 1,
+            snapshot_threshold: 16_384,
+            trailing_logs: 10_240,
+        })
+        .await
+        .unwrap();
+        tokio::time::timeout(PATIENCE, async {
+            while !consensus.is_leader() {
+                consensus.leadership_changed(false).await;
+            }
+        })
+        .await
+        .expect("a single server leads soon");
+        consensus.propose(Change::Register(Box::new(own_node()))).await.unwrap();
+
+        let reader = Reader::new(consensus.clone(), read::Settings::default());
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        listeners.push(listener);
+        let shutdown = CancellationToken::new();
+        let lifetimes = Lifetimes::new();
+        tokio::spawn(lifetimes.clone().run(consensus, shutdown.child_token()));
+        let claims = local::Settings {
+            datacenter: "dc1".into(),
+            node_name: "n1".into(),
+            node_id: uuid::Uuid::new_v4().to_string(),
+            address: "127.0.0.1".into(),
+            ..local::Settings::default()
+        };
+        let parts = Parts {
+            // Claims that nobody brings to the catalog: these tests write there themselves.
+            local: Local::open(claims, reader.consensus().clone()).unwrap(),
+            reader: reader.clone(),
+            leave: CancellationToken::new(),
+            datacenter: "dc1".into(),
+            node_name: "n1".into(),
+            lifetimes,
+        };
+        let serving = tokio::spawn(serve(listeners, parts, settings, shutdown.child_token()));
+        Server { address, reader, shutdown, serving }
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> Response {
+        self.ask_with(method, path, &[], body.as_bytes()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.ask("GET", path, "").await
+    }
+
+    /// A write that must succeed.
+    pub(crate) async fn put(&self, path: &str, body: &str) -> Response {
+        let response = self.ask("PUT", path, body).await;
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        response
+    }
+
+    pub(crate) async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        ask(stream, method, path, headers, body).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn own_node() -> Register {
+    Register {
+        node: Node {
+            name: "n1".into(),
+            address: "127.0.0.1".into(),
+            datacenter: "dc1".into(),
+            ..Node::default()
+        },
+        skip_node_update: false,
+        service: None,
+        checks: vec![Check {
+            node: "n1".into(),
+            id: "serfHealth".into(),
+            name: "Serf Health Status".into(),
+            status: "passing".into(),
+            notes: String::new(),
+            output: "Agent alive and reachable".into(),
+            service_id: String::new(),
+            service_name: String::new(),
+            service_tags: Vec::new(),
+            kind: String::new(),
+            definition: "".into(),
+            create_index: 0,
+            modify_index: 0,
+        }],
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.header("x-consul-index").parse().expect("an index")
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// Reads head and body as they came, without keep-alive.
+    pub(crate) fn parse(bytes: &[u8]) -> Response {
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        Response { status, headers, body: bytes[end + 4..].to_vec() }
+    }
+}
+
+/// One request, and all that comes back until the server closes.
+pub(crate) async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !body.is_empty() || method == "PUT" {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    let work = async {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A server that refuses early may close before it has all of the body.
+        let _ = stream.write_all(body).await;
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        bytes
+    };
+    let bytes = tokio::time::timeout(PATIENCE, work).await.expect("an answer in time");
+    Response::parse(&bytes)
+}
