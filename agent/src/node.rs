@@ -173,6 +173,7 @@ impl Node {
         let parts = http::Parts {
             reader,
             local,
+            identity: identity(&config, &node_id).into(),
             leave: leave.clone(),
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
@@ -313,6 +314,22 @@ fn local_settings(config: &Config, node_id: &str) -> local::Settings {
         services: config.service_definitions.clone(),
         checks: config.check_definitions.clone(),
         ..local::Settings::default()
+    }
+}
+
+fn identity(config: &Config, node_id: &str) -> http::Identity {
+    http::Identity {
+        version: REFERENCE_VERSION.to_owned(),
+        build: format!("muster-{VERSION}"),
+        server: config.server,
+        bootstrap: config.bootstrap,
+        address: config.advertise.to_string(),
+        address_wan: config.advertise_wan.to_string(),
+        server_port: config.ports.server,
+        serf_lan_port: config.ports.serf_lan,
+        serf_wan_port: config.ports.serf_wan,
+        config: config.debug(node_id, REFERENCE_VERSION),
+        started: std::time::Instant::now(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! addresses and limits into a [`Config`]. A mistake stops the start and names key, value and fix.
 
 mod addresses;
+mod debug;
 mod file;
 mod flags;
 mod hcl;

@@ -13,6 +13,7 @@
 //! or a small future. Only `error.rs` knows which error has which status code.
 
 mod acl;
+mod agent;
 mod body;
 mod catalog;
 mod coordinate;
@@ -39,6 +40,7 @@ mod txn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use agent::Identity;
 pub use error::Error;
 pub use server::{Listener, serve};
 pub use settings::{Network, NotANetwork, Settings};
@@ -59,6 +61,8 @@ pub struct Parts {
     pub reader: Reader,
     /// What this agent claims.
     pub local: Local,
+    /// What this agent says of itself.
+    pub identity: Arc<Identity>,
     /// Cancelled when somebody asks this agent to leave.
     pub leave: CancellationToken,
     /// Which datacenter this agent belongs to.

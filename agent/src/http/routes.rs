@@ -64,6 +64,7 @@ pub(crate) const fn route(
 fn table() -> impl Iterator<Item = &'static Route> {
     [
         super::acl::ROUTES,
+        super::agent::ROUTES,
         super::catalog::ROUTES,
         super::coordinate::ROUTES,
         super::event::ROUTES,

@@ -64,7 +64,9 @@ fn duty(lead: &Lead, store: &Store) -> Option<Change> {
     let (service, check) = (service(lead), health(node));
     let catalog = store.catalog();
     let known = catalog.node_named(&node.name);
-    let is_known = known.is_some_and(|row| row.id == node.id && row.address == node.address)
+    let moved = known.is_some_and(|row| row.id != node.id || row.address != node.address);
+    let is_known = known.is_some()
+        && !moved
         && catalog.node_service(&node.name, LEADER_SERVICE).is_some_and(|row| row.same(&service))
         && catalog.node_check(&node.name, LEADER_CHECK).is_some_and(|row| row.same(&check));
     if is_known {
@@ -78,7 +80,8 @@ fn duty(lead: &Lead, store: &Store) -> Option<Change> {
     };
     Some(Change::Register(Box::new(Register {
         node: row,
-        skip_node_update: false,
+        // A row that comes into being while this is on its way is the agent's own, and says more.
+        skip_node_update: !moved,
         service: Some(service),
         checks: vec![check],
     })))

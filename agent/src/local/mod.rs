@@ -250,6 +250,16 @@ impl Local {
         self.claims().services().get(id).map(|claim| Arc::clone(&claim.row))
     }
 
+    /// One check of this agent.
+    pub fn check(&self, id: &str) -> Option<Arc<Check>> {
+        self.claims().checks().get(id).map(|claim| Arc::clone(&claim.row))
+    }
+
+    /// Does the catalog hold everything this agent claims?
+    pub fn is_synced(&self) -> bool {
+        self.claims().is_settled()
+    }
+
     /// The checks of this agent, by id.
     pub fn checks(&self) -> BTreeMap<Arc<str>, Arc<Check>> {
         let claims = self.claims();

@@ -157,7 +157,11 @@ async fn a_crash_loses_nothing_that_was_acknowledged() {
     );
     let checks = after.local.checks();
     let shown: Vec<_> =
-        checks.values().map(|c| format!("{} {} {}", c.id, c.status, c.output)).collect();
+        // The millisecond of `service:web:3` may be over again already.
+        checks
+            .values()
+            .map(|c| format!("{} {} {}", c.id, c.status, c.output.replace("TTL expired", "")))
+            .collect();
     assert_eq!(
         shown,
         [

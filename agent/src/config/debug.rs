@@ -1,0 +1,216 @@
+//! The running configuration as `/v1/agent/self` shows it (`DebugConfig`): the reference's names, in
+//! its forms. Secrets are never in it. Parts of the reference that do not exist here show as off.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use muster_client::types::format_duration;
+use serde_json::{Value, json};
+
+use super::{Config, HttpAddress};
+
+/// What secrets show as, set or not.
+const HIDDEN: &str = "hidden";
+
+fn time(duration: Duration) -> String {
+    format_duration(duration)
+}
+
+impl Config {
+    /// All settings, by the reference's names.
+    pub fn debug(&self, node_id: &str, version: &str) -> Value {
+        let tcp = |port: u16| format!("tcp://{}:{port}", self.advertise);
+        let bound = |port: u16| format!("tcp://{}:{port}", self.bind);
+        let http: Vec<String> = self
+            .http
+            .iter()
+            .map(|address| match address {
+                HttpAddress::Tcp(address) => format!("tcp://{address}"),
+                HttpAddress::Unix(path) => format!("unix://{}", path.display()),
+            })
+            .collect();
+        let clients: Vec<String> = self
+            .http
+            .iter()
+            .filter_map(|address| match address {
+                HttpAddress::Tcp(address) => Some(address.ip().to_string()),
+                HttpAddress::Unix(_) => None,
+            })
+            .collect();
+        let dns: Vec<String> = self
+            .ports
+            .dns
+            .iter()
+            .flat_map(|port| {
+                clients.iter().flat_map(move |ip| {
+                    ["tcp", "udp"].map(|network| format!("{network}://{ip}:{port}"))
+                })
+            })
+            .collect();
+        let port = |port: Option<u16>| port.map_or(-1, i64::from);
+        let wan = self.ports.serf_wan;
+        let limits = &self.http_limits;
+        let multiplier = self.raft.multiplier;
+        let raft_time = |ms: u64| time(Duration::from_millis(ms) * multiplier);
+        let family = |address: IpAddr| if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let mut tagged = json!({"lan": self.advertise, "wan": self.advertise_wan});
+        tagged[format!("lan_{}", family(self.advertise))] = json!(self.advertise);
+        tagged[format!("wan_{}", family(self.advertise_wan))] = json!(self.advertise_wan);
+        let mut shown = json!({
+            "AEInterval": "1m0s",
+            "AdvertiseAddrLAN": self.advertise,
+            "AdvertiseAddrWAN": self.advertise_wan,
+            "AllowWriteHTTPFrom": limits.allow_write_from,
+            "BindAddr": self.bind,
+            "Bootstrap": self.bootstrap,
+            "BootstrapExpect": self.bootstrap_expect,
+            "CheckDeregisterIntervalMin": "1m0s",
+            "CheckOutputMaxSize": self.checks.output_max_size,
+            "CheckReapInterval": "30s",
+            "CheckUpdateInterval": time(self.checks.update_interval),
+            "Checks": self.check_definitions,
+            "ClientAddrs": clients,
+            "ConsulRaftElectionTimeout": raft_time(1000),
+            "ConsulRaftHeartbeatTimeout": raft_time(1000),
+            "ConsulRaftLeaderLeaseTimeout": raft_time(500),
+            "DNSAddrs": dns,
+            "DNSDomain": self.domain,
+            "DNSPort": port(self.ports.dns),
+            "DataDir": self.data_dir.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            "Datacenter": self.datacenter,
+            "DefaultQueryTime": time(limits.default_query_time),
+            "DevMode": self.dev,
+            "DisableHTTPUnprintableCharFilter": limits.allow_unprintable,
+            "DiscardCheckOutput": self.checks.discard_output,
+            "DiscoveryMaxStale": time(limits.discovery_max_stale),
+            "EnableLocalScriptChecks": self.checks.enable_local_script_checks || self.checks.enable_script_checks,
+            "EnableRemoteScriptChecks": self.checks.enable_script_checks,
+        });
+        let more = [
+            json!({
+                "HTTPAddrs": http,
+                "HTTPBlockEndpoints": limits.block_endpoints,
+                "HTTPMaxConnsPerClient": limits.max_conns_per_client,
+                "HTTPPort": port(self.ports.http),
+                "HTTPResponseHeaders": limits.response_headers,
+                "KVMaxValueSize": limits.kv_max_value_size,
+                "LeaveOnTerm": self.leave_on_terminate,
+                "Logging": {
+                    "EnableSyslog": false, "LogFilePath": "", "LogJSON": self.log_json,
+                    "LogLevel": self.log_level.to_uppercase(), "LogRotateBytes": 0,
+                    "LogRotateDuration": "0s", "LogRotateMaxFiles": 0, "Name": "",
+                    "SyslogFacility": "LOCAL0",
+                },
+                "MaxQueryTime": time(limits.max_query_time),
+                "NodeID": node_id,
+                "NodeMeta": self.node_meta,
+                "NodeName": self.node_name,
+                "PidFile": self.pid_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+                "PrimaryDatacenter": self.datacenter,
+            }),
+            json!({
+                "RPCAdvertiseAddr": tcp(self.ports.server),
+                "RPCBindAddr": bound(self.ports.server),
+                "RPCHoldTimeout": time(self.rpc_hold_timeout),
+                "RaftSnapshotThreshold": self.raft.snapshot_threshold,
+                "RaftTrailingLogs": self.raft.trailing_logs,
+                "SerfAdvertiseAddrLAN": tcp(self.ports.serf_lan),
+                "SerfAdvertiseAddrWAN": wan.map(tcp).unwrap_or_default(),
+                "SerfBindAddrLAN": bound(self.ports.serf_lan),
+                "SerfBindAddrWAN": wan.map(bound).unwrap_or_default(),
+                "SerfPortLAN": self.ports.serf_lan,
+                "SerfPortWAN": port(wan),
+                "ServerMode": self.server,
+                "ServerPort": self.ports.server,
+                "Services": self.service_definitions,
+                "SessionTTLMin": time(self.session_ttl_min),
+                "SkipLeaveOnInt": self.skip_leave_on_interrupt,
+                "TaggedAddresses": tagged,
+                "TxnMaxReqLen": limits.txn_max_req_len,
+                "Version": version,
+            }),
+            off(&self.datacenter),
+        ];
+        for (name, value) in more.iter().filter_map(Value::as_object).flatten() {
+            shown[name] = value.clone();
+        }
+        shown
+    }
+}
+
+/// What does not exist here: access control, TLS, the mesh, automatic set-up, a web interface, other
+/// datacenters. Tools look these names up, so they are there, switched off.
+fn off(datacenter: &str) -> Value {
+    let lists: [&str; 16] = [
+        "AutoEncryptDNSSAN",
+        "AutoEncryptIPSAN",
+        "ConfigEntryBootstrap",
+        "DNSRecursors",
+        "GRPCAddrs",
+        "HTTPSAddrs",
+        "PrimaryGateways",
+        "RetryJoinLAN",
+        "RetryJoinWAN",
+        "Segments",
+        "SerfAllowedCIDRsLAN",
+        "SerfAllowedCIDRsWAN",
+        "StartJoinAddrsLAN",
+        "StartJoinAddrsWAN",
+        "TLSCipherSuites",
+        "Watches",
+    ];
+    let no: [&str; 24] = [
+        "ACLEnableKeyListPolicy",
+        "ACLEnableTokenPersistence",
+        "ACLTokenReplication",
+        "ACLsEnabled",
+        "AutoEncryptAllowTLS",
+        "AutoEncryptTLS",
+        "AutopilotDisableUpgradeMigration",
+        "ConnectEnabled",
+        "ConnectMeshGatewayWANFederationEnabled",
+        "DNSDisableCompression",
+        "DNSEnableTruncate",
+        "DNSOnlyPassing",
+        "DNSUseCache",
+        "DisableCoordinates",
+        "EnableAgentTLSForChecks",
+        "EnableCentralServiceConfig",
+        "EnableDebug",
+        "EnableUI",
+        "NonVotingServer",
+        "RejoinAfterLeave",
+        "TLSPreferServerCipherSuites",
+        "TranslateWANAddrs",
+        "VerifyIncoming",
+        "VerifyOutgoing",
+    ];
+    let mut off = json!({
+        "ACLDatacenter": datacenter,
+        "ACLDefaultPolicy": "allow",
+        "ACLDownPolicy": "extend-cache",
+        "DisableRemoteExec": true,
+        "DisableUpdateCheck": true,
+        "GRPCPort": -1,
+        "HTTPSPort": -1,
+        "UIContentPath": "/ui/",
+    });
+    for secret in [
+        "ACLAgentMasterToken",
+        "ACLAgentToken",
+        "ACLMasterToken",
+        "ACLReplicationToken",
+        "ACLToken",
+        "EncryptKey",
+        "KeyFile",
+    ] {
+        off[secret] = HIDDEN.into();
+    }
+    for name in lists {
+        off[name] = json!([]);
+    }
+    for name in no {
+        off[name] = false.into();
+    }
+    off
+}

@@ -1,0 +1,156 @@
+//! Who this agent is, and whether it is of use.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::member::{self, Pool};
+use crate::acl::{Access, Resource};
+use crate::http::error::Error;
+use crate::http::extract::Request;
+use crate::http::reply::Reply;
+use crate::http::routes::{Answer, now};
+
+/// Log levels that can be asked for.
+const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERR", "ERROR"];
+
+fn may(request: &Request, access: Access) -> Result<(), Error> {
+    request.authorize(Resource::Agent(&request.door.parts.node_name), access)
+}
+
+/// Configuration, figures, and the agent as a member.
+pub(super) fn myself(request: Request) -> Result<Answer, Error> {
+    may(&request, Access::Read)?;
+    let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
+    let local = &parts.local;
+    let shown = json!({
+        "Config": {
+            "Datacenter": parts.datacenter,
+            "NodeName": parts.node_name,
+            "NodeID": local.settings().node_id,
+            "Revision": identity.build,
+            "Server": identity.server,
+            "Version": identity.version,
+        },
+        "DebugConfig": identity.config,
+        "Coord": {
+            "Vec": [0, 0, 0, 0, 0, 0, 0, 0],
+            "Error": 1.5,
+            "Adjustment": 0,
+            "Height": 0.000_01,
+        },
+        "Member": member::myself(&request, Pool::Lan),
+        "Stats": stats(&request),
+        "Meta": local.node().meta,
+    });
+    now(request.json(&shown))
+}
+
+/// Figures by part; all of them texts.
+fn stats(request: &Request) -> Value {
+    let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
+    let consensus = parts.reader.consensus();
+    let (monitors, ttls) = parts.local.check_counts();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    let raft: serde_json::Map<_, _> = consensus
+        .stats()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Value::from(value)))
+        .collect();
+    let serf = json!({
+        "coordinate_resets": "0", "encrypted": "false", "event_queue": "0", "event_time": "1",
+        "failed": "0", "health_score": "0", "intent_queue": "0", "left": "0", "member_time": "1",
+        "members": "1", "query_queue": "0", "query_time": "1",
+    });
+    let mut stats = json!({
+        "agent": {
+            "check_monitors": monitors.to_string(),
+            "check_ttls": ttls.to_string(),
+            "checks": parts.local.checks().len().to_string(),
+            "services": parts.local.services().len().to_string(),
+        },
+        "build": {
+            "prerelease": "",
+            "revision": identity.build,
+            "version": identity.version,
+        },
+        "consul": {
+            "acl": "disabled",
+            "bootstrap": identity.bootstrap.to_string(),
+            "known_datacenters": "1",
+            "leader": consensus.is_leader().to_string(),
+            "leader_addr": consensus.leader().unwrap_or_default(),
+            "server": identity.server.to_string(),
+        },
+        "raft": raft,
+        "runtime": {
+            "arch": if cfg!(target_arch = "x86_64") { "amd64" } else { std::env::consts::ARCH },
+            "cpu_count": processors,
+            "goroutines": tokio::runtime::Handle::current().metrics().num_alive_tasks().to_string(),
+            "max_procs": processors,
+            "os": std::env::consts::OS,
+            "version": identity.build,
+        },
+        "serf_lan": serf,
+    });
+    if identity.serf_wan_port.is_some() {
+        stats["serf_wan"] = stats["serf_lan"].clone();
+    }
+    stats
+}
+
+/// The version as newer clients ask for it.
+pub(super) fn version(request: Request) -> Result<Answer, Error> {
+    may(&request, Access::Read)?;
+    let identity = &request.door.parts.identity;
+    now(request.json(&json!({
+        "SHA": identity.build,
+        "BuildDate": "0001-01-01T00:00:00Z",
+        "HumanVersion": identity.version,
+        "FIPS": "",
+    })))
+}
+
+/// The process answers. Nothing else is asked of it: whoever restarts what is not alive must not
+/// restart an agent that waits for a leader.
+pub(super) fn live(request: Request) -> Result<Answer, Error> {
+    now(request.json(&json!({ "Live": true })))
+}
+
+/// The agent can do its work: there is a leader, and the catalog holds what the agent claims.
+pub(super) fn ready(request: Request) -> Result<Answer, Error> {
+    let parts = &request.door.parts;
+    let leader = parts.reader.consensus().leader();
+    let synced = parts.local.is_synced();
+    let is_ready = leader.is_some() && synced;
+    let mut reply = request.json(&json!({
+        "Ready": is_ready,
+        "Leader": leader.unwrap_or_default(),
+        "Synced": synced,
+    }));
+    if !is_ready {
+        reply.status = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    now(reply)
+}
+
+/// The agent's log as a stream.
+pub(super) fn monitor(request: Request) -> Result<Answer, Error> {
+    may(&request, Access::Read)?;
+    let level = request.params.get("loglevel").filter(|level| !level.is_empty()).unwrap_or("INFO");
+    if !LEVELS.contains(&level.to_uppercase().as_str()) {
+        return Err(Error::BadRequest(format!("Unknown log level: {level}")));
+    }
+    Err(Error::refused("streaming the log is not supported yet"))
+}
+
+/// Reads the configuration anew.
+pub(super) fn reload(request: Request) -> Result<Answer, Error> {
+    may(&request, Access::Write)?;
+    Err(Error::refused("reload is not supported yet: nothing was changed"))
+}
+
+/// Sets one of the agent's own tokens, which exist with access control only.
+pub(super) fn token(request: Request) -> Result<Answer, Error> {
+    may(&request, Access::Write)?;
+    Err(Error::Disabled("ACL support disabled"))
+}

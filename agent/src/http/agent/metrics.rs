@@ -1,0 +1,115 @@
+//! Figures of this agent.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::acl::{Access, Resource};
+use crate::http::error::Error;
+use crate::http::extract::{self, Request};
+use crate::http::routes::{Answer, now};
+
+/// Names begin so, as clients of the reference expect.
+const PREFIX: &str = "consul";
+
+/// All figures as they are now, as gauges.
+pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
+    let parts = &request.door.parts;
+    request.authorize(Resource::Agent(&parts.node_name), Access::Read)?;
+    let wants_prometheus = request.params.get("format") == Some("prometheus")
+        || extract::accepts(&request.headers, "application/openmetrics-text");
+    if wants_prometheus {
+        return Err(Error::Unsupported(
+            "Prometheus is not enabled since its retention time is not positive".into(),
+        ));
+    }
+    let consensus = parts.reader.consensus();
+    let store = consensus.store();
+    let catalog = store.catalog();
+    let reads = parts.reader.counts();
+    let (monitors, ttls) = parts.local.check_counts();
+    let gauges: Vec<Value> = [
+        ("runtime.rss_bytes", resident_bytes()),
+        ("runtime.num_tasks", tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64),
+        ("raft.index", store.index()),
+        ("raft.leader", u64::from(consensus.is_leader())),
+        ("catalog.nodes", catalog.node_count() as u64),
+        ("catalog.services", catalog.service_count() as u64),
+        ("catalog.instances", catalog.instance_count() as u64),
+        ("catalog.checks", catalog.check_count() as u64),
+        ("kv.keys", store.kv().len() as u64),
+        ("sessions", store.sessions().len() as u64),
+        ("agent.services", parts.local.services().len() as u64),
+        ("agent.checks", parts.local.checks().len() as u64),
+        ("agent.check_monitors", monitors as u64),
+        ("agent.check_ttls", ttls as u64),
+        ("read.evaluations", reads.evaluations),
+        ("read.shared", reads.shared),
+        ("read.waits", reads.waits),
+        ("read.wakes", reads.wakes),
+        ("read.waiting", reads.waiting),
+    ]
+    .into_iter()
+    .map(|(name, value)| json!({"Name": format!("{PREFIX}.{name}"), "Value": value, "Labels": {}}))
+    .collect();
+    now(request.json(&json!({
+        "Timestamp": timestamp(),
+        "Gauges": gauges,
+        "Points": [],
+        "Counters": [],
+        "Samples": [],
+    })))
+}
+
+/// Memory of this process that is not swapped out.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    pages * page.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
+/// Now, in the form of the reference's metrics.
+#[expect(clippy::disallowed_methods, reason = "a door tells its client the time")]
+fn timestamp() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (year, month, day) = date(seconds / 86_400);
+    let of_day = seconds % 86_400;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC")
+}
+
+/// The Gregorian date of a day since 1970 (Howard Hinnant's `civil_from_days`).
+fn date(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let of_era = shifted % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        let rows = [
+            (0, (1970, 1, 1)),
+            (58, (1970, 2, 28)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (19_722, (2023, 12, 31)),
+            (19_723, (2024, 1, 1)),
+        ];
+        for (days, expected) in rows {
+            assert_eq!(date(days), expected, "{days}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `/v1/agent/`: this agent itself, what it claims, and how it is.
+//!
+//! Nothing here waits for the cluster: all answers come from the agent's own state, so they are
+//! there when no server is.
+
+mod checks;
+mod health;
+mod host;
+mod identity;
+mod member;
+mod metrics;
+mod rows;
+mod services;
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::error::Error;
+use super::extract::{self, Request};
+use super::routes::{Route, route};
+use crate::json;
+use crate::local;
+
+pub(super) const ROUTES: &[Route] = &[
+    route("/v1/agent/self", &["GET"], &[identity::myself]),
+    route("/v1/agent/version", &["GET"], &[identity::version]),
+    route("/v1/agent/live", &["GET"], &[identity::live]),
+    route("/v1/agent/ready", &["GET"], &[identity::ready]),
+    route("/v1/agent/host", &["GET"], &[host::host]),
+    route("/v1/agent/metrics", &["GET"], &[metrics::metrics]),
+    route("/v1/agent/monitor", &["GET"], &[identity::monitor]),
+    route("/v1/agent/reload", &["PUT"], &[identity::reload]),
+    route("/v1/agent/leave", &["PUT"], &[member::leave]),
+    route("/v1/agent/members", &["GET"], &[member::members]),
+    route("/v1/agent/join/", &["PUT"], &[member::join]),
+    route("/v1/agent/force-leave/", &["PUT"], &[member::force_leave]),
+    route("/v1/agent/token/", &["PUT"], &[identity::token]),
+    route("/v1/agent/maintenance", &["PUT"], &[services::node_maintenance]),
+    route("/v1/agent/services", &["GET"], &[services::list]),
+    route("/v1/agent/service/", &["GET"], &[services::one]),
+    route("/v1/agent/service/register", &["PUT"], &[services::register]),
+    route("/v1/agent/service/deregister/", &["PUT"], &[services::deregister]),
+    route("/v1/agent/service/maintenance/", &["PUT"], &[services::maintenance]),
+    route("/v1/agent/checks", &["GET"], &[checks::list]),
+    route("/v1/agent/check/register", &["PUT"], &[checks::register]),
+    route("/v1/agent/check/deregister/", &["PUT"], &[checks::deregister]),
+    route("/v1/agent/check/pass/", &["PUT"], &[checks::pass]),
+    route("/v1/agent/check/warn/", &["PUT"], &[checks::warn]),
+    route("/v1/agent/check/fail/", &["PUT"], &[checks::fail]),
+    route("/v1/agent/check/update/", &["PUT"], &[checks::update]),
+    route("/v1/agent/health/service/id/", &["GET"], &[health::by_id]),
+    route("/v1/agent/health/service/name/", &["GET"], &[health::by_name]),
+];
+
+/// What this agent says of itself.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The version of the API that it speaks: clients decide by it what they may ask.
+    pub version: String,
+    /// This build.
+    pub build: String,
+    /// Server mode.
+    pub server: bool,
+    /// It may elect itself.
+    pub bootstrap: bool,
+    /// Under which address others reach it.
+    pub address: String,
+    /// The same for other datacenters.
+    pub address_wan: String,
+    /// Between servers.
+    pub server_port: u16,
+    /// Gossip in the datacenter.
+    pub serf_lan_port: u16,
+    /// Gossip between datacenters, if on.
+    pub serf_wan_port: Option<u16>,
+    /// The running configuration, as `/v1/agent/self` shows it; without secrets.
+    pub config: Value,
+    /// When it started.
+    pub started: Instant,
+}
+
+impl From<local::Error> for Error {
+    fn from(error: local::Error) -> Error {
+        match error {
+            local::Error::Malformed(_) | local::Error::Invalid(_) => {
+                Error::Invalid(error.to_string())
+            }
+            local::Error::UnknownService(_) => Error::NotFound(error.to_string()),
+            local::Error::Refused(_) => Error::Refused(error.to_string()),
+            local::Error::Configured { .. } | local::Error::Drawer(_) => {
+                tracing::error!(%error, "the agent's own state could not be changed");
+                Error::Refused(error.to_string())
+            }
+        }
+    }
+}
+
+/// The JSON value of a request's body.
+async fn body(request: Request) -> Result<Value, Error> {
+    let bytes = extract::collect(request.into_body(), extract::BODY_BYTES_MAX).await?;
+    json::value(&bytes)
+        .map_err(|malformed| Error::Invalid(format!("Request decode failed: {malformed}")))
+}
+
+/// `?enable` of the maintenance end points.
+fn enable(request: &Request) -> Result<bool, Error> {
+    match request.params.get("enable") {
+        None => Err(Error::invalid("Missing value for enable")),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(Error::invalid(format!("Invalid value for enable: {other:?}"))),
+    }
+}
