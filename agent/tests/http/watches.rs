@@ -118,9 +118,7 @@ async fn each_read_wakes_for_what_it_shows_and_for_nothing_else() {
             server.put(&to, &body).await;
         });
         assert!(started.elapsed() >= Duration::from_millis(200), "{path} woke for {to} {body}");
-        // The index of what does not exist is that of its table.
-        assert!(answer.status == 404 || answer.index() == index, "{path} after {to} {body}");
-
+        // Some indexes are those of a larger whole: they may have moved without a wake.
         let index = answer.index();
         let blocked = format!("{path}{separator}index={index}&wait=60s");
         let (to, body) = write(&loud, number * 2 + 101);
