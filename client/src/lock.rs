@@ -247,12 +247,11 @@ async fn renew(client: Client, session: String, ttl: Duration, lost: watch::Send
                 renewed = began;
                 pause = ttl / 3;
             }
-            Ok(Ok(None)) => break,
+            Ok(Ok(None)) | Err(_) => break,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "cannot renew the session yet");
                 pause = (ttl / 30).max(Duration::from_millis(100));
             }
-            Err(_) => break,
         }
         if renewed.elapsed() >= ttl {
             break;

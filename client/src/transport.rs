@@ -251,11 +251,11 @@ impl Client {
         })
     }
 
-    /// `GET`, decoded; 404 and every other status but 200 is an error.
-    pub(crate) async fn get<T: DeserializeOwned>(
+    /// `GET` of any path, decoded; 404 and every other status but 200 is an error.
+    pub async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
-        mut query: Vec<(&'static str, String)>,
+        mut query: Vec<(&str, String)>,
         options: &ReadOptions,
     ) -> Result<Response<T>, Error> {
         options.append(&mut query);
@@ -280,8 +280,8 @@ impl Client {
         Ok(Response { value: decode(path, &accepted(raw)?)?, meta })
     }
 
-    /// `PUT` with a JSON body.
-    pub(crate) async fn put_json(
+    /// `PUT` of a JSON body to any path; every status but 200 is an error.
+    pub async fn put_json(
         &self,
         path: &str,
         query: &[(&str, String)],
@@ -292,8 +292,8 @@ impl Client {
         self.put(path, query, body.into()).await
     }
 
-    /// `PUT` with any body.
-    pub(crate) async fn put(
+    /// `PUT` of any body to any path; every status but 200 is an error.
+    pub async fn put(
         &self,
         path: &str,
         query: &[(&str, String)],

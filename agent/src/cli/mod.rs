@@ -1,18 +1,199 @@
 //! The command line: `agent` starts a node; everything else is an ordinary client of the HTTP API.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `command` | what a command is: its flags, its help, what it gives back |
+//! | `flags` | reading flags with one or two dashes |
+//! | `help` | the texts of `-help` |
+//! | `layout` | columns, JSON and errors as people and scripts expect them |
+//! | the others | one command or one family each |
+//!
+//! A command is an ordinary function from a [`Call`](command::Call) to the text that it prints;
+//! only this file writes that text and ends the process. Names, flags, outputs and exit codes are
+//! the reference's, for scripts' sake: 0 done, 1 failed, 127 no such command.
 
 mod agent;
+mod catalog;
+mod command;
+mod control;
+mod event;
+mod flags;
+mod help;
+mod info;
+mod kv;
+mod kv_transfer;
+mod layout;
+mod lock;
+mod maint;
+mod members;
+mod operator;
+mod services;
+mod validate;
+mod version;
+mod watch;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use command::{Call, Failure, Group, Output, Program, Spec};
+
+/// Every command but `agent`, whose flags are the configuration's, in alphabetical order.
+static COMMANDS: &[&Spec] = &[
+    &catalog::DATACENTERS,
+    &catalog::NODES,
+    &catalog::SERVICES,
+    &event::EVENT,
+    &control::FORCE_LEAVE,
+    &info::INFO,
+    &control::JOIN,
+    &kv::DELETE,
+    &kv_transfer::EXPORT,
+    &kv::GET,
+    &kv_transfer::IMPORT,
+    &kv::PUT,
+    &control::LEAVE,
+    &lock::LOCK,
+    &maint::MAINT,
+    &members::MEMBERS,
+    &operator::LIST_PEERS,
+    &control::RELOAD,
+    &services::DEREGISTER,
+    &services::REGISTER,
+    &validate::VALIDATE,
+    &version::VERSION,
+    &watch::WATCH,
+];
+
+/// Commands that only hold others.
+static GROUPS: &[&Group] = &[
+    &Group { path: "catalog", synopsis: "Look into the catalog", about: catalog::ABOUT },
+    &Group { path: "kv", synopsis: "Read and write keys", about: kv::ABOUT },
+    &Group { path: "operator", synopsis: "Look after the cluster", about: operator::ABOUT },
+    &Group {
+        path: "operator raft",
+        synopsis: "Look after the agreement between servers",
+        about: operator::ABOUT_RAFT,
+    },
+    &Group { path: "services", synopsis: "Register services", about: services::ABOUT },
+];
+
 /// Runs the command that the arguments name.
-#[expect(clippy::print_stderr, reason = "the command line talks")]
 pub fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.split_first() {
-        Some((command, rest)) if command == "agent" => agent::run(rest),
-        _ => {
-            eprintln!("Usage: muster agent [options]");
-            ExitCode::from(127)
+    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    let program = Program::called(&args.next().unwrap_or_default());
+    let args: Vec<String> = args.collect();
+    if args.first().is_some_and(|command| command == "agent") {
+        return agent::run(&args[1..]);
+    }
+    finish(run(program, &args))
+}
+
+/// What the arguments ask for.
+enum Wanted<'a> {
+    Command(&'static Spec, &'a [String]),
+    Group(&'static Group, &'a [String]),
+    Version,
+    /// `-help` before any command.
+    Overview,
+    Unknown(Option<&'a str>),
+}
+
+/// Finds the command with the longest name that the arguments begin with.
+fn wanted(args: &[String]) -> Wanted<'_> {
+    match args.first().map(String::as_str) {
+        None => return Wanted::Unknown(None),
+        Some("-h" | "-help" | "--help") => return Wanted::Overview,
+        Some("-v" | "-version" | "--version") => return Wanted::Version,
+        Some(_) => {}
+    }
+    let names = args.iter().take_while(|arg| !arg.starts_with('-')).count();
+    for words in (1..=names.min(3)).rev() {
+        let path = args[..words].join(" ");
+        if let Some(spec) = COMMANDS.iter().find(|spec| spec.path == path) {
+            return Wanted::Command(spec, &args[words..]);
+        }
+        if let Some(group) = GROUPS.iter().find(|group| group.path == path) {
+            return Wanted::Group(group, &args[words..]);
+        }
+    }
+    Wanted::Unknown(Some(&args[0]))
+}
+
+fn run(program: Program, args: &[String]) -> Result<Output, Failure> {
+    match wanted(args) {
+        Wanted::Command(spec, rest) => {
+            if flags::asks_for_help(spec, rest) {
+                return Ok(help::command(program, spec).into());
+            }
+            let (values, operands) = flags::parse(spec, rest)
+                .map_err(|failure| failure.or_hint(help::where_to_look(program, spec)))?;
+            (spec.run)(&Call { program, spec, values, operands })
+        }
+        Wanted::Group(group, rest) => {
+            let text = help::group(program, group, COMMANDS, GROUPS);
+            match rest.first().map(String::as_str) {
+                Some("-h" | "-help" | "--help") => Ok(text.into()),
+                Some(unknown) if !unknown.starts_with('-') => {
+                    let known = help::below(group.path, COMMANDS, GROUPS);
+                    Err(Failure::new(text.trim_end()).or_hint(help::similar(unknown, &known)))
+                }
+                _ => Err(Failure::new(text.trim_end())),
+            }
+        }
+        Wanted::Version => Ok(version::text(program).into()),
+        Wanted::Overview => Ok(help::overview(program, COMMANDS, GROUPS).into()),
+        Wanted::Unknown(name) => {
+            let text = help::overview(program, COMMANDS, GROUPS);
+            let mut known = help::below("", COMMANDS, GROUPS);
+            known.push("agent");
+            let hint = match name {
+                None => None,
+                Some(flag) if flag.starts_with('-') => Some(format!(
+                    "`{flag}` comes before the command: put flags after it, as in `{} kv get {flag} ...`",
+                    program.name
+                )),
+                Some(name) => help::similar(name, &known)
+                    .or_else(|| Some(format!("there is no command `{name}`"))),
+            };
+            Err(Failure::new(text).with_code(127).or_hint(hint))
         }
     }
 }
+
+/// Prints what a command gave back.
+#[expect(clippy::print_stderr, reason = "the command line talks")]
+fn finish(outcome: Result<Output, Failure>) -> ExitCode {
+    match outcome {
+        Ok(output) => {
+            if let Err(error) = print(&output.stdout) {
+                // Whoever closed the pipe has read enough.
+                if error.kind() != io::ErrorKind::BrokenPipe {
+                    eprintln!("cannot write the output: {error}");
+                }
+                return ExitCode::FAILURE;
+            }
+            eprint!("{}", output.stderr);
+            ExitCode::from(output.code)
+        }
+        Err(failure) => {
+            // Some errors come with an answer all the same.
+            let _ = print(&failure.stdout);
+            if !failure.text.is_empty() {
+                eprintln!("{}", failure.text.trim_end());
+            }
+            if let Some(hint) = failure.hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests;

@@ -226,7 +226,7 @@ pub(super) fn nearest(path: &str) -> Option<&'static str> {
 }
 
 /// Levenshtein distance; key names are short, so the quadratic form will do.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use file::Written;
+pub(crate) use keys::distance;
 
 /// The text of `muster agent -help`.
 pub fn help() -> String {
@@ -195,6 +196,14 @@ pub fn from_args(args: &[String]) -> Result<Wanted, Error> {
 /// Checks files and folders as `muster validate` does: everything but starting.
 pub fn validate(sources: &[PathBuf], format: Option<&str>) -> Result<Config, Error> {
     resolve(&read_sources(sources, format)?, false)
+}
+
+/// The service definitions in files and folders, as written.
+pub fn service_definitions(sources: &[PathBuf]) -> Result<Vec<Value>, Error> {
+    let written = read_sources(sources, None)?;
+    let mut definitions = written.definitions("service");
+    definitions.extend(written.definitions("services"));
+    Ok(definitions)
 }
 
 fn read_sources(sources: &[PathBuf], format: Option<&str>) -> Result<Written, Error> {

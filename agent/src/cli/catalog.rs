@@ -1,0 +1,184 @@
+//! `catalog datacenters`, `catalog nodes`, `catalog services`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_client::types::Node;
+use muster_client::{Error, ReadOptions, ServiceQuery};
+
+use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::layout::columns;
+
+pub(super) const ABOUT: &str = "What all agents of a datacenter have registered.
+
+    $ muster catalog datacenters
+    $ muster catalog nodes -service=web
+    $ muster catalog services -tags";
+
+pub(super) static DATACENTERS: Spec = Spec {
+    path: "catalog datacenters",
+    synopsis: "Lists the datacenters",
+    operands: "",
+    about: "Prints the name of every known datacenter, nearest first.",
+    flags: &[],
+    door: Door::StaleApi,
+    run: datacenters,
+};
+
+pub(super) static NODES: Spec = Spec {
+    path: "catalog nodes",
+    synopsis: "Lists the nodes",
+    operands: "",
+    about: "Prints the nodes of a datacenter, or those that run a service.
+
+    $ muster catalog nodes
+    $ muster catalog nodes -detailed -node-meta=rack=7
+    $ muster catalog nodes -service=web -near=_agent
+    $ muster catalog nodes -filter='Meta.rack != 7'",
+    flags: &[
+        Flag::switch("detailed", "Print whole ids, further addresses and meta too."),
+        Flag::text("filter", "expression", "Only rows for which this expression holds."),
+        Flag::text("near", "node", "Nearest to this node first; `_agent` is the agent asked."),
+        Flag::texts("node-meta", "key=value", "Only nodes with this pair."),
+        Flag::text("service", "name", "Only nodes that run this service, once for each instance."),
+    ],
+    door: Door::StaleApi,
+    run: nodes,
+};
+
+pub(super) static SERVICES: Spec = Spec {
+    path: "catalog services",
+    synopsis: "Lists the services",
+    operands: "",
+    about: "Prints the names of the services in a datacenter, or of those on one node.
+
+    $ muster catalog services -tags
+    $ muster catalog services -node=n1",
+    flags: &[
+        Flag::text("node", "name", "Only services on this node."),
+        Flag::texts("node-meta", "key=value", "Only services on nodes with this pair."),
+        Flag::switch("tags", "Print each service's tags too."),
+    ],
+    door: Door::StaleApi,
+    run: services,
+};
+
+fn datacenters(call: &Call) -> Outcome {
+    call.no_operands()?;
+    let names = wait(call.client()?.catalog().datacenters())?
+        .map_err(|error| call.failed("Error listing datacenters", &error))?;
+    Ok(names.iter().fold(String::new(), |text, name| text + name + "\n").into())
+}
+
+/// Pairs given as `key=value`.
+pub(super) fn pairs(call: &Call, flag: &str) -> Result<Vec<(String, String)>, Failure> {
+    let split = |text: &String| match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(Failure::new(format!(
+            "invalid value {text:?} for flag -{flag}: Missing \"=\" value in argument: {text}"
+        ))),
+    };
+    call.values.all(flag).iter().map(split).collect()
+}
+
+fn nodes(call: &Call) -> Outcome {
+    call.no_operands()?;
+    let text = |name: &str| call.values.text(name).filter(|text| !text.is_empty());
+    let options = ReadOptions {
+        near: text("near").map(str::to_owned),
+        filter: text("filter").map(str::to_owned),
+        node_meta: pairs(call, "node-meta")?,
+        ..call.options()
+    };
+    let catalog = call.client()?.catalog();
+    let found = wait(async {
+        let Some(service) = text("service") else {
+            return Ok(catalog.nodes(&options).await?.value);
+        };
+        let rows = catalog.service(service, &ServiceQuery::default(), &options).await?.value;
+        Ok(rows
+            .into_iter()
+            .map(|row| Node {
+                id: row.id,
+                node: row.node,
+                address: row.address,
+                datacenter: row.datacenter,
+                tagged_addresses: row.tagged_addresses,
+                meta: row.node_meta,
+                create_index: row.create_index,
+                modify_index: row.modify_index,
+            })
+            .collect())
+    })?;
+    let found = found.map_err(|error: Error| call.failed("Error listing nodes", &error))?;
+    if found.is_empty() {
+        return Ok(nothing("nodes"));
+    }
+    Ok(columns(&node_rows(&found, call.values.on("detailed")), 2).into())
+}
+
+fn node_rows(nodes: &[Node], detailed: bool) -> Vec<Vec<String>> {
+    let mut head = vec!["Node", "ID", "Address", "DC"];
+    if detailed {
+        head.extend(["TaggedAddresses", "Meta"]);
+    }
+    let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    let listed = |pairs: &BTreeMap<String, String>| {
+        pairs.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")
+    };
+    for node in nodes {
+        let id = if detailed { node.id.clone() } else { node.id.chars().take(8).collect() };
+        let mut row = vec![node.node.clone(), id, node.address.clone(), node.datacenter.clone()];
+        if detailed {
+            row.extend([listed(&node.tagged_addresses), listed(&node.meta)]);
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn services(call: &Call) -> Outcome {
+    call.no_operands()?;
+    let options = ReadOptions { node_meta: pairs(call, "node-meta")?, ..call.options() };
+    let catalog = call.client()?.catalog();
+    let node = call.values.text("node").filter(|node| !node.is_empty());
+    let found = wait(async {
+        let Some(node) = node else {
+            return Ok(catalog.services(&options).await?.value);
+        };
+        let mut tags: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        if let Some(found) = catalog.node(node, &options).await?.value {
+            for service in found.services.into_values() {
+                tags.entry(service.service).or_default().extend(service.tags);
+            }
+        }
+        Ok(tags)
+    })?;
+    let found = found.map_err(|error: Error| {
+        let what = if node.is_some() {
+            "Error listing services for node"
+        } else {
+            "Error listing services"
+        };
+        call.failed(what, &error)
+    })?;
+    if found.is_empty() {
+        return Ok(nothing("services"));
+    }
+    let rows: Vec<Vec<String>> = found
+        .into_iter()
+        .map(|(name, tags)| {
+            if call.values.on("tags") {
+                let tags: BTreeSet<String> = tags.into_iter().collect();
+                vec![name, tags.into_iter().collect::<Vec<_>>().join(",")]
+            } else {
+                vec![name]
+            }
+        })
+        .collect();
+    Ok(columns(&rows, 6).into())
+}
+
+fn nothing(what: &str) -> Output {
+    let stderr = format!("No {what} match the given query - try expanding your search.\n");
+    Output { stderr, ..Output::default() }
+}

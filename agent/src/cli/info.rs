@@ -1,0 +1,52 @@
+//! `info`.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::command::{Call, Door, Outcome, Spec, wait};
+
+pub(super) static INFO: Spec = Spec {
+    path: "info",
+    synopsis: "Prints figures of the agent",
+    operands: "",
+    about: "Prints what the agent tells of its parts, for looking into troubles.",
+    flags: &[],
+    door: Door::Api,
+    run: info,
+};
+
+fn info(call: &Call) -> Outcome {
+    let about = wait(call.client()?.agent().self_())?
+        .map_err(|error| call.failed("Error querying agent", &error))?;
+    Ok(sections(&about["Stats"]).into())
+}
+
+fn sections(stats: &Value) -> String {
+    let mut text = String::new();
+    let mut sections: Vec<_> = stats.as_object().into_iter().flatten().collect();
+    sections.sort_by_key(|(name, _)| name.as_str());
+    for (name, figures) in sections {
+        let _ = writeln!(text, "{name}:");
+        let mut figures: Vec<_> = figures.as_object().into_iter().flatten().collect();
+        figures.sort_by_key(|(name, _)| name.as_str());
+        for (name, figure) in figures {
+            let shown = figure.as_str().map_or_else(|| figure.to_string(), str::to_owned);
+            let _ = writeln!(text, "\t{name} = {shown}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_and_figures_are_sorted() {
+        let stats =
+            serde_json::json!({"raft": {"term": "2", "state": "Leader"}, "agent": {"n": 3}});
+        assert_eq!(sections(&stats), "agent:\n\tn = 3\nraft:\n\tstate = Leader\n\tterm = 2\n");
+        assert_eq!(sections(&Value::Null), "");
+    }
+}

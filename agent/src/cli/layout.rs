@@ -1,0 +1,178 @@
+//! Columns, JSON and errors as people and scripts expect them.
+
+use std::fmt::Write as _;
+
+/// Rows in columns, each as wide as its widest cell and `gap` blanks; the last column ends where
+/// its text ends.
+pub(super) fn columns(rows: &[Vec<String>], gap: usize) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0) + gap).collect();
+    let mut text = String::new();
+    for row in rows {
+        let last = row.len().saturating_sub(1);
+        for (column, cell) in row.iter().enumerate() {
+            if column == last {
+                text.push_str(cell);
+            } else {
+                let _ = write!(text, "{cell:width$}", width = widths[column]);
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// An error with everything that led to it, on one line, nothing said twice.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        if !text.ends_with(&words) {
+            let _ = write!(text, ": {words}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// JSON without blanks between its parts.
+pub(super) fn compact(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    parts(json, |part| {
+        if !part.trim().is_empty() {
+            text.push_str(part);
+        }
+    });
+    text
+}
+
+/// JSON on lines, each level further in by `unit`. Names keep their order and texts their escapes.
+pub(super) fn indent(json: &str, unit: &str) -> String {
+    let json = compact(json);
+    let mut text = String::with_capacity(json.len() * 2);
+    let mut depth = 0_usize;
+    let mut before = "";
+    parts(&json, |part| {
+        let opened = matches!(before, "{" | "[");
+        let closes = matches!(part, "}" | "]");
+        if closes {
+            depth = depth.saturating_sub(1);
+        }
+        // A line ends before what closes and after what opens, but not inside `[]` and `{}`.
+        if opened != closes || before == "," {
+            text.push('\n');
+            text.extend(std::iter::repeat_n(unit, depth));
+        }
+        text.push_str(part);
+        match part {
+            "{" | "[" => depth += 1,
+            ":" => text.push(' '),
+            _ => {}
+        }
+        before = match part {
+            "{" => "{",
+            "[" => "[",
+            "," => ",",
+            _ => "",
+        };
+    });
+    text
+}
+
+/// Cuts JSON into its marks, texts and everything between; nothing is lost.
+fn parts(json: &str, mut part: impl FnMut(&str)) {
+    let bytes = json.as_bytes();
+    let mut begin = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at = (at + 1).min(bytes.len());
+            }
+            b'{' | b'}' | b'[' | b']' | b',' | b':' => at += 1,
+            c if c.is_ascii_whitespace() => {
+                while at < bytes.len() && bytes[at].is_ascii_whitespace() {
+                    at += 1;
+                }
+            }
+            _ => {
+                while at < bytes.len()
+                    && !bytes[at].is_ascii_whitespace()
+                    && !br#"{}[],:""#.contains(&bytes[at])
+                {
+                    at += 1;
+                }
+            }
+        }
+        if let Some(found) = json.get(begin..at) {
+            part(found);
+        }
+        begin = at;
+    }
+}
+
+/// A text as JSON, with the escapes that the API uses.
+pub(super) fn json_text(text: &str) -> String {
+    let quoted = serde_json::Value::String(text.to_owned()).to_string();
+    let mut escaped = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_laid_out() {
+        let rows = [
+            ("null", "null", "null"),
+            ("[ ]", "[]", "[]"),
+            ("{ }\n", "{}", "{}"),
+            (
+                r#"{"a" : [1, "x, y: [\"{"],"b":{"c":[]}, "d":true}"#,
+                r#"{"a":[1,"x, y: [\"{"],"b":{"c":[]},"d":true}"#,
+                "{\n  \"a\": [\n    1,\n    \"x, y: [\\\"{\"\n  ],\n  \"b\": {\n    \"c\": []\n  },\n  \"d\": true\n}",
+            ),
+            (r#"[[],[{}]]"#, r#"[[],[{}]]"#, "[\n  [],\n  [\n    {}\n  ]\n]"),
+        ];
+        for (json, dense, lines) in rows {
+            assert_eq!(compact(json), dense);
+            assert_eq!(indent(json, "  "), lines);
+        }
+    }
+
+    #[test]
+    fn the_last_column_is_not_filled_up() {
+        let row = |cells: &[&str]| cells.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
+        let rows = [row(&["Node", "DC"]), row(&["n1-ü", "dc1"]), row(&["n", ""])];
+        assert_eq!(columns(&rows, 2), "Node  DC\nn1-ü  dc1\nn     \n");
+    }
+
+    #[test]
+    fn text_is_escaped_as_the_api_does() {
+        assert_eq!(json_text("a<b>&\"\u{2028}"), "\"a\\u003cb\\u003e\\u0026\\\"\\u2028\"");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = (compact(&text), indent(&text, " "));
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `lock`: runs a program while holding a lock; and what is needed to run programs.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use muster_client::types::KvPair;
+use muster_client::{Client, Held, LOCK_FLAGS, LockError, LockSettings, ReadOptions};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::layout;
+
+/// How long a child may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub(super) static LOCK: Spec = Spec {
+    path: "lock",
+    synopsis: "Runs a program while holding a lock",
+    operands: "prefix child...",
+    about: "Waits for the lock below a prefix, runs the child while holding it, and gives it back \
+when the child ends. When the lock is lost (the agent cannot be reached, or an operator ended the \
+session) the child gets SIGTERM, and SIGKILL 5 s later.
+
+    $ muster lock jobs/backup ./backup.sh
+    $ muster lock -timeout=10s jobs/backup ./backup.sh
+
+The child finds CONSUL_LOCK_HELD=true in its environment.",
+    flags: &[
+        Flag::switch("child-exit-code", "Exit with 2 if the child failed; without this, with 0."),
+        Flag::number(
+            "monitor-retry",
+            "Kept for scripts: the lock is held through any trouble shorter than its session's life.",
+        ),
+        Flag::number("n", "How many may hold it. Only 1 is supported yet."),
+        Flag::text("name", "text", "Name of the session, for people."),
+        Flag::switch("pass-stdin", "Let the child read the standard input."),
+        Flag::switch(
+            "shell",
+            "Run the child by a shell; on by default, -shell=false turns it off.",
+        ),
+        Flag::duration(
+            "timeout",
+            "Give up when the lock is not ours after this; 0: wait for ever.",
+        ),
+        Flag::duration("try", "Old name of -timeout."),
+        Flag::switch("verbose", "Say what is being done."),
+    ],
+    door: Door::Api,
+    run: lock,
+};
+
+fn lock(call: &Call) -> Outcome {
+    let values = &call.values;
+    if call.operands.len() < 2 {
+        return Err(Failure::new("Key prefix and child command must be specified"));
+    }
+    match values.number("n").unwrap_or(1) {
+        0 => return Err(Failure::new("Lock holder limit must be positive")),
+        1 => {}
+        n => {
+            return Err(Failure::new(format!(
+                "-n={n}: locks for more than one holder are not supported yet"
+            )));
+        }
+    }
+    let prefix = call.operands[0].trim_matches('/');
+    let key = format!("{prefix}/.lock");
+    let timeout = ["timeout", "try"].into_iter().find_map(|flag| values.duration(flag));
+    let child = call.operands[1..].join(" ");
+    let name = values.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
+    let settings = LockSettings {
+        session_name: name.unwrap_or_else(|| format!("Lock for '{child}' at '{prefix}'")),
+        ..LockSettings::new(key.clone())
+    };
+    let client = call.client()?;
+    wait(async {
+        say(call, &format!("Setting up lock at path: {key}"));
+        say(call, "Attempting lock acquisition");
+        let taken = tokio::select! {
+            taken = client.lock(settings) => Some(taken),
+            () = pause(timeout) => None,
+            () = interrupted() => None,
+        };
+        let held = match taken {
+            Some(Ok(held)) => held,
+            Some(Err(LockError::Api { source, .. })) => {
+                return Err(call.failed("Lock acquisition failed", &source));
+            }
+            Some(Err(error)) => {
+                return Err(Failure::new(format!(
+                    "Lock acquisition failed: {}",
+                    layout::chain(&error)
+                )));
+            }
+            None => {
+                // The session's end is on its way; let it be sent before the runtime stops.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                return Err(Failure::new("Shutdown triggered or timeout during lock acquisition"));
+            }
+        };
+        run(call, &client, held, &key).await
+    })?
+}
+
+/// Waits for a time, or for ever without one.
+async fn pause(time: Option<Duration>) {
+    match time.filter(|time| !time.is_zero()) {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome {
+    let mut command = command_after(call, 1);
+    for name in ["CONSUL_LOCK_HELD", "MUSTER_LOCK_HELD"] {
+        command.env(name, "true");
+    }
+    let stdin = if call.values.on("pass-stdin") { Stdio::inherit() } else { Stdio::null() };
+    command.stdin(stdin);
+    say(call, "Starting handler");
+    let mut failures = String::new();
+    let ended = match command.spawn() {
+        Err(error) => Ended::Badly(error.to_string()),
+        Ok(mut child) => {
+            tokio::select! {
+                status = child.wait() => {
+                    say(call, "Child terminated, releasing lock");
+                    Ended::of(status)
+                }
+                () = held.lost() => {
+                    failures.push_str("Lock lost, killing child\n");
+                    end(&mut child).await;
+                    Ended::Badly("the lock was lost".to_owned())
+                }
+                () = interrupted() => {
+                    say(call, "Shutdown triggered, killing child");
+                    end(&mut child).await;
+                    Ended::Well
+                }
+            }
+        }
+    };
+    let failed = if let Ended::Badly(what) = ended {
+        failures.push_str(&format!("Error running handler: {what}\n"));
+        true
+    } else {
+        false
+    };
+    match held.release().await {
+        Err(error) => {
+            failures.push_str(&format!("Lock release failed: {}\n", layout::chain(&error)));
+        }
+        Ok(()) => clean(call, client, key).await,
+    }
+    let code = if failed && call.values.on("child-exit-code") { 2 } else { 0 };
+    Ok(Output { stderr: failures, code, ..Output::default() })
+}
+
+/// Removes the key unless somebody else has it by now.
+async fn clean(call: &Call, client: &Client, key: &str) {
+    let free = |pair: &KvPair| pair.session.is_none() && pair.flags == LOCK_FLAGS;
+    let current = client.kv().get(key, &ReadOptions::default()).await;
+    if let Ok(Some(pair)) = current.map(|found| found.value.filter(free)) {
+        if let Ok(true) = client.kv().delete(key, Some(pair.modify_index)).await {
+            say(call, "Cleanup succeeded");
+            return;
+        }
+    }
+    say(call, "Cleanup aborted, lock in use");
+}
+
+/// Says what is being done, if that is wanted.
+#[expect(clippy::print_stdout, reason = "the command line talks")]
+fn say(call: &Call, text: &str) {
+    if call.values.on("verbose") {
+        println!("{text}");
+    }
+}
+
+/// The program that the operands name, in a process group of its own.
+pub(super) fn command(call: &Call) -> Command {
+    command_after(call, 0)
+}
+
+fn command_after(call: &Call, skipped: usize) -> Command {
+    let words = &call.operands[skipped..];
+    let shell = call.values.text("shell") != Some("false");
+    let mut command = if shell {
+        let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
+        let mut command = Command::new(shell);
+        command.arg("-c").arg(words.join(" "));
+        command
+    } else {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    };
+    // The group is ended as a whole: a shell does not pass signals on to what it runs.
+    command.process_group(0).kill_on_drop(true);
+    command
+}
+
+/// How a child ended.
+pub(super) enum Ended {
+    Well,
+    /// In words.
+    Badly(String),
+}
+
+impl Ended {
+    pub(super) fn of(status: std::io::Result<ExitStatus>) -> Ended {
+        use std::os::unix::process::ExitStatusExt as _;
+        match status {
+            Ok(status) if status.success() => Ended::Well,
+            Ok(status) => Ended::Badly(match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit status {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => status.to_string(),
+            }),
+            Err(error) => Ended::Badly(error.to_string()),
+        }
+    }
+}
+
+/// Asks a child's group to end, and ends it if it does not.
+pub(super) async fn end(child: &mut Child) {
+    let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) else {
+        return;
+    };
+    // An error means that nobody of the group is left.
+    let _ = killpg(group, Signal::SIGTERM);
+    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = child.wait().await;
+    }
+}
+
+/// Returns when the process is asked to end.
+pub(super) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Without handlers the system's own does what is asked.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
