@@ -14,7 +14,7 @@ use hyper::service::Service;
 use super::Door;
 use super::encode::Layout;
 use super::error::Error;
-use super::extract::{self, Params, Request};
+use super::extract::{self, Params, Request, RequestBody};
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
 use crate::acl::Token;
@@ -32,13 +32,22 @@ impl Service<http::Request<Incoming>> for Dispatch {
 
     /// Takes the request apart at once, so that a sleeping one keeps nothing of it.
     fn call(&self, request: http::Request<Incoming>) -> Finishing {
-        match self.handle(request) {
-            Ok((Answer::Now(reply), manner)) => Finishing::done(reply, &manner, &self.door),
+        let (head, body) = request.into_parts();
+        let body = RequestBody::new(body);
+        let (reply, manner) = match self.handle(head, body.clone()) {
             Ok((Answer::Later(promise), manner)) => {
-                Finishing::Later { promise, manner, door: Arc::clone(&self.door) }
+                return Finishing::Later { promise, manner, door: Arc::clone(&self.door) };
             }
-            Err((reply, manner)) => Finishing::done(reply, &manner, &self.door),
+            Ok((Answer::Now(reply), manner)) | Err((reply, manner)) => (reply, manner),
+        };
+        if body.is_left() {
+            let promise = Box::pin(async move {
+                body.drain().await;
+                Ok(reply)
+            });
+            return Finishing::Later { promise, manner, door: Arc::clone(&self.door) };
         }
+        Finishing::Done(Some(finish(reply, manner, &self.door)))
     }
 }
 
@@ -54,10 +63,10 @@ impl Dispatch {
     #[expect(clippy::result_large_err, reason = "both sides are answers, moved once")]
     fn handle(
         &self,
-        request: http::Request<Incoming>,
+        head: http::request::Parts,
+        body: RequestBody,
     ) -> Result<(Answer, Manner), (Reply, Manner)> {
         let outside = Manner::default();
-        let (head, body) = request.into_parts();
         let Some(path) = extract::unescape(head.uri.path(), false) else {
             return Err((Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"), outside));
         };
@@ -189,12 +198,6 @@ fn redirect(method: &Method, path: &str, query: &str) -> Reply {
 pub(super) enum Finishing {
     Done(Option<Response<Outgoing>>),
     Later { promise: Promise, manner: Manner, door: Arc<Door> },
-}
-
-impl Finishing {
-    fn done(reply: Reply, manner: &Manner, door: &Door) -> Finishing {
-        Finishing::Done(Some(finish(reply, *manner, door)))
-    }
 }
 
 impl Future for Finishing {

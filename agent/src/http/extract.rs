@@ -1,12 +1,13 @@
 //! What a request says: path, parameters, token, and how its answer is wanted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue};
-use http_body_util::{BodyExt, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::Door;
@@ -37,7 +38,7 @@ pub(crate) struct Request {
     pub(super) path: String,
     /// Length of the route's part of the path.
     pub(super) route_len: usize,
-    pub(super) body: Incoming,
+    pub(super) body: RequestBody,
 }
 
 impl Request {
@@ -169,21 +170,78 @@ impl Request {
     }
 
     /// Separates the body from the rest, for handlers that need both.
-    pub(crate) fn into_body(self) -> Incoming {
+    pub(crate) fn into_body(self) -> RequestBody {
         self.body
     }
 }
 
-/// The whole of a body, up to `bytes_max`.
-pub(crate) async fn collect(body: Incoming, bytes_max: u64) -> Result<Bytes, Error> {
-    let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Error::TooLarge(format!("Request body too large, max size: {bytes_max} bytes.")))
-        }
-        Err(error) => Err(Error::invalid(format!("Request body could not be read: {error}"))),
+/// A request's body, for whoever takes it. What nobody took is read and thrown away before the
+/// answer goes out: clients that still write would miss the answer for a broken pipe.
+#[derive(Clone)]
+pub(crate) struct RequestBody(Option<Arc<Mutex<Option<Incoming>>>>);
+
+/// Bytes of a refused body that are read all the same.
+const DRAIN_BYTES_MAX: u64 = 16 << 20;
+/// How long that may take.
+const DRAIN_WAIT: Duration = Duration::from_secs(5);
+
+impl RequestBody {
+    /// Most requests have none, and cost nothing here.
+    pub(super) fn new(body: Incoming) -> RequestBody {
+        RequestBody((!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(body)))))
     }
+
+    fn take(&self) -> Option<Incoming> {
+        self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Is there something that nobody took?
+    pub(super) fn is_left(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|body| body.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+    }
+
+    /// Reads what nobody took.
+    pub(super) async fn drain(&self) {
+        if let Some(body) = self.take() {
+            drain(body).await;
+        }
+    }
+}
+
+async fn drain(mut body: Incoming) {
+    let read = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+            if bytes > DRAIN_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // A client that is slower than that misses the answer: nothing to be done.
+    let _ = tokio::time::timeout(DRAIN_WAIT, read).await;
+}
+
+/// The whole of a body, up to `bytes_max`.
+pub(crate) async fn collect(body: RequestBody, bytes_max: u64) -> Result<Bytes, Error> {
+    let Some(mut body) = body.take() else { return Ok(Bytes::new()) };
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Error::invalid(format!("Request body could not be read: {error}")))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if (whole.len() + data.len()) as u64 > bytes_max {
+            drop(whole);
+            drain(body).await;
+            return Err(Error::TooLarge(format!(
+                "Request body too large, max size: {bytes_max} bytes."
+            )));
+        }
+        whole.extend_from_slice(data);
+    }
+    Ok(whole.freeze())
 }
 
 /// How a read is wanted.

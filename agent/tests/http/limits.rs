@@ -91,6 +91,31 @@ async fn values_have_a_limit_however_they_are_sent() {
 }
 
 #[tokio::test]
+async fn refusals_reach_clients_that_still_send() {
+    let server = Server::start(Settings::default()).await;
+    let body = vec![b'x'; 3 << 20];
+    for (method, path, expected) in [
+        ("PUT", "/v1/kv/a", 413),
+        ("PUT", "/v1/txn", 413),
+        ("PUT", "/v1/kv/a?flags=x", 500),
+        ("POST", "/v1/kv/a", 405),
+        ("PUT", "/v1/bogus", 404),
+        ("PUT", "/v1/catalog/register", 400),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.expect("all of the body is taken");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.expect("an answer");
+        assert_eq!(status, format!("HTTP/1.1 {expected}").as_bytes(), "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn answers_are_compressed_for_those_who_ask() {
     let server = Server::start(Settings::default()).await;
     server.put("/v1/kv/a", &"x".repeat(5000)).await;
