@@ -56,7 +56,7 @@ pub struct Kv {
     entries: OrdMap<Arc<str>, Arc<Entry>>,
     /// Deleted keys that do not exist again, with the index of their end.
     tombstones: OrdMap<Arc<str>, Index>,
-    /// Locked keys by holder.
+    /// Locked keys by holder: exactly those whose entry names the session.
     held: OrdSet<(SessionId, Arc<str>)>,
     /// Of the last change of any key.
     index: Index,

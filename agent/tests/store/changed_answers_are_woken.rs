@@ -23,7 +23,7 @@ fn may_undo_itself(before: &Store, change: &Change) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn and_no_others(commands in commands(40)) {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::log::change;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn there_and_back(change in change(), at in any::<u64>()) {

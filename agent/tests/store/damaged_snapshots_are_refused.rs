@@ -10,7 +10,7 @@ use crate::log::{after, commands};
 use crate::same_log_same_bytes::bytes_of;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn one_changed_byte_is_found(

@@ -1,6 +1,6 @@
 //! Random commands over a handful of names, some of which differ only in case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,12 +32,20 @@ pub(crate) const SESSIONS: [&str; 5] = [
     "",
 ];
 
-/// A log: commands in order, with times that mostly go forward.
+/// A log: commands in order, with times that mostly go forward. Most begin with a node and a
+/// session on it, so that there are locks to be taken and lost.
 pub(crate) fn commands(length_max: usize) -> impl Strategy<Value = Vec<Command>> {
-    vec((change(), 0u64..3_000), 1..length_max).prop_map(|changes| {
+    let first = (register(), session(), proptest::bool::weighted(0.8)).prop_map(|(mut r, s, b)| {
+        r.node.name = s.node.as_str().into();
+        r.checks.clear();
+        let plain = Session { node_checks: Vec::new(), service_checks: Vec::new(), ..s };
+        let changes = [Change::Register(Box::new(r)), Change::SessionCreate(Box::new(plain))];
+        changes.map(|change| (change, 1)).into_iter().take(if b { 2 } else { 0 })
+    });
+    (first, vec((change(), 0u64..3_000), 1..length_max)).prop_map(|(first, changes)| {
         let mut now = 1_000_000;
-        changes
-            .into_iter()
+        first
+            .chain(changes)
             .map(|(change, later)| {
                 now += later;
                 Command { at: Timestamp(now), change }
@@ -163,7 +171,8 @@ fn deregister() -> impl Strategy<Value = Deregister> {
 }
 
 fn kv_change() -> impl Strategy<Value = KvChange> {
-    let session = || select(&SESSIONS[..]).prop_map(Arc::<str>::from);
+    let session =
+        || prop_oneof![4 => select(&SESSIONS[..3]), 1 => select(&SESSIONS[..])].prop_map(Arc::from);
     let verb = prop_oneof![
         4 => Just(KvVerb::Set),
         2 => prop_oneof![Just(0), 10u64..40].prop_map(KvVerb::Cas),
@@ -173,14 +182,11 @@ fn kv_change() -> impl Strategy<Value = KvChange> {
         4 => session().prop_map(KvVerb::Lock),
         2 => session().prop_map(KvVerb::Unlock),
     ];
-    (verb, select(&KEYS[..]), select(&["", "1", "2"][..]), 0u64..2).prop_map(
-        |(verb, key, value, flags)| KvChange {
-            verb,
-            key: key.into(),
-            value: Bytes::from_static(value.as_bytes()),
-            flags,
-        },
-    )
+    // Locks are fought for on two keys.
+    let key = prop_oneof![1 => select(&KEYS[..]), 1 => select(&KEYS[..2])];
+    (verb, key, select(&["", "1", "2"][..]), 0u64..2).prop_map(|(verb, key, value, flags)| {
+        KvChange { verb, key: key.into(), value: Bytes::from_static(value.as_bytes()), flags }
+    })
 }
 
 fn session() -> impl Strategy<Value = Session> {
@@ -189,8 +195,8 @@ fn session() -> impl Strategy<Value = Session> {
         select(&NODES[..]),
         select(&[0u64, 1_500_000, 2_000_000_000, 90_000_000_000][..]),
         any::<bool>(),
-        btree_set(select(&CHECKS[..]), 0..2),
-        btree_set(select(&CHECKS[..]), 0..2),
+        prop_oneof![2 => Just(BTreeSet::new()), 1 => btree_set(select(&CHECKS[..]), 0..3)],
+        prop_oneof![4 => Just(BTreeSet::new()), 1 => btree_set(select(&CHECKS[..]), 0..2)],
     )
         .prop_map(|(id, node, lock_delay_ns, release, node_checks, service_checks)| Session {
             id: id.into(),

@@ -12,7 +12,7 @@ pub(crate) fn bytes_of(store: &Store) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn applying_a_log_twice_gives_equal_bytes_and_replies(commands in commands(60)) {

@@ -8,7 +8,7 @@ use crate::questions::ask_all;
 use crate::same_log_same_bytes::bytes_of;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn every_answer_survives(commands in commands(60)) {
