@@ -3,7 +3,7 @@
 use muster_agent::store::{Store, snapshot};
 use proptest::prelude::*;
 
-use crate::log::{after, commands};
+use crate::log::{after, commands, replay};
 use crate::questions::ask_all;
 use crate::same_log_same_bytes::bytes_of;
 
@@ -22,6 +22,16 @@ proptest! {
         prop_assert_eq!(store.counts(), read.counts());
         prop_assert_eq!(store.index(), read.index());
         prop_assert_eq!(bytes, bytes_of(&read));
+    }
+
+    /// What was read has its secondary tables made anew, out of the rows. So if the two are equal
+    /// to the last of them, no command left a row of a secondary table behind.
+    #[test]
+    fn and_so_does_every_secondary_table(commands in commands(40)) {
+        for (store, _) in replay(&commands) {
+            let read = snapshot::read(&*bytes_of(&store)).unwrap();
+            prop_assert_eq!(format!("{store:?}"), format!("{read:?}"));
+        }
     }
 }
 
