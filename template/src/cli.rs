@@ -4,7 +4,7 @@
 //! otherwise the child's own.
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -58,9 +58,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Subcommand::Render { data, .. } => render(&config, &data),
         Subcommand::Status => in_runtime(show_status(&config)),
         Subcommand::Once => in_runtime(run(config, flags, Mode::Once)),
-        Subcommand::Run if flags.dry => {
-            Err(anyhow::anyhow!("`-dry` needs answers: use `render --data <file>`"))
-        }
         Subcommand::Run if flags.once => in_runtime(run(config, flags, Mode::Once)),
         Subcommand::Run => in_runtime(run(config, flags, Mode::Forever)),
     };
@@ -82,6 +79,7 @@ fn logs(level: &str) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     Ok(())
 }

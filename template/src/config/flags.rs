@@ -49,9 +49,6 @@ pub struct Flags {
     /// Render once, then end.
     #[arg(long, global = true)]
     pub once: bool,
-    /// Print the texts instead of writing them, once.
-    #[arg(long, global = true)]
-    pub dry: bool,
     /// Only parse the templates, then end.
     #[arg(long, global = true)]
     pub parse_only: bool,
@@ -95,7 +92,8 @@ pub enum Subcommand {
 }
 
 /// consul-template's flags that ask for something else than this program does.
-const REFUSED: [(&str, &str); 13] = [
+const REFUSED: [(&str, &str); 14] = [
+    ("--dry", "use `render --data <file>`, which prints and writes nothing"),
     ("--consul-ssl", "TLS to the agent is set up by MUSTER_HTTP_SSL and its companions"),
     ("--consul-retry", "retries never end and need no settings"),
     ("--consul-auth", "give a token instead"),
