@@ -26,6 +26,14 @@ fn main() {
     }
     each("a write while nobody waits", COUNT, started);
 
+    let few: Vec<Waiter> = (0..5000).map(|n| watches.register(&[key(n + 3 * COUNT)])).collect();
+    let started = Instant::now();
+    for touched in &keys {
+        watches.wake(black_box(std::slice::from_ref(touched)));
+    }
+    each("a write that none of 5,000 waits for", COUNT, started);
+    drop(few);
+
     let started = Instant::now();
     let waiters: Vec<Waiter> =
         keys.iter().map(|scope| watches.register(std::slice::from_ref(scope))).collect();
@@ -36,7 +44,7 @@ fn main() {
     for touched in &others {
         watches.wake(black_box(std::slice::from_ref(touched)));
     }
-    each("a write that none of them waits for", COUNT, started);
+    each("a write that none of 200,000 waits for", COUNT, started);
 
     let started = Instant::now();
     for touched in &keys {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -56,6 +58,8 @@ struct Inner {
     server: Server,
     published: Arc<Published>,
     status: watch::Receiver<Status>,
+    /// The library's own word on roles, ahead of `status`.
+    roles: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     room: Room,
     under_way: Semaphore,
     /// Newest time stamped on a command, so that it never goes back when the clock does.
@@ -134,6 +138,7 @@ impl Consensus {
         ];
         let consensus = Consensus {
             inner: Arc::new(Inner {
+                roles: raft.server_metrics(),
                 raft,
                 id,
                 server,
@@ -230,6 +235,11 @@ impl Consensus {
     /// Makes sure that `store()` afterwards holds everything acknowledged before the call
     /// (read-index; `?consistent`).
     pub async fn read_barrier(&self) -> Result<(), Error> {
+        if self.leads_alone() {
+            // Nobody else can have acknowledged anything, and this server publishes before it
+            // acknowledges.
+            return Ok(());
+        }
         match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(
@@ -238,6 +248,13 @@ impl Consensus {
             )) => Err(Error::NoLeader),
             Err(RaftError::Fatal(error)) => Err(fatal(error)),
         }
+    }
+
+    /// Is this server, caught up, the only voter there is?
+    fn leads_alone(&self) -> bool {
+        let now = self.inner.roles.borrow_watched();
+        let voters = now.membership_config.membership().voter_ids();
+        now.state == ServerState::Leader && voters.eq([self.inner.id]) && self.is_leader()
     }
 
     /// `ip:port` of the leader, if one is known.
@@ -302,6 +319,7 @@ impl Consensus {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
         let term = |id: Option<LogId>| id.map_or(0, |id| id.leader_id.term);
+        let last_log = self.inner.raft.data_metrics().borrow_watched().last_log;
         let applied = index(metrics.last_applied);
         let committed = index(metrics.local_committed);
         let membership = metrics.membership_config.membership();
@@ -331,7 +349,7 @@ impl Consensus {
             ("fsm_pending", committed.saturating_sub(applied).to_string()),
             ("last_contact", contact),
             ("last_log_index", metrics.last_log_index.unwrap_or(0).to_string()),
-            ("last_log_term", metrics.current_term.to_string()),
+            ("last_log_term", term(last_log).to_string()),
             ("last_snapshot_index", index(metrics.snapshot).to_string()),
             ("last_snapshot_term", term(metrics.snapshot).to_string()),
             ("latest_configuration", format!("[{}]", servers.join(" "))),
