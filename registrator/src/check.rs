@@ -10,6 +10,8 @@
 //! | `CHECK_CMD` = command | run by the agent as `check-cmd <container> <port> <command>` |
 //! | `CHECK_DOCKER` = command | run by the agent inside the container |
 //!
+//! The first four are not applied to UDP ports unless the key names the port: they talk TCP.
+//!
 //! Modifiers: `CHECK_INTERVAL` (10s), `CHECK_TIMEOUT`, `CHECK_INITIAL_STATUS`,
 //! `CHECK_DEREGISTER_AFTER`, `CHECK_TLS_SKIP_VERIFY`, `CHECK_GRPC_USE_TLS`, `CHECK_PORT`,
 //! `CHECK_NAME`, `CHECK_SUCCESS_BEFORE_PASSING`, `CHECK_FAILURES_BEFORE_CRITICAL`. Further checks
@@ -25,7 +27,7 @@ use std::time::Duration;
 
 use muster_client::types::{CheckDefinition, Status, format_duration, parse_duration};
 
-use crate::container::{Container, DockerHealth, Run};
+use crate::container::{Container, DockerHealth, Port, Protocol, Run};
 use crate::metadata::{Metadata, parse_switch};
 
 /// What the agent runs against, and what it may run.
@@ -39,7 +41,7 @@ pub struct Target<'a> {
     /// Port to connect to.
     pub port: u16,
     /// Port inside the container: keys are looked up for it.
-    pub container_port: u16,
+    pub container_port: Port,
     /// False once the agent has refused to run commands.
     pub scripts_allowed: bool,
 }
@@ -112,7 +114,7 @@ struct Keys<'a> {
 
 impl Keys<'_> {
     fn text(&self, name: &str) -> Option<&str> {
-        self.metadata.text(self.target.container_port, &format!("{}{name}", self.prefix))
+        self.metadata.text(self.target.container_port.number, &format!("{}{name}", self.prefix))
     }
 
     fn key(&self, name: &str) -> String {
@@ -151,6 +153,7 @@ impl Keys<'_> {
     ) -> Option<CheckDefinition> {
         let asked_for = |kind: &&&str| match self.text(kind) {
             None => false,
+            Some(_) if self.cannot_answer(kind) => false,
             // `CHECK_TCP=false` is a no; for the others the value is a path or a command.
             Some(text) => !matches!(**kind, "tcp" | "grpc") || parse_switch(text) != Some(false),
         };
@@ -219,7 +222,7 @@ impl Keys<'_> {
                 check.args = shell(script);
             }
             "cmd" => {
-                let port = self.target.container_port.to_string();
+                let port = self.target.container_port.number.to_string();
                 let words = ["check-cmd", container.short_id(), &port, value];
                 check.args = words.map(ToOwned::to_owned).to_vec();
             }
@@ -229,6 +232,16 @@ impl Keys<'_> {
             }
         }
         Some(check)
+    }
+
+    /// A UDP port never answers a check over TCP: keys for all ports do not mean it. A key for
+    /// this very port does; there may be TCP on the same number.
+    fn cannot_answer(&self, kind: &str) -> bool {
+        let Port { number, protocol } = self.target.container_port;
+        let over_tcp = matches!(kind, "http" | "https" | "tcp" | "grpc");
+        let key = format!("{}{kind}", self.prefix);
+        let for_port = self.metadata.get(number, &key).is_some_and(|value| value.for_port);
+        protocol != Protocol::Tcp && over_tcp && !for_port
     }
 
     /// `service:<id>`, the catalog's own name for a single check, and `service:<id>:<n>`.

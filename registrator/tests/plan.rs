@@ -380,6 +380,19 @@ fn checks_from_keys() {
 }
 
 #[test]
+fn checks_over_tcp_are_not_asked_of_udp_ports() {
+    for (key, udp) in [
+        ("SERVICE_CHECK_TCP=1", ""),
+        ("SERVICE_CHECK_HTTP=/", ""),
+        ("SERVICE_CHECK_TTL=9s", " [ttl 9s]"),
+        ("SERVICE_53_CHECK_TCP=1", " [tcp 127.0.0.1:53 every 10s]"),
+    ] {
+        let line = format!("host1:shop-web-1:53:udp web :53 #udp{udp}");
+        check(with(&["53/udp=53"], &[key]), &settings(), &[&line]);
+    }
+}
+
+#[test]
 fn faults_are_named_and_the_container_still_registers() {
     let long = "x".repeat(513);
     let long_key = format!("SERVICE_{}=1", "K".repeat(129));

@@ -203,7 +203,7 @@ impl Planner<'_> {
             service_name: &name,
             host: &host,
             port: endpoint.port,
-            container_port: port.number,
+            container_port: port,
             scripts_allowed: self.settings.scripts_allowed,
         };
         let mut warnings = Vec::new();
