@@ -31,7 +31,7 @@ impl Server {
             "ports": {"http": ports[0], "dns": ports[1], "server": ports[2],
                       "serf_lan": ports[3], "serf_wan": ports[4], "grpc": -1},
             "performance": {"raft_multiplier": 1},
-            "limits": {"http_max_conns_per_client": 100_000},
+            "limits": {"http_max_conns_per_client": 8_000},
         });
         let file = dir.path().join("agent.json");
         std::fs::write(&file, config.to_string())?;
