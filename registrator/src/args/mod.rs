@@ -83,7 +83,7 @@ pub struct Args {
     #[arg(long, help_heading = "Addresses")]
     pub allow_loopback: bool,
 
-    /// Only ports that have a SERVICE_NAME or SERVICE_<port>_NAME
+    /// Only ports that have a SERVICE_NAME or `SERVICE_<port>_NAME`
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value = "false", hide_default_value = true, hide_possible_values = true,
         value_name = "BOOL", help_heading = "What")]
@@ -104,7 +104,7 @@ pub struct Args {
     )]
     pub tags: String,
 
-    /// Add -<port> to names: auto (several ports), always, never
+    /// Add `-<port>` to names: auto (several ports), always, never
     #[arg(long, value_enum, default_value = "auto", help_heading = "What")]
     pub name_suffix: SuffixArg,
 
