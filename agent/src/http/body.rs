@@ -3,6 +3,7 @@
 //! What they yield is not yet judged: the store has the last word, with the reference's texts.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -214,7 +215,7 @@ impl Definition {
             };
             if !empty {
                 shown.push(if shown.is_empty() { '{' } else { ',' });
-                shown.push_str(&format!("{name:?}:{value}"));
+                let _ = write!(shown, "{name:?}:{value}");
             }
         }
         if !shown.is_empty() {

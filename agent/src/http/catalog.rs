@@ -287,6 +287,9 @@ fn deregister(request: Request) -> Result<Answer, Error> {
     })
 }
 
+/// A change and what it is about, as a body defines it.
+type Definition = Result<(Change, Touched), Malformed>;
+
 /// What a write to the catalog is about, to be authorised.
 struct Touched {
     datacenter: String,
@@ -295,10 +298,7 @@ struct Touched {
 }
 
 /// Reads a definition from the body and has the cluster agree on it.
-fn write(
-    request: Request,
-    read: fn(&[u8], &str) -> Result<(Change, Touched), Malformed>,
-) -> Result<Answer, Error> {
+fn write(request: Request, read: fn(&[u8], &str) -> Definition) -> Result<Answer, Error> {
     request.no_namespace()?;
     let token = request.token.clone();
     let door = Arc::clone(&request.door);

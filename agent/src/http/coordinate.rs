@@ -141,7 +141,7 @@ struct Row<'a> {
 struct Area<'a> {
     datacenter: &'a str,
     #[serde(rename = "AreaID")]
-    area_id: &'static str,
+    id: &'static str,
     coordinates: Vec<Row<'a>>,
 }
 
@@ -149,7 +149,7 @@ struct Area<'a> {
 fn datacenters(request: Request) -> Result<Answer, Error> {
     let parts = &request.door.parts;
     let own = Row { node: &parts.node_name, segment: "", coord: Coordinate::ORIGIN };
-    let area = Area { datacenter: &parts.datacenter, area_id: "wan", coordinates: vec![own] };
+    let area = Area { datacenter: &parts.datacenter, id: "wan", coordinates: vec![own] };
     now(request.json(&[area]))
 }
 

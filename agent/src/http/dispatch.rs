@@ -17,7 +17,6 @@ use super::error::Error;
 use super::extract::{self, Params, Request, RequestBody};
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
-use crate::acl::Token;
 
 /// One connection's view of the door.
 pub(super) struct Dispatch {
@@ -89,7 +88,7 @@ impl Dispatch {
             return Err((Reply::status(StatusCode::INTERNAL_SERVER_ERROR), manner));
         };
         self.admit(&head.method, &path).map_err(|error| (error.into(), manner))?;
-        let handler = match self.method(&head.method, route) {
+        let handler = match Self::method(&head.method, route) {
             Ok(Some(handler)) => handler,
             Ok(None) => {
                 let reply = Reply::empty().with(http::header::ALLOW, reply::allow(route.methods));
@@ -105,7 +104,7 @@ impl Dispatch {
         let pretty = self.door.settings.pretty || params.has("pretty");
         let request = Request {
             door: Arc::clone(&self.door),
-            token: default_token(token),
+            token,
             layout: if pretty { Layout::Pretty } else { Layout::Compact },
             headers: head.headers,
             path,
@@ -139,7 +138,7 @@ impl Dispatch {
     }
 
     /// The handler of a method; `None` for OPTIONS.
-    fn method(&self, method: &Method, route: &Route) -> Result<Option<routes::Handler>, Error> {
+    fn method(method: &Method, route: &Route) -> Result<Option<routes::Handler>, Error> {
         if *method == Method::OPTIONS {
             return Ok(None);
         }
@@ -162,11 +161,6 @@ impl Dispatch {
             None => Reply::text(StatusCode::OK, "Consul Agent"),
         }
     }
-}
-
-/// Tokens of configuration come here once they exist.
-fn default_token(token: Token) -> Token {
-    token
 }
 
 fn redirect(method: &Method, path: &str, query: &str) -> Reply {

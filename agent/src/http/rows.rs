@@ -91,11 +91,11 @@ impl From<Weights> for WeightsRow {
 }
 
 fn addresses<S: Serializer>(
-    addresses: &&BTreeMap<String, ServiceAddress>,
+    addresses: &BTreeMap<String, ServiceAddress>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
     let mut map = to.serialize_map(Some(addresses.len()))?;
-    for (name, at) in *addresses {
+    for (name, at) in addresses {
         map.serialize_entry(name, &AddressRow { address: &at.address, port: at.port })?;
     }
     map.end()

@@ -128,7 +128,7 @@ fn check_id(id: &str) -> Result<(), Error> {
     if hyphens > 4 {
         return refuse(format!("UUID should have maximum of 4 \"-\"; got {hyphens}"));
     }
-    if (id.len() - hyphens) % 2 != 0 {
+    if !(id.len() - hyphens).is_multiple_of(2) {
         return refuse("Input (without hyphens) must be even length".into());
     }
     match id.bytes().find(|byte| *byte != b'-' && !byte.is_ascii_hexdigit()) {

@@ -1,5 +1,7 @@
 //! The HTTP door and the read path, from outside: a server in memory and plain sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod limits;
 mod paging;
 mod rows;

@@ -113,7 +113,7 @@ async fn each_read_wakes_for_what_it_shows_and_for_nothing_else() {
         let (to, body) = write(&quiet, number * 2 + 100);
         let blocked = format!("{path}{separator}index={index}&wait=200ms");
         let started = Instant::now();
-        let (answer, _) = tokio::join!(server.get(&blocked), async {
+        let (answer, ()) = tokio::join!(server.get(&blocked), async {
             until_waiting(&server, 1).await;
             server.put(&to, &body).await;
         });
@@ -122,7 +122,7 @@ async fn each_read_wakes_for_what_it_shows_and_for_nothing_else() {
         let index = answer.index();
         let blocked = format!("{path}{separator}index={index}&wait=60s");
         let (to, body) = write(&loud, number * 2 + 101);
-        let (answer, _) = tokio::join!(server.get(&blocked), async {
+        let (answer, ()) = tokio::join!(server.get(&blocked), async {
             until_waiting(&server, 1).await;
             server.put(&to, &body).await;
         });
