@@ -75,7 +75,7 @@ impl Object {
 
     /// Is the field there, as something else than `null`?
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.fields.iter().any(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null())
+        self.fields.iter().any(|(key, value)| self.is(key, name) && !value.is_null())
     }
 
     /// A text; absent is empty.

@@ -329,7 +329,6 @@ fn identity(config: &Config, node_id: &str) -> http::Identity {
         serf_lan_port: config.ports.serf_lan,
         serf_wan_port: config.ports.serf_wan,
         config: config.debug(node_id, REFERENCE_VERSION),
-        started: std::time::Instant::now(),
     }
 }
 

@@ -16,7 +16,7 @@ pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Bytes of output that are kept when nothing else is said.
 pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// A service is not taken away for a check that has been critical for less than this.
-const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
+const DEREGISTER_AFTER_MIN: Duration = Duration::from_mins(1);
 
 /// A definition that makes no check. `Display` is the reference's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -367,12 +367,12 @@ mod tests {
         let mut check = written(&[("ttl", "10s"), ("deregister", "5s")]);
         check.output_max_size = 10_000;
         let definition = Definition::new(&check, Shared { output_bytes_max: 100 }).unwrap();
-        assert_eq!(definition.deregister_after, Some(Duration::from_secs(60)));
+        assert_eq!(definition.deregister_after, Some(Duration::from_mins(1)));
         assert_eq!(definition.output_bytes_max, 100);
         check.output_max_size = 5;
         check.deregister_critical_service_after = Some("90m".into());
         let definition = Definition::new(&check, Shared { output_bytes_max: 100 }).unwrap();
-        assert_eq!(definition.deregister_after, Some(Duration::from_secs(5400)));
+        assert_eq!(definition.deregister_after, Some(Duration::from_mins(90)));
         assert_eq!(definition.output_bytes_max, 5);
     }
 

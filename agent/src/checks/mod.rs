@@ -57,6 +57,7 @@ impl Outcome {
     }
 
     /// A result that counts at once.
+    #[must_use]
     pub fn decisive(mut self) -> Outcome {
         self.decisive = true;
         self

@@ -1,8 +1,8 @@
 //! When checks run: one schedule for all of them.
 //!
 //! A check's next run is due its interval after the end of the last, so runs of one check never
-//! overlap. The first run of a check is due at once, or at a random moment of its interval when many
-//! checks come at the same time (the agent starts). A TTL check has no runs; it is due when the time
+//! overlap. The first run of a check is due at once, or at a random moment of its interval: when many
+//! checks come at the same time (the agent starts), or when its owner said how it is. A TTL check has no runs; it is due when the time
 //! for its report is over.
 //!
 //! Two bounds hold whatever the number of checks: connections in flight, and processes. A run that
@@ -38,6 +38,8 @@ pub type Report = Arc<dyn Fn(&Arc<str>, u64, Outcome) + Send + Sync>;
 pub enum First {
     /// At once: somebody waits for this instance.
     Now,
+    /// At some moment of its interval: its status is known.
+    Within,
     /// At some moment of its interval, and soon: many start together.
     Spread,
 }
@@ -102,16 +104,17 @@ impl Runner {
 
     /// Puts a check on the schedule, in place of one with the same id. Answers the number of this
     /// registration, which its results carry. Alias checks have no schedule; they get a number only.
-    pub fn add(&self, id: Arc<str>, definition: Arc<Definition>, first: First) -> u64 {
+    pub fn add(&self, id: &Arc<str>, definition: Arc<Definition>, first: First) -> u64 {
         let now = Instant::now();
         let due = match (&definition.probe, first) {
             (Probe::Alias { .. }, _) => None,
             (Probe::Ttl(ttl), _) => Some(now + *ttl),
             (_, First::Now) => Some(now),
+            (_, First::Within) => Some(now + jitter(definition.interval)),
             (_, First::Spread) => Some(now + jitter(definition.interval.min(SPREAD_MAX))),
         };
         let mut schedule = self.lock();
-        schedule.forget(&id);
+        schedule.forget(id);
         schedule.registrations += 1;
         let registration = schedule.registrations;
         let entry = Entry {
@@ -122,8 +125,8 @@ impl Runner {
             running: None,
             note: String::new(),
         };
-        schedule.checks.insert(Arc::clone(&id), entry);
-        schedule.queue(&id);
+        schedule.checks.insert(Arc::clone(id), entry);
+        schedule.queue(id);
         drop(schedule);
         self.inner.changed.notify_one();
         registration
@@ -351,7 +354,7 @@ mod tests {
         let begun = Instant::now();
         let interval = Duration::from_millis(300);
         let first =
-            running.runner.add("a".into(), definition(shell("echo hi"), interval), First::Now);
+            running.runner.add(&"a".into(), definition(shell("echo hi"), interval), First::Now);
         let (id, registration, outcome) = running.next().await;
         assert_eq!((&*id, registration), ("a", first));
         assert_eq!(outcome, Outcome::new(Status::Passing, "hi\n"));
@@ -363,7 +366,7 @@ mod tests {
     async fn a_ttl_runs_out_once_and_is_renewed() {
         let mut running = start();
         let ttl = Duration::from_millis(200);
-        running.runner.add("t".into(), definition(Probe::Ttl(ttl), Duration::ZERO), First::Now);
+        running.runner.add(&"t".into(), definition(Probe::Ttl(ttl), Duration::ZERO), First::Now);
         assert_eq!(running.next().await.2.output, "TTL expired");
         let idle = |runner: &Runner| {
             let schedule = runner.lock();
@@ -389,11 +392,11 @@ mod tests {
     #[tokio::test]
     async fn a_removed_check_is_silent_and_a_replaced_one_counts_anew() {
         let mut running = start();
-        let hour = Duration::from_secs(3600);
-        running.runner.add("gone".into(), definition(shell("sleep 30"), hour), First::Now);
-        running.runner.add("kept".into(), definition(shell("sleep 30"), hour), First::Now);
+        let hour = Duration::from_hours(1);
+        running.runner.add(&"gone".into(), definition(shell("sleep 30"), hour), First::Now);
+        running.runner.add(&"kept".into(), definition(shell("sleep 30"), hour), First::Now);
         let second =
-            running.runner.add("kept".into(), definition(shell("echo new"), hour), First::Now);
+            running.runner.add(&"kept".into(), definition(shell("echo new"), hour), First::Now);
         running.runner.remove("gone");
         let (id, registration, outcome) = running.next().await;
         assert_eq!((&*id, registration, &*outcome.output), ("kept", second, "new\n"));
@@ -404,10 +407,10 @@ mod tests {
     #[tokio::test]
     async fn places_of_gone_checks_do_not_pile_up() {
         let running = start();
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         for round in 0..1000 {
             let id: Arc<str> = format!("c{}", round % 3).into();
-            running.runner.add(id, definition(Probe::Ttl(hour), Duration::ZERO), First::Now);
+            running.runner.add(&id, definition(Probe::Ttl(hour), Duration::ZERO), First::Now);
         }
         let places = running.runner.lock().due.len();
         assert!(places <= 100, "{places} places for 3 checks");

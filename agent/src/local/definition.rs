@@ -74,6 +74,7 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::Invalid(text.into())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form of `map_err`")]
 fn invalid_check(error: checks::Invalid) -> Error {
     Error::Invalid(format!("Invalid check: {error}"))
 }
@@ -116,28 +117,33 @@ fn service_fields(
     Ok(definition)
 }
 
-/// The first field that asks for the mesh. Plain clients send some of these, empty.
+/// The first field that asks for something only the mesh can do. What plain clients send along, and
+/// what says nothing without a kind, is read and dropped.
 fn mesh(object: &mut Object) -> Result<Option<&'static str>, Malformed> {
+    const PROXY: [&str; 9] = [
+        "DestinationServiceName",
+        "DestinationServiceID",
+        "LocalServiceAddress",
+        "LocalServicePort",
+        "Config",
+        "Upstreams",
+        "MeshGateway",
+        "Expose",
+        "Mode",
+    ];
     let kind = object.string("Kind")?;
-    let mut found = (!kind.is_empty()).then_some("Kind");
-    for field in ["Proxy", "Connect"] {
-        if object.take(field).is_some_and(|value| !is_nothing(&value)) {
-            found = found.or(Some(field));
+    if let Some(proxy) = object.object("Proxy")? {
+        let mut proxy = proxy.snake_case();
+        for field in PROXY {
+            proxy.take(field);
         }
+        proxy.finish()?;
     }
-    Ok(found)
-}
-
-/// Nothing but default values?
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(is_nothing),
-    }
+    let sidecar = match object.object("Connect")? {
+        None => false,
+        Some(connect) => connect.snake_case().has("SidecarService"),
+    };
+    Ok((!kind.is_empty()).then_some("Kind").or(sidecar.then_some("Connect.SidecarService")))
 }
 
 fn port(object: &mut Object) -> Result<u16, Malformed> {

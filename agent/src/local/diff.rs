@@ -18,13 +18,13 @@ use crate::store::{Change, Check, Deregister, Node, Register, Service};
 
 /// What the catalog holds of this agent's node.
 #[derive(Debug, Clone, Default)]
-pub struct Held {
+pub(super) struct Held {
     /// Its row.
-    pub node: Option<Arc<Node>>,
+    pub(super) node: Option<Arc<Node>>,
     /// Its services.
-    pub services: Vec<Arc<Service>>,
+    pub(super) services: Vec<Arc<Service>>,
     /// Its checks, those of its services included.
-    pub checks: Vec<Arc<Check>>,
+    pub(super) checks: Vec<Arc<Check>>,
 }
 
 /// Kept in the catalog by the cluster's leader, not by the agent.
@@ -34,16 +34,16 @@ pub const LEADER_CHECK: &str = "serfHealth";
 
 /// One write, and what the catalog then holds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub(super) struct Step {
     /// To be proposed.
-    pub change: Change,
+    pub(super) change: Change,
     /// Settled when it is done.
-    pub settles: Vec<(Subject, Version)>,
+    pub(super) settles: Vec<(Subject, Version)>,
 }
 
 /// Compares all claims with the catalog: settles what is equal, unsettles what is not, marks what
 /// nobody claims as gone, and takes the tags of services over whose owner lets the catalog have them.
-pub fn audit(claims: &mut Claims, node: &Node, held: &Held) {
+pub(super) fn audit(claims: &mut Claims, node: &Node, held: &Held) {
     claims.mark_node(held.node.as_ref().is_some_and(|held| held.same(node)));
 
     let mut unknown: BTreeSet<Subject> = BTreeSet::new();
@@ -106,7 +106,7 @@ pub fn audit(claims: &mut Claims, node: &Node, held: &Held) {
 }
 
 /// The writes for everything that is not settled. Only the first may depend on order: the node's.
-pub fn steps(claims: &Claims, node: &Node) -> Vec<Step> {
+pub(super) fn steps(claims: &Claims, node: &Node) -> Vec<Step> {
     let mut steps = Vec::new();
     if !claims.node_settled() {
         let change = register(node, false, None, Vec::new());

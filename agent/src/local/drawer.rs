@@ -2,8 +2,9 @@
 //!
 //! One sled database under `data_dir`, one tree for each kind of thing, values with a version in
 //! their first byte. One thread owns it: it takes all writes that wait, applies them, makes them
-//! durable once, and answers all who asked (sled's `flush` alone only asks the kernel to begin, so
-//! the file is synchronised after it). A drawer without a folder (`-dev`) keeps nothing.
+//! durable once, and answers all who asked. Sled's `flush` alone hands them to the kernel, which is
+//! enough to survive a crash of the process, and all that reports to TTL checks need: they are many,
+//! and old in a moment. After definitions the file is synchronised as well. A drawer without a folder (`-dev`) keeps nothing.
 
 use std::fs::File;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -229,12 +230,15 @@ fn keep(database: &sled::Db, trees: &[sled::Tree; 3], file: &File, batches: &Rec
         let mut waiting = vec![first];
         waiting.extend(batches.try_iter().take(BATCH_MAX - 1));
         let mut answers = Vec::with_capacity(waiting.len());
+        let mut sync = false;
         for batch in waiting {
+            sync |= batch.writes.iter().any(|write| write.kind != Kind::Ttl);
             let applied = apply(trees, batch.writes);
             answers.push((batch.done, applied));
         }
         let durable = database.flush().map_err(Error::Database).and_then(|_| {
-            file.sync_data().map_err(|error| Error::Database(sled::Error::Io(error)))
+            let synced = if sync { file.sync_data() } else { Ok(()) };
+            synced.map_err(|error| Error::Database(sled::Error::Io(error)))
         });
         if let Err(error) = &durable {
             tracing::error!(%error, "the agent's own state could not be kept");

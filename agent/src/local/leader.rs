@@ -14,7 +14,7 @@ use crate::raft::Consensus;
 use crate::store::{Change, Check, Node, Register, Reply, Service, Store, Weights};
 
 /// The whole is compared at this interval, as the reference does.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 /// Pause after a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
 

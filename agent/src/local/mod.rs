@@ -15,6 +15,8 @@
 //! `leader.rs` is the other side: the row of the node itself, its health and the `consul` service,
 //! which the cluster's leader keeps.
 
+mod aliases;
+mod claim;
 pub mod definition;
 mod diff;
 mod drawer;
@@ -37,18 +39,15 @@ pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use leader::{Lead, lead};
 
-use crate::checks::{First, Outcome, Report, Runner, Shared, Status, alias, ttl};
+use crate::checks::{First, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::json::Malformed;
 use crate::raft::Consensus;
 use crate::store::{Check, Node, Service};
-use definition::{CheckRegistration, Registration};
-use drawer::{Drawer, Kept, KeptCheck, KeptReport, KeptService, Kind, Pending, Write};
+use drawer::{Drawer, KeptCheck, KeptReport, Kind, Write};
 use state::{Claims, Effect, Outputs};
 
 /// How often checks that have been critical for too long are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
-/// Aliases of aliases are followed so far.
-const ALIAS_DEPTH_MAX: usize = 8;
 /// Pair of the node's meta that clients of the reference expect on every agent's node.
 const SEGMENT: &str = "consul-network-segment";
 
@@ -98,12 +97,12 @@ impl Default for Settings {
             tagged_addresses: BTreeMap::new(),
             node_meta: BTreeMap::new(),
             data_dir: None,
-            check_update_interval: Duration::from_secs(300),
+            check_update_interval: Duration::from_mins(5),
             check_output_max_size: crate::checks::OUTPUT_BYTES_MAX,
             discard_check_output: false,
             enable_script_checks: false,
             enable_local_script_checks: false,
-            sync_interval: Duration::from_secs(60),
+            sync_interval: Duration::from_mins(1),
             services: Vec::new(),
             checks: Vec::new(),
         }
@@ -203,7 +202,10 @@ impl Local {
                 nudge: Notify::new(),
             }),
         };
-        local.take_configured()?;
+        let settings = local.settings();
+        let (services, checks) = (settings.services.clone(), settings.checks.clone());
+        // Nothing is there yet that would have to be forgotten.
+        drop(local.take_configured(&services, &checks, First::Spread)?);
         local.take_kept(kept);
         Ok(local)
     }
@@ -309,7 +311,9 @@ impl Local {
 
     /// Claims a check of the node or of one of its services.
     pub async fn register_check(&self, definition: &CheckDefinition) -> Result<(), Error> {
-        let pending = self.place_check_alone(definition, Source::Api, First::Now)?;
+        // Whoever says how it is does not wait for the answer.
+        let first = if definition.status.is_some() { First::Within } else { First::Now };
+        let pending = self.place_check_alone(definition, Source::Api, first)?;
         Ok(pending.durable().await?)
     }
 
@@ -318,15 +322,7 @@ impl Local {
         if id.is_empty() {
             return Err(Error::Refused("CheckID missing".into()));
         }
-        let pending = {
-            let mut claims = self.claims();
-            if !claims.remove_check(id) {
-                return Ok(false);
-            }
-            self.inner.runner.remove(id);
-            self.changed_in(&mut claims);
-            self.inner.drawer.write(forget_check(id))
-        };
+        let Some(pending) = self.drop_check(id) else { return Ok(false) };
         pending.durable().await?;
         Ok(true)
     }
@@ -352,6 +348,15 @@ impl Local {
             self.inner.drawer.write(vec![Write::put(Kind::Ttl, id, &kept)])
         };
         Ok(pending.durable().await?)
+    }
+
+    /// Takes the definitions of configuration files as they are now. What is equal is not touched,
+    /// what they no longer define goes; a wrong one changes nothing at all.
+    pub async fn reload(&self, services: &[Value], checks: &[Value]) -> Result<(), Error> {
+        for pending in self.take_configured(services, checks, First::Now)? {
+            pending.durable().await?;
+        }
+        Ok(())
     }
 
     /// Begins a maintenance of the node; one under way stays as it is.
@@ -416,149 +421,6 @@ impl Local {
         }
     }
 
-    fn place_service(
-        &self,
-        definition: &ServiceDefinition,
-        source: Source,
-        existing: Existing,
-        first: First,
-    ) -> Result<Pending, Error> {
-        let registration = Registration::new(definition, &self.inner.node.name, self.shared())?;
-        definition::validate_families(&registration.row)?;
-        for check in &registration.checks {
-            self.validate_script(&check.definition, source)?;
-        }
-        if !is_dns_name(&registration.row.name) {
-            tracing::warn!(
-                service = %registration.row.name,
-                "the service cannot be found by DNS: its name has characters that names there have not"
-            );
-        }
-        let Registration { row, checks } = registration;
-        let id = Arc::clone(&row.id);
-        let mut writes = Vec::new();
-        if source == Source::Api {
-            let bare = ServiceDefinition { check: None, checks: Vec::new(), ..definition.clone() };
-            writes.push(Write::put(Kind::Services, &id, &KeptService { definition: bare }));
-        }
-        let mut claims = self.claims();
-        claims.put_service(row, source);
-        self.settle_if_held(&mut claims, &id);
-        let mut mentioned = Vec::new();
-        for check in checks {
-            mentioned.push(Arc::clone(&check.row.id));
-            writes.extend(self.place_check(&mut claims, check, source, first));
-        }
-        if existing == Existing::Replace {
-            let dropped: Vec<_> = claims
-                .checks_of(&id)
-                .map(|claim| Arc::clone(&claim.row.id))
-                .filter(|id| !mentioned.contains(id))
-                .collect();
-            for id in dropped {
-                claims.remove_check(&id);
-                self.inner.runner.remove(&id);
-                writes.extend(forget_check(&id));
-            }
-        }
-        self.changed_in(&mut claims);
-        Ok(self.inner.drawer.write(writes))
-    }
-
-    fn place_check_alone(
-        &self,
-        definition: &CheckDefinition,
-        source: Source,
-        first: First,
-    ) -> Result<Pending, Error> {
-        self.validate_script(definition, source)?;
-        let mut claims = self.claims();
-        let service = match definition.service_id.as_deref().filter(|id| !id.is_empty()) {
-            None => None,
-            Some(id) => match claims.services().get(id) {
-                Some(claim) => Some(Arc::clone(&claim.row)),
-                None => return Err(Error::Refused(format!("ServiceID {id:?} does not exist"))),
-            },
-        };
-        let node = &self.inner.node.name;
-        let check =
-            CheckRegistration::new(definition.clone(), node, service.as_deref(), self.shared())
-                .map_err(|error| Error::Invalid(format!("Invalid check: {error}")))?;
-        let writes = self.place_check(&mut claims, check, source, first);
-        self.changed_in(&mut claims);
-        Ok(self.inner.drawer.write(writes.into_iter().collect()))
-    }
-
-    fn place_check(
-        &self,
-        claims: &mut Claims,
-        check: CheckRegistration,
-        source: Source,
-        first: First,
-    ) -> Option<Write> {
-        let CheckRegistration { definition, row, run } = check;
-        let id = Arc::clone(&row.id);
-        let same = claims
-            .checks()
-            .get(&id)
-            .filter(|old| run.ttl().is_none() && old.run.as_deref() == Some(&*run));
-        let registration = match same {
-            // Nothing new to find out: its next run comes when it would have come.
-            Some(old) => old.registration,
-            None => self.inner.runner.add(Arc::clone(&id), Arc::clone(&run), first),
-        };
-        claims.put_check(row, Some(run), registration, source);
-        self.settle_check_if_held(claims, &id);
-        let kept = KeptCheck::Defined(Box::new(definition));
-        (source == Source::Api).then(|| Write::put(Kind::Checks, &id, &kept))
-    }
-
-    fn drop_service(&self, id: &str) -> Option<Pending> {
-        let mut claims = self.claims();
-        let checks = claims.remove_service(id)?;
-        let mut writes = vec![Write::remove(Kind::Services, id)];
-        for check in checks {
-            self.inner.runner.remove(&check);
-            writes.extend(forget_check(&check));
-        }
-        self.changed_in(&mut claims);
-        Some(self.inner.drawer.write(writes))
-    }
-
-    fn validate_script(&self, definition: &CheckDefinition, source: Source) -> Result<(), Error> {
-        let settings = &self.inner.settings;
-        let text = match source {
-            _ if definition.args.is_empty() || settings.enable_script_checks => return Ok(()),
-            Source::Config if settings.enable_local_script_checks => return Ok(()),
-            Source::Config => {
-                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true"
-            }
-            Source::Api => {
-                "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
-            }
-        };
-        Err(Error::Refused(text.to_owned()))
-    }
-
-    /// A registration that says what the catalog holds already is no work.
-    fn settle_if_held(&self, claims: &mut Claims, id: &str) {
-        let store = self.inner.consensus.store();
-        let held = store.catalog().node_service(&self.inner.node.name, id);
-        let row = claims.services().get(id).map(|claim| Arc::clone(&claim.row));
-        if let (Some(held), Some(row)) = (held, row) {
-            claims.mark_service(id, row.same(held));
-        }
-    }
-
-    fn settle_check_if_held(&self, claims: &mut Claims, id: &str) {
-        let store = self.inner.consensus.store();
-        let held = store.catalog().node_check(&self.inner.node.name, id);
-        let row = claims.checks().get(id).map(|claim| Arc::clone(&claim.row));
-        if let (Some(held), Some(row)) = (held, row) {
-            claims.mark_check(id, row.same(held));
-        }
-    }
-
     /// A run ended.
     fn observe(&self, id: &str, registration: u64, outcome: Outcome) {
         let mut claims = self.claims();
@@ -574,102 +436,24 @@ impl Local {
         self.took_effect(&mut claims, effect);
     }
 
+    /// What a result did decides who must hear of it: an output that alone changed wakes nobody.
     fn took_effect(&self, claims: &mut Claims, effect: Effect) {
-        if effect != Effect::None {
-            self.changed_in(claims);
+        match effect {
+            Effect::None => {}
+            Effect::Output => self.settle_aliases(claims),
+            Effect::Deferred => {
+                self.settle_aliases(claims);
+                self.inner.nudge.notify_one();
+            }
+            Effect::Status => self.changed_in(claims),
         }
     }
 
     /// Services or checks changed: aliases look again, waiters and the catalog hear of it.
     fn changed_in(&self, claims: &mut Claims) {
-        for _ in 0..ALIAS_DEPTH_MAX {
-            if !self.refresh_aliases(claims) {
-                break;
-            }
-        }
+        self.settle_aliases(claims);
         self.inner.changes.send_modify(|count| *count += 1);
         self.inner.nudge.notify_one();
-    }
-
-    fn changed(&self) {
-        let mut claims = self.claims();
-        self.changed_in(&mut claims);
-    }
-
-    /// One look of every alias at its target; did any change?
-    fn refresh_aliases(&self, claims: &mut Claims) -> bool {
-        let aliases: Vec<_> = claims
-            .checks()
-            .iter()
-            .filter_map(|(id, claim)| match &claim.run.as_ref()?.probe {
-                crate::checks::Probe::Alias { node, service } => {
-                    Some((Arc::clone(id), node.clone(), service.clone()))
-                }
-                _ => None,
-            })
-            .collect();
-        let mut changed = false;
-        for (id, node, service) in aliases {
-            let outcome = if node.is_empty() {
-                let others = claims.checks().values().filter(|claim| claim.row.id != id);
-                alias::judge(&node, &service, others.map(|claim| &*claim.row), || {
-                    claims.services().contains_key(&*service)
-                })
-            } else {
-                let own = node.eq_ignore_ascii_case(&self.inner.node.name);
-                let store = self.inner.consensus.store();
-                let checks = store.catalog().node_checks(&node).rows;
-                let others = checks.iter().filter(|check| !own || check.id != id);
-                alias::judge(&node, &service, others.map(|check| &**check), || {
-                    store.catalog().node_service(&node, &service).is_some()
-                })
-            };
-            let now = Instant::now();
-            let outputs = self.outputs();
-            let effect =
-                claims.set_status(&id, outcome.status, outcome.output, outputs, now, chance());
-            changed |= effect != Effect::None;
-        }
-        changed
-    }
-
-    /// Resolves when the checks of a node changed that an alias looks at in the catalog.
-    async fn watch_alias_targets(&self) {
-        use crate::store::Scope;
-        let mut changes = self.changes();
-        loop {
-            let nodes: Vec<Scope> = {
-                let claims = self.claims();
-                claims
-                    .checks()
-                    .values()
-                    .filter_map(|claim| match &claim.run.as_ref()?.probe {
-                        crate::checks::Probe::Alias { node, .. } if !node.is_empty() => {
-                            let node: Arc<str> = node.to_lowercase().into();
-                            Some([Scope::Node(Arc::clone(&node)), Scope::NodeChecks(node)])
-                        }
-                        _ => None,
-                    })
-                    .flatten()
-                    .collect()
-            };
-            if nodes.is_empty() {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                continue;
-            }
-            let mut waiter = self.inner.consensus.watches().register(&nodes);
-            // What changed before the registration would wake nobody.
-            if self.refresh_aliases(&mut self.claims()) {
-                return;
-            }
-            tokio::select! {
-                () = waiter.woken() => return,
-                // The set of aliases may be another now.
-                _ = changes.changed() => {}
-            }
-        }
     }
 
     /// Takes services away whose check has been critical for longer than its definition allows.
@@ -698,132 +482,11 @@ impl Local {
                 ),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(service, %error, "a service could not be deregistered")
+                    tracing::warn!(service, %error, "a service could not be deregistered");
                 }
             }
         }
     }
-
-    fn take_configured(&self) -> Result<(), Error> {
-        let wrong = |what: String| {
-            move |source: Error| Error::Configured { what, source: Box::new(source) }
-        };
-        for (number, value) in self.inner.settings.services.iter().enumerate() {
-            let what = || format!("service definition {}", shown(value, number));
-            let definition =
-                self.parse_service(value.clone(), Source::Config).map_err(wrong(what()))?;
-            let source = Source::Config;
-            // Nothing is written of what files define.
-            let _ = self
-                .place_service(&definition, source, Existing::Keep, First::Spread)
-                .map_err(wrong(what()))?;
-        }
-        for (number, value) in self.inner.settings.checks.iter().enumerate() {
-            let what = || format!("check definition {}", shown(value, number));
-            let definition =
-                self.parse_check(value.clone(), Source::Config).map_err(wrong(what()))?;
-            let _ = self
-                .place_check_alone(&definition, Source::Config, First::Spread)
-                .map_err(wrong(what()))?;
-        }
-        Ok(())
-    }
-
-    /// Claims what was kept. What cannot be claimed any more (a script, now that scripts are off;
-    /// a check of a service that is gone) is left out with a warning.
-    fn take_kept(&self, kept: Kept) {
-        let mut forget = Vec::new();
-        for (id, service) in kept.services {
-            if self.claims().services().contains_key(&*id) {
-                forget.push(Write::remove(Kind::Services, &id));
-            } else if let Err(error) = self.claim_kept_service(&service.definition) {
-                tracing::warn!(service = id, %error, "a kept service was left out");
-            }
-        }
-        for (id, check) in kept.checks {
-            if self.claims().checks().contains_key(&*id) {
-                forget.push(Write::remove(Kind::Checks, &id));
-            } else if let Err(error) = self.claim_kept_check(&check) {
-                tracing::warn!(check = id, %error, "a kept check was left out");
-            }
-        }
-        let now = now_ms();
-        for (id, report) in kept.reports {
-            let known = self
-                .claims()
-                .checks()
-                .get(&*id)
-                .is_some_and(|claim| claim.run.as_ref().is_some_and(|run| run.ttl().is_some()));
-            if !known || report.expires_ms <= now {
-                forget.push(Write::remove(Kind::Ttl, &id));
-                continue;
-            }
-            self.inner.runner.renew(&id, report.output.clone());
-            self.claims().restore(&id, read(report.status), report.output);
-        }
-        // If it stays it is forgotten next time.
-        drop(self.inner.drawer.write(forget));
-    }
-
-    fn claim_kept_service(&self, definition: &ServiceDefinition) -> Result<(), Error> {
-        let read = Registration::new(definition, &self.inner.node.name, self.shared())?;
-        self.claims().put_service(read.row, Source::Api);
-        Ok(())
-    }
-
-    fn claim_kept_check(&self, kept: &KeptCheck) -> Result<(), Error> {
-        match kept {
-            KeptCheck::Defined(definition) => {
-                self.validate_script(definition, Source::Api)?;
-                let mut claims = self.claims();
-                let service = self.kept_service_of(&claims, definition.service_id.as_deref())?;
-                let node = &self.inner.node.name;
-                let check = CheckRegistration::new(
-                    CheckDefinition::clone(definition),
-                    node,
-                    service.as_deref(),
-                    self.shared(),
-                )
-                .map_err(|error| Error::Invalid(error.to_string()))?;
-                // It is kept already: the write is not needed.
-                let _ = self.place_check(&mut claims, check, Source::Api, First::Spread);
-            }
-            KeptCheck::Maintenance { service_id, reason } => {
-                let mut claims = self.claims();
-                let service = self.kept_service_of(&claims, service_id.as_deref())?;
-                let row =
-                    definition::maintenance(&self.inner.node.name, service.as_deref(), reason);
-                claims.put_check(row, None, 0, Source::Api);
-            }
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::unused_self, reason = "reads like the others")]
-    fn kept_service_of(
-        &self,
-        claims: &Claims,
-        id: Option<&str>,
-    ) -> Result<Option<Arc<Service>>, Error> {
-        let Some(id) = id else { return Ok(None) };
-        let claim = claims.services().get(id);
-        let claim = claim.ok_or_else(|| Error::UnknownService(id.to_owned()))?;
-        Ok(Some(Arc::clone(&claim.row)))
-    }
-}
-
-fn forget_check(id: &str) -> Vec<Write> {
-    vec![Write::remove(Kind::Checks, id), Write::remove(Kind::Ttl, id)]
-}
-
-/// A definition's name, or its number if it has none.
-fn shown(value: &Value, number: usize) -> String {
-    let name = ["name", "Name", "id", "ID"].iter().find_map(|key| value.get(*key)?.as_str());
-    name.map_or_else(|| format!("number {}", number + 1), |name| format!("`{name}`"))
-}
-
-fn is_dns_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
 fn written(status: Status) -> muster_client::types::Status {

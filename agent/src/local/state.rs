@@ -10,51 +10,51 @@ use std::time::{Duration, Instant};
 use imbl::OrdMap;
 
 use super::definition::Source;
-use crate::checks::{Definition, Outcome, Status, Streak};
+use crate::checks::{Definition, Outcome, Probe, Status, Streak};
 use crate::store::{Check, Service};
 
 /// Counts changes of claims; never reused.
-pub type Version = u64;
+pub(super) type Version = u64;
 
 /// One service of this agent.
 #[derive(Debug, Clone)]
-pub struct ServiceClaim {
+pub(super) struct ServiceClaim {
     /// As the catalog is to hold it.
-    pub row: Arc<Service>,
+    pub(super) row: Arc<Service>,
     /// Who wrote it.
-    pub source: Source,
+    pub(super) source: Source,
     /// Of its last change.
-    pub version: Version,
+    pub(super) version: Version,
     /// The catalog holds this version.
-    pub settled: bool,
+    pub(super) settled: bool,
 }
 
 /// One check of this agent.
 #[derive(Debug, Clone)]
-pub struct CheckClaim {
+pub(super) struct CheckClaim {
     /// As the catalog is to hold it.
-    pub row: Arc<Check>,
+    pub(super) row: Arc<Check>,
     /// What runs; a maintenance has nothing.
-    pub run: Option<Arc<Definition>>,
+    pub(super) run: Option<Arc<Definition>>,
     /// Its number at the runner: results of an earlier registration do not count.
-    pub registration: u64,
+    pub(super) registration: u64,
     /// Results in a row.
-    pub streak: Streak,
+    pub(super) streak: Streak,
     /// Who wrote it.
-    pub source: Source,
+    pub(super) source: Source,
     /// Of its last change.
-    pub version: Version,
+    pub(super) version: Version,
     /// The catalog holds this version, but for an output whose time has not come.
-    pub settled: bool,
+    pub(super) settled: bool,
     /// When an output that alone changed is to be sent.
-    pub output_due: Option<Instant>,
+    pub(super) output_due: Option<Instant>,
     /// Since when it has been found critical without a break.
-    pub critical_since: Option<Instant>,
+    pub(super) critical_since: Option<Instant>,
 }
 
 /// Something of this agent that the catalog may have to learn.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub(super) enum Subject {
     /// The node's own row.
     Node,
     /// A service, held or gone.
@@ -65,9 +65,11 @@ pub enum Subject {
 
 /// All claims of this agent. Cloning costs a few pointers.
 #[derive(Debug, Clone, Default)]
-pub struct Claims {
+pub(super) struct Claims {
     services: OrdMap<Arc<str>, ServiceClaim>,
     checks: OrdMap<Arc<str>, CheckClaim>,
+    /// Those of the checks that look at other checks.
+    aliases: OrdMap<Arc<str>, Arc<Definition>>,
     /// What the catalog has to forget.
     gone: OrdMap<Subject, Version>,
     /// The catalog holds the node's row.
@@ -77,47 +79,57 @@ pub struct Claims {
 
 /// What a result did to its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     /// Nothing that anybody would see.
     None,
-    /// Its output changed; the catalog learns of it later.
+    /// Its output changed; the catalog learns of it when it learns of an earlier one.
     Output,
+    /// Its output changed, and the time at which the catalog learns of it was set.
+    Deferred,
     /// Its status changed, or its output and that is to be sent at once.
     Status,
 }
 
 /// How outputs travel.
 #[derive(Debug, Clone, Copy)]
-pub struct Outputs {
+pub(super) struct Outputs {
     /// Keep none.
-    pub discard: bool,
+    pub(super) discard: bool,
     /// How long a change of the output alone may wait; zero: not at all.
-    pub delay: Duration,
+    pub(super) delay: Duration,
 }
 
 impl Claims {
     /// Services by id.
-    pub fn services(&self) -> &OrdMap<Arc<str>, ServiceClaim> {
+    pub(super) fn services(&self) -> &OrdMap<Arc<str>, ServiceClaim> {
         &self.services
     }
 
     /// Checks by id.
-    pub fn checks(&self) -> &OrdMap<Arc<str>, CheckClaim> {
+    pub(super) fn checks(&self) -> &OrdMap<Arc<str>, CheckClaim> {
         &self.checks
     }
 
+    /// The checks that look at other checks, with their definitions.
+    pub(super) fn aliases(&self) -> &OrdMap<Arc<str>, Arc<Definition>> {
+        &self.aliases
+    }
+
     /// What the catalog has to forget.
-    pub fn gone(&self) -> &OrdMap<Subject, Version> {
+    pub(super) fn gone(&self) -> &OrdMap<Subject, Version> {
         &self.gone
     }
 
     /// Does the catalog hold the node's row?
-    pub fn node_settled(&self) -> bool {
+    pub(super) fn node_settled(&self) -> bool {
         self.node_settled
     }
 
     /// The checks of one service.
-    pub fn checks_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a CheckClaim> {
+    pub(super) fn checks_of<'a>(
+        &'a self,
+        service: &'a str,
+    ) -> impl Iterator<Item = &'a CheckClaim> {
         self.checks.values().filter(move |claim| claim.row.service_id == service)
     }
 
@@ -127,7 +139,7 @@ impl Claims {
     }
 
     /// Claims a service. Checks that it has stay as they are.
-    pub fn put_service(&mut self, row: Service, source: Source) {
+    pub(super) fn put_service(&mut self, row: Service, source: Source) {
         let version = self.next_version();
         self.gone.remove(&Subject::Service(Arc::clone(&row.id)));
         let id = Arc::clone(&row.id);
@@ -137,7 +149,7 @@ impl Claims {
 
     /// Claims a check. One with the same id hands its status and output down: a check does not
     /// flap because it was registered again.
-    pub fn put_check(
+    pub(super) fn put_check(
         &mut self,
         mut row: Check,
         run: Option<Arc<Definition>>,
@@ -153,7 +165,10 @@ impl Claims {
         let claim = CheckClaim {
             run,
             registration,
-            streak: Streak::default(),
+            // The same schedule goes on: so does what it has counted.
+            streak: old
+                .filter(|old| old.registration == registration)
+                .map_or_else(Streak::default, |old| old.streak),
             source,
             version,
             settled: false,
@@ -163,26 +178,32 @@ impl Claims {
         };
         let id = Arc::clone(&claim.row.id);
         self.gone.remove(&Subject::Check(Arc::clone(&id)));
+        self.aliases.remove(&id);
+        if let Some(run) = claim.run.as_ref().filter(|run| matches!(run.probe, Probe::Alias { .. }))
+        {
+            self.aliases.insert(Arc::clone(&id), Arc::clone(run));
+        }
         self.checks.insert(id, claim);
     }
 
     /// Gives a check the status and output it had when the agent stopped.
-    pub fn restore(&mut self, id: &str, status: Status, output: String) {
+    pub(super) fn restore(&mut self, id: &str, status: Status, output: String) {
         if let Some(claim) = self.checks.get_mut(id) {
             let row = Arc::make_mut(&mut claim.row);
-            row.status = status.as_str().to_owned();
+            status.as_str().clone_into(&mut row.status);
             row.output = output;
         }
     }
 
     /// Gives a service up, with its checks; answers the ids of those. `None` if it is not claimed.
-    pub fn remove_service(&mut self, id: &str) -> Option<Vec<Arc<str>>> {
+    pub(super) fn remove_service(&mut self, id: &str) -> Option<Vec<Arc<str>>> {
         let claim = self.services.remove(id)?;
         let checks: Vec<Arc<str>> =
             self.checks_of(id).map(|claim| Arc::clone(&claim.row.id)).collect();
         for check in &checks {
-            self.checks.remove(check);
             // The catalog forgets them with the service.
+            self.checks.remove(check);
+            self.aliases.remove(check);
         }
         let version = self.next_version();
         self.gone.insert(Subject::Service(Arc::clone(&claim.row.id)), version);
@@ -190,15 +211,16 @@ impl Claims {
     }
 
     /// Gives a check up. `false` if it is not claimed.
-    pub fn remove_check(&mut self, id: &str) -> bool {
+    pub(super) fn remove_check(&mut self, id: &str) -> bool {
         let Some(claim) = self.checks.remove(id) else { return false };
+        self.aliases.remove(id);
         let version = self.next_version();
         self.gone.insert(Subject::Check(Arc::clone(&claim.row.id)), version);
         true
     }
 
     /// Takes in the result of a run, if it is of the present registration.
-    pub fn observe(
+    pub(super) fn observe(
         &mut self,
         id: &str,
         registration: u64,
@@ -220,7 +242,7 @@ impl Claims {
     }
 
     /// Sets status and output of a check. `chance` in 0..1 spreads the outputs of many checks.
-    pub fn set_status(
+    pub(super) fn set_status(
         &mut self,
         id: &str,
         status: Status,
@@ -245,6 +267,7 @@ impl Claims {
         if same_status && !outputs.delay.is_zero() {
             if claim.settled && claim.output_due.is_none() {
                 claim.output_due = Some(now + outputs.delay.mul_f64(0.5 + chance));
+                return Effect::Deferred;
             }
             return Effect::Output;
         }
@@ -257,7 +280,7 @@ impl Claims {
     }
 
     /// Makes outputs whose time has come work to be done; answers when the next one's comes.
-    pub fn release_outputs(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn release_outputs(&mut self, now: Instant) -> Option<Instant> {
         let due = |claim: &CheckClaim| claim.output_due.is_some_and(|due| due <= now);
         let ids: Vec<_> = self
             .checks
@@ -277,7 +300,7 @@ impl Claims {
     }
 
     /// The catalog took over `subject` as it was at `version`.
-    pub fn settle(&mut self, subject: &Subject, version: Version) {
+    pub(super) fn settle(&mut self, subject: &Subject, version: Version) {
         if self.gone.get(subject) == Some(&version) {
             self.gone.remove(subject);
             return;
@@ -344,7 +367,7 @@ impl Claims {
     }
 
     /// Is there anything the catalog does not know?
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.node_settled
             && self.gone.is_empty()
             && self.services.values().all(|claim| claim.settled)

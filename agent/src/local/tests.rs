@@ -231,6 +231,40 @@ async fn a_wrong_definition_in_a_file_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_touches_only_what_differs() {
+    let web = |port: u16| json!({"name": "web", "port": port, "check": {"ttl": "1h"}});
+    let start = vec![web(1), json!({"name": "old", "checks": [{"ttl": "1h"}, {"ttl": "2h"}]})];
+    let mem = json!({"name": "mem", "ttl": "1h"});
+    let agent = agent(Settings {
+        services: start.clone(),
+        checks: vec![mem.clone(), json!({"name": "disk", "ttl": "1h"})],
+        ..settings(None)
+    })
+    .await;
+    agent.register(json!({"Name": "api"})).await;
+    agent.local.update_ttl("service:web", Status::Passing, "fine").await.unwrap();
+    agent.until(|s, c| s.len() == 3 && c.contains(&"service:web=passing".to_owned())).await;
+    let index = agent.consensus.store().index();
+    let all = [mem.clone(), json!({"name": "disk", "ttl": "1h"})];
+    agent.local.reload(&start, &all).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(agent.consensus.store().index(), index, "the same definitions write nothing");
+
+    // One wrong definition: nothing changes.
+    for wrong in [json!({"name": "x", "port": "y"}), json!({"name": ""})] {
+        assert!(agent.local.reload(&[web(9), wrong], &[]).await.is_err());
+    }
+    let lost = json!({"name": "k", "ttl": "1h", "service_id": "old"});
+    assert!(agent.local.reload(&[web(9)], &[lost]).await.is_err());
+    assert_eq!(agent.local.services().len(), 3);
+    assert_eq!(agent.local.services()["web"].port, 1);
+
+    agent.local.reload(&[web(2)], &[mem]).await.unwrap();
+    agent.until(|s, c| s == ["api", "web"] && c == ["mem=critical", "service:web=passing"]).await;
+    assert_eq!(agent.local.services()["web"].port, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checks_run_and_aliases_follow() {
     let agent = agent(settings(None)).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use muster_agent::http::{Identity, Listener, Parts, Settings, serve};
+use muster_agent::http::{Listener, Parts, Settings, serve};
 use muster_agent::local::{self, Local};
 use muster_agent::raft::{self, Consensus, LogBackend};
 use muster_agent::read::{self, Reader};
@@ -73,7 +73,7 @@ impl Server {
         let parts = Parts {
             // Claims that nobody brings to the catalog: these tests write there themselves.
             local: Local::open(claims, reader.consensus().clone()).unwrap(),
-            identity: Arc::new(identity()),
+            identity: Arc::default(),
             reader: reader.clone(),
             leave: CancellationToken::new(),
             datacenter: "dc1".into(),
@@ -115,22 +115,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown.cancel();
-    }
-}
-
-fn identity() -> Identity {
-    Identity {
-        version: "1.8.7".into(),
-        build: "0".into(),
-        server: true,
-        bootstrap: true,
-        address: "127.0.0.1".into(),
-        address_wan: "127.0.0.1".into(),
-        server_port: 8300,
-        serf_lan_port: 8301,
-        serf_wan_port: None,
-        config: serde_json::Value::Null,
-        started: Instant::now(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! As much of a URL as a check needs: where to connect, what to ask, and where a redirect leads.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// An absolute URL, or one that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,8 +142,8 @@ fn escaped(text: &str) -> String {
                 out.push(char::from(byte));
             }
             _ => {
-                out.push('%');
-                out.push_str(&format!("{byte:02X}"));
+                // Writing to a text cannot fail.
+                let _ = write!(out, "%{byte:02X}");
             }
         }
     }

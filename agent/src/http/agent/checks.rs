@@ -24,7 +24,7 @@ pub(super) fn list(request: Request) -> Result<Answer, Error> {
             Err(error @ crate::filter::Error::Selector(_)) => {
                 return Err(Error::refused(error.to_string()));
             }
-            parsed => Some(parsed?),
+            parsed => Some(parsed.map_err(super::no_filter)?),
         },
     };
     let checks = request.door.parts.local.checks();

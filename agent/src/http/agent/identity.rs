@@ -7,7 +7,6 @@ use super::member::{self, Pool};
 use crate::acl::{Access, Resource};
 use crate::http::error::Error;
 use crate::http::extract::Request;
-use crate::http::reply::Reply;
 use crate::http::routes::{Answer, now};
 
 /// Log levels that can be asked for.

@@ -45,7 +45,8 @@ pub(super) fn list(request: Request) -> Result<Answer, Error> {
 
 fn filter(request: &Request) -> Result<Option<Filter>, Error> {
     let text = request.params.get("filter").filter(|text| !text.is_empty());
-    Ok(text.map(|text| Filter::parse(text, &schema::SERVICE)).transpose()?)
+    let parsed = text.map(|text| Filter::parse(text, &schema::SERVICE)).transpose();
+    parsed.map_err(super::no_filter)
 }
 
 /// One service, at once or when its hash is another than `?hash`.

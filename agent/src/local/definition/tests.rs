@@ -81,8 +81,9 @@ fn services_are_refused_in_the_reference_s_words() {
         ),
         (
             json!({"Name": "a", "Connect": {"SidecarService": {"Port": 1}}}),
-            "Connect belongs to the service mesh, which is not supported".to_owned(),
+            "Connect.SidecarService belongs to the service mesh, which is not supported".to_owned(),
         ),
+        (json!({"Name": "a", "Proxy": {"Bogus": 1}}), unknown("Bogus")),
     ];
     for (value, text) in rows {
         assert_eq!(read_service(value.clone()), Err(text), "{value}");
@@ -118,7 +119,7 @@ fn fields_are_taken_in_every_spelling() {
         "ID": "i", "Name": "n", "Tags": ["a"], "Address": "x", "Port": 8,
         "Meta": {"k_1": "v"}, "EnableTagOverride": true,
         "TaggedAddresses": {"lan_ipv4": {"Address": "1.2.3.4", "Port": 5}},
-        "Weights": {"Passing": 2, "Warning": 1}, "Token": "t", "Proxy": null, "Connect": {},
+        "Weights": {"Passing": 2, "Warning": 1}, "Token": "t", "Proxy": {"MeshGateway": {}}, "Connect": {"Native": true},
         "Check": {
             "CheckID": "c", "Name": "cn", "ScriptArgs": ["x"], "Interval": 1_000_000_000u64,
             "Timeout": "2s", "Status": "passing", "DeregisterCriticalServiceAfter": "90m",

@@ -1,0 +1,361 @@
+//! From definitions to claims: what is registered, given up, read from configuration files and found
+//! in the drawer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use muster_client::types::{CheckDefinition, ServiceDefinition};
+use serde_json::Value;
+
+use super::definition::{self, CheckRegistration, Registration, Source};
+use super::drawer::{Kept, KeptCheck, KeptService, Kind, Pending, Write};
+use super::state::Claims;
+use super::{Error, Existing, Local, now_ms, read};
+use crate::checks::First;
+use crate::store::Service;
+
+impl Local {
+    pub(super) fn place_service(
+        &self,
+        definition: &ServiceDefinition,
+        source: Source,
+        existing: Existing,
+        first: First,
+    ) -> Result<Pending, Error> {
+        let registration = self.validate_service(definition, source)?;
+        if !is_dns_name(&registration.row.name) {
+            tracing::warn!(
+                service = %registration.row.name,
+                "the service cannot be found by DNS: its name has characters that names there have not"
+            );
+        }
+        let Registration { row, checks } = registration;
+        let id = Arc::clone(&row.id);
+        let mut writes = Vec::new();
+        if source == Source::Api {
+            let bare = ServiceDefinition { check: None, checks: Vec::new(), ..definition.clone() };
+            writes.push(Write::put(Kind::Services, &id, &KeptService { definition: bare }));
+        }
+        let mut claims = self.claims();
+        claims.put_service(row, source);
+        self.settle_if_held(&mut claims, &id);
+        let mut mentioned = Vec::new();
+        for check in checks {
+            mentioned.push(Arc::clone(&check.row.id));
+            writes.extend(self.place_check(&mut claims, check, source, first));
+        }
+        if existing == Existing::Replace {
+            let dropped: Vec<_> = claims
+                .checks_of(&id)
+                .map(|claim| Arc::clone(&claim.row.id))
+                .filter(|id| !mentioned.contains(id))
+                .collect();
+            for id in dropped {
+                claims.remove_check(&id);
+                self.inner.runner.remove(&id);
+                writes.extend(forget_check(&id));
+            }
+        }
+        self.changed_in(&mut claims);
+        Ok(self.inner.drawer.write(writes))
+    }
+
+    pub(super) fn place_check_alone(
+        &self,
+        definition: &CheckDefinition,
+        source: Source,
+        first: First,
+    ) -> Result<Pending, Error> {
+        self.validate_script(definition, source)?;
+        let mut claims = self.claims();
+        let service = match definition.service_id.as_deref().filter(|id| !id.is_empty()) {
+            None => None,
+            Some(id) => match claims.services().get(id) {
+                Some(claim) => Some(Arc::clone(&claim.row)),
+                None => return Err(Error::Refused(format!("ServiceID {id:?} does not exist"))),
+            },
+        };
+        let node = &self.inner.node.name;
+        let check =
+            CheckRegistration::new(definition.clone(), node, service.as_deref(), self.shared())
+                .map_err(|error| Error::Invalid(format!("Invalid check: {error}")))?;
+        let writes = self.place_check(&mut claims, check, source, first);
+        self.changed_in(&mut claims);
+        Ok(self.inner.drawer.write(writes.into_iter().collect()))
+    }
+
+    pub(super) fn place_check(
+        &self,
+        claims: &mut Claims,
+        check: CheckRegistration,
+        source: Source,
+        first: First,
+    ) -> Option<Write> {
+        let CheckRegistration { definition, row, run } = check;
+        let id = Arc::clone(&row.id);
+        let same = claims
+            .checks()
+            .get(&id)
+            .filter(|old| run.ttl().is_none() && old.run.as_deref() == Some(&*run));
+        let registration = match same {
+            // Nothing new to find out: its next run comes when it would have come.
+            Some(old) => old.registration,
+            None => self.inner.runner.add(&id, Arc::clone(&run), first),
+        };
+        claims.put_check(row, Some(run), registration, source);
+        self.settle_check_if_held(claims, &id);
+        let kept = KeptCheck::Defined(Box::new(definition));
+        (source == Source::Api).then(|| Write::put(Kind::Checks, &id, &kept))
+    }
+
+    fn validate_service(
+        &self,
+        definition: &ServiceDefinition,
+        source: Source,
+    ) -> Result<Registration, Error> {
+        let registration = Registration::new(definition, &self.inner.node.name, self.shared())?;
+        definition::validate_families(&registration.row)?;
+        for check in &registration.checks {
+            self.validate_script(&check.definition, source)?;
+        }
+        Ok(registration)
+    }
+
+    /// `None` if there is none.
+    pub(super) fn drop_check(&self, id: &str) -> Option<Pending> {
+        let mut claims = self.claims();
+        if !claims.remove_check(id) {
+            return None;
+        }
+        self.inner.runner.remove(id);
+        self.changed_in(&mut claims);
+        Some(self.inner.drawer.write(forget_check(id)))
+    }
+
+    /// `None` if there is none.
+    pub(super) fn drop_service(&self, id: &str) -> Option<Pending> {
+        let mut claims = self.claims();
+        let checks = claims.remove_service(id)?;
+        let mut writes = vec![Write::remove(Kind::Services, id)];
+        for check in checks {
+            self.inner.runner.remove(&check);
+            writes.extend(forget_check(&check));
+        }
+        self.changed_in(&mut claims);
+        Some(self.inner.drawer.write(writes))
+    }
+
+    pub(super) fn validate_script(
+        &self,
+        definition: &CheckDefinition,
+        source: Source,
+    ) -> Result<(), Error> {
+        let settings = &self.inner.settings;
+        let text = match source {
+            _ if definition.args.is_empty() || settings.enable_script_checks => return Ok(()),
+            Source::Config if settings.enable_local_script_checks => return Ok(()),
+            Source::Config => {
+                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true"
+            }
+            Source::Api => {
+                "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+            }
+        };
+        Err(Error::Refused(text.to_owned()))
+    }
+
+    /// A registration that says what the catalog holds already is no work.
+    pub(super) fn settle_if_held(&self, claims: &mut Claims, id: &str) {
+        let store = self.inner.consensus.store();
+        let held = store.catalog().node_service(&self.inner.node.name, id);
+        let row = claims.services().get(id).map(|claim| Arc::clone(&claim.row));
+        if let (Some(held), Some(row)) = (held, row) {
+            claims.mark_service(id, row.same(held));
+        }
+    }
+
+    pub(super) fn settle_check_if_held(&self, claims: &mut Claims, id: &str) {
+        let store = self.inner.consensus.store();
+        let held = store.catalog().node_check(&self.inner.node.name, id);
+        let row = claims.checks().get(id).map(|claim| Arc::clone(&claim.row));
+        if let (Some(held), Some(row)) = (held, row) {
+            claims.mark_check(id, row.same(held));
+        }
+    }
+
+    /// Claims what configuration files define, and gives up what they defined before and no longer
+    /// do. Everything is validated before anything is changed.
+    pub(super) fn take_configured(
+        &self,
+        services: &[Value],
+        checks: &[Value],
+        first: First,
+    ) -> Result<Vec<Pending>, Error> {
+        let wrong = |what: String| {
+            move |source: Error| Error::Configured { what, source: Box::new(source) }
+        };
+        let mut service_definitions = Vec::new();
+        let mut known = BTreeSet::new();
+        let mut mentioned = BTreeSet::new();
+        for (number, value) in services.iter().enumerate() {
+            let read = || {
+                let definition = self.parse_service(value.clone(), Source::Config)?;
+                let registration = self.validate_service(&definition, Source::Config)?;
+                Ok((definition, registration))
+            };
+            let what = format!("service definition {}", shown(value, number));
+            let (definition, registration) = read().map_err(wrong(what))?;
+            known.insert(registration.row.id);
+            mentioned.extend(registration.checks.into_iter().map(|check| check.row.id));
+            service_definitions.push(definition);
+        }
+        let mut check_definitions = Vec::new();
+        for (number, value) in checks.iter().enumerate() {
+            let read = || {
+                let definition = self.parse_check(value.clone(), Source::Config)?;
+                self.validate_script(&definition, Source::Config)?;
+                let service = definition.service_id.as_deref().filter(|id| !id.is_empty());
+                if let Some(id) = service.filter(|id| !known.contains(*id)) {
+                    let claims = self.claims();
+                    let claim = claims.services().get(id);
+                    if claim.is_none_or(|claim| claim.source == Source::Config) {
+                        return Err(Error::Refused(format!("ServiceID {id:?} does not exist")));
+                    }
+                }
+                Ok(definition)
+            };
+            let what = format!("check definition {}", shown(value, number));
+            let definition = read().map_err(wrong(what))?;
+            let id = definition.id.clone().filter(|id| !id.is_empty());
+            mentioned.insert(id.unwrap_or_else(|| definition.name.clone()).into());
+            check_definitions.push(definition);
+        }
+
+        let (dropped_services, dropped_checks) = self.no_longer_configured(&known, &mentioned);
+        let mut pending: Vec<Pending> = Vec::new();
+        pending.extend(dropped_services.iter().filter_map(|id| self.drop_service(id)));
+        pending.extend(dropped_checks.iter().filter_map(|id| self.drop_check(id)));
+        for definition in &service_definitions {
+            pending.push(self.place_service(definition, Source::Config, Existing::Keep, first)?);
+        }
+        for definition in &check_definitions {
+            pending.push(self.place_check_alone(definition, Source::Config, first)?);
+        }
+        Ok(pending)
+    }
+
+    /// Services and checks of configuration files that are not among these.
+    fn no_longer_configured(
+        &self,
+        services: &BTreeSet<Arc<str>>,
+        checks: &BTreeSet<Arc<str>>,
+    ) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let claims = self.claims();
+        let gone = claims
+            .services()
+            .iter()
+            .filter(|(id, claim)| claim.source == Source::Config && !services.contains(*id));
+        let gone = gone.map(|(id, _)| Arc::clone(id)).collect();
+        let gone_checks = claims
+            .checks()
+            .iter()
+            .filter(|(id, claim)| claim.source == Source::Config && !checks.contains(*id));
+        (gone, gone_checks.map(|(id, _)| Arc::clone(id)).collect())
+    }
+
+    /// Claims what was kept. What cannot be claimed any more (a script, now that scripts are off;
+    /// a check of a service that is gone) is left out with a warning.
+    pub(super) fn take_kept(&self, kept: Kept) {
+        let mut forget = Vec::new();
+        for (id, service) in kept.services {
+            if self.claims().services().contains_key(&*id) {
+                forget.push(Write::remove(Kind::Services, &id));
+            } else if let Err(error) = self.claim_kept_service(&service.definition) {
+                tracing::warn!(service = id, %error, "a kept service was left out");
+            }
+        }
+        for (id, check) in kept.checks {
+            if self.claims().checks().contains_key(&*id) {
+                forget.push(Write::remove(Kind::Checks, &id));
+            } else if let Err(error) = self.claim_kept_check(&check) {
+                tracing::warn!(check = id, %error, "a kept check was left out");
+            }
+        }
+        let now = now_ms();
+        for (id, report) in kept.reports {
+            let known = self
+                .claims()
+                .checks()
+                .get(&*id)
+                .is_some_and(|claim| claim.run.as_ref().is_some_and(|run| run.ttl().is_some()));
+            if !known || report.expires_ms <= now {
+                forget.push(Write::remove(Kind::Ttl, &id));
+                continue;
+            }
+            self.inner.runner.renew(&id, report.output.clone());
+            self.claims().restore(&id, read(report.status), report.output);
+        }
+        // If it stays it is forgotten next time.
+        drop(self.inner.drawer.write(forget));
+    }
+
+    pub(super) fn claim_kept_service(&self, definition: &ServiceDefinition) -> Result<(), Error> {
+        let read = Registration::new(definition, &self.inner.node.name, self.shared())?;
+        self.claims().put_service(read.row, Source::Api);
+        Ok(())
+    }
+
+    pub(super) fn claim_kept_check(&self, kept: &KeptCheck) -> Result<(), Error> {
+        match kept {
+            KeptCheck::Defined(definition) => {
+                self.validate_script(definition, Source::Api)?;
+                let mut claims = self.claims();
+                let service = self.kept_service_of(&claims, definition.service_id.as_deref())?;
+                let node = &self.inner.node.name;
+                let check = CheckRegistration::new(
+                    CheckDefinition::clone(definition),
+                    node,
+                    service.as_deref(),
+                    self.shared(),
+                )
+                .map_err(|error| Error::Invalid(error.to_string()))?;
+                // It is kept already: the write is not needed.
+                let _ = self.place_check(&mut claims, check, Source::Api, First::Spread);
+            }
+            KeptCheck::Maintenance { service_id, reason } => {
+                let mut claims = self.claims();
+                let service = self.kept_service_of(&claims, service_id.as_deref())?;
+                let row =
+                    definition::maintenance(&self.inner.node.name, service.as_deref(), reason);
+                claims.put_check(row, None, 0, Source::Api);
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::unused_self, reason = "reads like the others")]
+    pub(super) fn kept_service_of(
+        &self,
+        claims: &Claims,
+        id: Option<&str>,
+    ) -> Result<Option<Arc<Service>>, Error> {
+        let Some(id) = id else { return Ok(None) };
+        let claim = claims.services().get(id);
+        let claim = claim.ok_or_else(|| Error::UnknownService(id.to_owned()))?;
+        Ok(Some(Arc::clone(&claim.row)))
+    }
+}
+
+fn forget_check(id: &str) -> Vec<Write> {
+    vec![Write::remove(Kind::Checks, id), Write::remove(Kind::Ttl, id)]
+}
+
+/// A definition's name, or its number if it has none.
+fn shown(value: &Value, number: usize) -> String {
+    let name = ["name", "Name", "id", "ID"].iter().find_map(|key| value.get(*key)?.as_str());
+    name.map_or_else(|| format!("number {}", number + 1), |name| format!("`{name}`"))
+}
+
+fn is_dns_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
