@@ -1,9 +1,8 @@
 //! The handle that everyone holds, and the tasks behind it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,21 +11,20 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{ChangeMembers, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{Raft, ReadPolicy, ServerState};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::log::sled::Sled;
-use super::log::wal::Wal;
-use super::log::{Log, Room};
+use super::log::Room;
 use super::machine::{Machine, Published};
-use super::snapshots::Snapshots;
+use super::observer::{Observer, Status};
+use super::opening::{config, open};
 use super::transport::Network;
-use super::types::{LogId, Membership, Proposal, Server, ServerId, Types};
+use super::types::{LogId, Proposal, Server, ServerId, Types};
 use super::upkeep::Upkeep;
 use super::watch::Watches;
-use super::{Error, LogBackend, Settings};
+use super::{Error, Settings};
 use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
 
 /// A change larger than this is refused: it would hold up everything behind it. The doors take no
@@ -36,9 +34,6 @@ const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 /// Changes under way take at most this much; more wait. What is under way must fit the current
 /// log segment when the disk is found full.
 const UNDER_WAY_KIB_MAX: usize = 12 << 10;
-
-/// A new leader that no majority confirms yet asks again.
-const CONFIRM_RETRY: Duration = Duration::from_millis(50);
 
 /// After a snapshot that could not be written.
 const SAVE_RETRY: Duration = Duration::from_secs(30);
@@ -70,19 +65,6 @@ struct Inner {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps other processes away from the folder.
     lock: Mutex<Option<File>>,
-}
-
-/// What the handle's readers are told.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Status {
-    /// This server leads and has applied everything acknowledged before.
-    leading: bool,
-    /// The leader, if one is known.
-    leader: Option<ServerId>,
-    /// All servers as last agreed.
-    servers: BTreeMap<ServerId, Server>,
-    /// Why agreement has ended on this server.
-    failed: Option<String>,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -382,167 +364,6 @@ impl Consensus {
             }
         }
         *self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-/// Opens what is on disk, or nothing for a server in memory.
-fn open(
-    settings: &Settings,
-    room: Room,
-    published: Arc<Published>,
-    upkeep: Arc<Upkeep>,
-) -> io::Result<(Option<File>, Log, Machine)> {
-    let Some(data_dir) = &settings.data_dir else {
-        return Ok((None, Log::in_memory(), Machine::open(None, published, upkeep)?));
-    };
-    let directory = data_dir.join("raft");
-    fs::create_dir_all(&directory)?;
-    let lock = lock(&directory)?;
-    let (wal, sled) = (directory.join("wal"), directory.join("sled"));
-    let (ours, other, name) = match settings.log_backend {
-        LogBackend::Wal => (&wal, &sled, "wal"),
-        LogBackend::Sled => (&sled, &wal, "sled"),
-    };
-    if other.exists() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!(
-                "raft_logstore.backend is `{name}`, but there is a log of the other kind in {}",
-                other.display()
-            ),
-        ));
-    }
-    let log = match settings.log_backend {
-        LogBackend::Wal => {
-            let (store, recovered) = Wal::open(ours, room)?;
-            Log::over(store, &recovered)?
-        }
-        LogBackend::Sled => {
-            let (store, recovered) = Sled::open(ours, room)?;
-            Log::over(store, &recovered)?
-        }
-    };
-    let snapshots = Snapshots::open(&directory.join("snapshots"))?;
-    let machine = Machine::open(Some(snapshots), published, upkeep)?;
-    Ok((Some(lock), log, machine))
-}
-
-fn lock(directory: &Path) -> io::Result<File> {
-    let path = directory.join("lock");
-    let file = File::create(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!("another server is using {}", directory.display()),
-        )),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-/// The library's settings. A lone server never waits for any of the times.
-fn config(settings: &Settings) -> Config {
-    let multiplier = u64::from(settings.raft_multiplier.clamp(1, 10));
-    Config {
-        cluster_name: "muster".to_owned(),
-        heartbeat_interval: 50 * multiplier,
-        election_timeout_min: 200 * multiplier,
-        election_timeout_max: 400 * multiplier,
-        // `Upkeep` decides: the library counts entries only.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: settings.trailing_logs,
-        // Each purge is a record in the log; a few hundred entries make it worth while.
-        purge_batch_size: 256,
-        // Beyond this a snapshot is the shorter way; it must exceed what a snapshot leaves behind.
-        replication_lag_threshold: settings.snapshot_threshold.max(settings.trailing_logs) + 5000,
-        // A server that was cut off must not disturb the others with a higher term.
-        enable_pre_vote: Some(true),
-        // The commit position on disk may lag: a restarted leader learns it by an election.
-        enable_leader_restore: Some(false),
-        ..Config::default()
-    }
-}
-
-/// Turns the library's figures into [`Status`].
-struct Observer {
-    raft: Raft<Types, Machine>,
-    id: ServerId,
-    server: Server,
-    contact: Arc<Mutex<Instant>>,
-    tell: watch::Sender<Status>,
-}
-
-impl Observer {
-    async fn run(self, stop: CancellationToken) {
-        // Unlike the figures, these change with roles and servers only, not with each entry.
-        let mut metrics = self.raft.server_metrics();
-        let mut led_term = None;
-        loop {
-            let now = metrics.borrow_watched().clone();
-            let term = now.vote.leader_id.term;
-            let leads = now.state == ServerState::Leader && now.current_leader == Some(self.id);
-            if !leads {
-                led_term = None;
-            } else if led_term != Some(term) {
-                // Leading counts from the moment that everything acknowledged before is applied.
-                match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-                    Ok(_) => {
-                        led_term = Some(term);
-                        self.correct_address(now.membership_config.membership()).await;
-                    }
-                    Err(error) => tracing::debug!("leadership is not confirmed yet: {error}"),
-                }
-            }
-            if now.current_leader.is_some() {
-                *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            }
-            let servers = now.membership_config.membership().nodes();
-            let status = Status {
-                leading: led_term == Some(term),
-                leader: now.current_leader,
-                servers: servers.map(|(id, server)| (*id, server.clone())).collect(),
-                failed: None,
-            };
-            self.tell.send_if_modified(|old| {
-                let modified = *old != status;
-                *old = status;
-                modified
-            });
-            tokio::select! {
-                // The library's core has ended.
-                changed = metrics.changed() => if changed.is_err() {
-                    break;
-                },
-                () = tokio::time::sleep(CONFIRM_RETRY), if leads && led_term != Some(term) => {}
-                () = stop.cancelled() => break,
-            }
-        }
-        let failed = (!stop.is_cancelled()).then(|| {
-            let why = self.raft.metrics().borrow_watched().running_state.clone();
-            why.err().map_or_else(|| "it ended by a panic".to_owned(), |why| why.to_string())
-        });
-        if let Some(failed) = &failed {
-            tracing::error!("agreement has ended on this server: {failed}");
-        }
-        self.tell.send_modify(|status| {
-            status.leading = false;
-            status.leader = None;
-            status.failed = failed;
-        });
-    }
-
-    /// Servers are known by their ID: a lone server that was started with a new address or name
-    /// writes it down.
-    async fn correct_address(&self, membership: &Membership) {
-        let recorded = membership.get_node(&self.id);
-        if membership.voter_ids().count() != 1 || recorded == Some(&self.server) {
-            return;
-        }
-        let nodes = BTreeMap::from([(self.id, self.server.clone())]);
-        let change = ChangeMembers::SetNodes(nodes);
-        if let Err(error) = self.raft.change_membership(change, true).await {
-            tracing::warn!("cannot record this server's new address: {error}");
-        }
     }
 }
 

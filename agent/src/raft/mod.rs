@@ -14,6 +14,8 @@
 mod consensus;
 pub mod log;
 pub mod machine;
+mod observer;
+mod opening;
 pub mod snapshots;
 pub mod transport;
 pub mod types;

@@ -17,6 +17,7 @@ mod frame;
 mod record;
 pub mod sled;
 pub mod wal;
+mod writer;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -24,26 +25,20 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub use record::{Record, log_id};
 pub(in crate::raft) use record::{chained, invalid};
 
+use self::writer::{Job, Writer, stopped};
 use super::types::{Entry, LogId, Payload, Types, Vote};
 
 /// Decoded entries that stay in memory once they are on disk. Followers that lag further behind
 /// than this, and a restart, read from disk.
 const RECENT_BYTES_MAX: usize = 16 << 20;
-
-/// What one batch takes at most, so that its buffer stays small. A larger append is several.
-const BATCH_BYTES_MAX: usize = 4 << 20;
-
-/// Queued appends beyond this make the library wait. Each is a batch of its own making.
-const QUEUE_MAX: usize = 1024;
 
 /// What replication reads at once, at most.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -157,17 +152,6 @@ struct View {
     written: Option<u64>,
 }
 
-/// The thread that writes.
-struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-enum Job {
-    Append(Vec<Entry>, IOFlushed<Types>),
-    Step(Record, Option<oneshot::Sender<io::Result<()>>>),
-}
-
 impl Log {
     /// A log in memory: gone with the process.
     pub fn in_memory() -> Log {
@@ -188,12 +172,7 @@ impl Log {
             ..View::default()
         };
         let shared = Arc::new(Shared { view: Mutex::new(view), reader: Some(store.reader()) });
-        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn({
-            let shared = Arc::clone(&shared);
-            move || write_batches(store, queue, &shared)
-        })?;
-        let writer = Writer { jobs: Some(jobs), thread: Some(thread) };
+        let writer = Writer::start(store, Arc::clone(&shared))?;
         Ok(Log { shared, writer: Some(Arc::new(writer)) })
     }
 
@@ -208,18 +187,11 @@ impl Log {
     }
 
     async fn enqueue(&self, job: Job) -> io::Result<()> {
-        if let Some(jobs) = self.writer.as_ref().and_then(|writer| writer.jobs.as_ref()) {
-            return jobs.send(job).await.map_err(|_| stopped());
-        }
-        match job {
-            Job::Append(_, flushed) => flushed.io_completed(Ok(())),
-            Job::Step(_, answer) => {
-                if let Some(answer) = answer {
-                    Done::Step(answer).tell(&Ok(()));
-                }
-            }
-        }
-        Ok(())
+        let Some(writer) = &self.writer else {
+            job.done_at_once();
+            return Ok(());
+        };
+        writer.enqueue(job).await
     }
 
     /// Queues one step and waits until it is durable.
@@ -228,22 +200,6 @@ impl Log {
         self.enqueue(Job::Step(record, Some(done))).await?;
         durable.await.map_err(|_| stopped())?
     }
-}
-
-impl Drop for Writer {
-    /// Lets the thread finish what is queued.
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the log's writer ended by a panic");
-        }
-    }
-}
-
-fn stopped() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "the log's writer has stopped")
 }
 
 impl Shared {
@@ -362,103 +318,6 @@ fn weight(entry: &Entry) -> usize {
         // Decoded and encoded form.
         Payload::Normal(proposal) => 2 * proposal.encoded().len(),
         _ => 0,
-    }
-}
-
-/// The writer thread: whatever is queued becomes one batch.
-fn write_batches(mut store: impl LogStore, mut jobs: mpsc::Receiver<Job>, shared: &Shared) {
-    let mut failed: Option<(io::ErrorKind, String)> = None;
-    let mut records = Vec::new();
-    let mut done: Vec<Done> = Vec::new();
-    while let Some(job) = jobs.blocking_recv() {
-        let mut bytes = 0;
-        let mut next = Some(job);
-        while let Some(job) = next {
-            bytes += job.take(&mut records, &mut done);
-            next = if bytes < BATCH_BYTES_MAX { jobs.try_recv().ok() } else { None };
-        }
-        let committed = {
-            let view = shared.view();
-            (view.committed != view.committed_written).then_some(view.committed).flatten()
-        };
-        records.extend(committed.map(Record::Committed));
-        let result = match &failed {
-            Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
-            None => store.write(&records),
-        };
-        match &result {
-            Ok(()) => {
-                let mut view = shared.view();
-                for record in &records {
-                    if let Record::Entry(entry) = record {
-                        view.written = view.written.max(Some(entry.log_id.index));
-                    }
-                }
-                if committed.is_some() {
-                    view.committed_written = committed;
-                }
-                view.shed();
-            }
-            Err(error) if failed.is_none() => {
-                tracing::error!("cannot write the log: {error}");
-                // What the disk holds is unknown now: a later success could hide a hole.
-                failed = Some((error.kind(), error.to_string()));
-            }
-            Err(_) => {}
-        }
-        for done in done.drain(..) {
-            done.tell(&result);
-        }
-        records.clear();
-    }
-    let committed = {
-        let view = shared.view();
-        (view.committed != view.committed_written).then_some(view.committed).flatten()
-    };
-    if let Some(committed) = committed
-        && failed.is_none()
-        && let Err(error) = store.write(&[Record::Committed(committed)])
-    {
-        tracing::warn!("cannot write the commit position at the end: {error}");
-    }
-}
-
-/// Who wants to know that a batch is durable.
-enum Done {
-    Append(IOFlushed<Types>),
-    Step(oneshot::Sender<io::Result<()>>),
-}
-
-impl Job {
-    /// Moves this job's records into the batch, returns about how many bytes they are.
-    fn take(self, records: &mut Vec<Record>, done: &mut Vec<Done>) -> usize {
-        match self {
-            Job::Append(entries, flushed) => {
-                let bytes = entries.iter().map(weight).sum();
-                records.extend(entries.into_iter().map(Record::Entry));
-                done.push(Done::Append(flushed));
-                bytes
-            }
-            Job::Step(record, answer) => {
-                records.push(record);
-                done.extend(answer.map(Done::Step));
-                64
-            }
-        }
-    }
-}
-
-impl Done {
-    fn tell(self, result: &io::Result<()>) {
-        let result = match result {
-            Ok(()) => Ok(()),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        match self {
-            Done::Append(flushed) => flushed.io_completed(result),
-            // Who does not wait any more does not need the answer.
-            Done::Step(answer) => drop(answer.send(result)),
-        }
     }
 }
 

@@ -1,0 +1,94 @@
+//! From settings to what is on disk, and to the library's settings.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::{Config, SnapshotPolicy};
+
+use super::log::sled::Sled;
+use super::log::wal::Wal;
+use super::log::{Log, Room};
+use super::machine::{Machine, Published};
+use super::snapshots::Snapshots;
+use super::upkeep::Upkeep;
+use super::{LogBackend, Settings};
+
+/// Opens what is on disk, or nothing for a server in memory.
+pub(super) fn open(
+    settings: &Settings,
+    room: Room,
+    published: Arc<Published>,
+    upkeep: Arc<Upkeep>,
+) -> io::Result<(Option<File>, Log, Machine)> {
+    let Some(data_dir) = &settings.data_dir else {
+        return Ok((None, Log::in_memory(), Machine::open(None, published, upkeep)?));
+    };
+    let directory = data_dir.join("raft");
+    fs::create_dir_all(&directory)?;
+    let lock = lock(&directory)?;
+    let (wal, sled) = (directory.join("wal"), directory.join("sled"));
+    let (ours, other, name) = match settings.log_backend {
+        LogBackend::Wal => (&wal, &sled, "wal"),
+        LogBackend::Sled => (&sled, &wal, "sled"),
+    };
+    if other.exists() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "raft_logstore.backend is `{name}`, but there is a log of the other kind in {}",
+                other.display()
+            ),
+        ));
+    }
+    let log = match settings.log_backend {
+        LogBackend::Wal => {
+            let (store, recovered) = Wal::open(ours, room)?;
+            Log::over(store, &recovered)?
+        }
+        LogBackend::Sled => {
+            let (store, recovered) = Sled::open(ours, room)?;
+            Log::over(store, &recovered)?
+        }
+    };
+    let snapshots = Snapshots::open(&directory.join("snapshots"))?;
+    let machine = Machine::open(Some(snapshots), published, upkeep)?;
+    Ok((Some(lock), log, machine))
+}
+
+fn lock(directory: &Path) -> io::Result<File> {
+    let path = directory.join("lock");
+    let file = File::create(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("another server is using {}", directory.display()),
+        )),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The library's settings. A lone server never waits for any of the times.
+pub(super) fn config(settings: &Settings) -> Config {
+    let multiplier = u64::from(settings.raft_multiplier.clamp(1, 10));
+    Config {
+        cluster_name: "muster".to_owned(),
+        heartbeat_interval: 50 * multiplier,
+        election_timeout_min: 200 * multiplier,
+        election_timeout_max: 400 * multiplier,
+        // `Upkeep` decides: the library counts entries only.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: settings.trailing_logs,
+        // Each purge is a record in the log; a few hundred entries make it worth while.
+        purge_batch_size: 256,
+        // Beyond this a snapshot is the shorter way; it must exceed what a snapshot leaves behind.
+        replication_lag_threshold: settings.snapshot_threshold.max(settings.trailing_logs) + 5000,
+        // A server that was cut off must not disturb the others with a higher term.
+        enable_pre_vote: Some(true),
+        // The commit position on disk may lag: a restarted leader learns it by an election.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    }
+}
