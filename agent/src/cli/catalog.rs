@@ -175,7 +175,9 @@ fn services(call: &Call) -> Outcome {
             }
         })
         .collect();
-    Ok(columns(&rows, 6).into())
+    // Without any tag there is no second column, and so nothing to fill up to it.
+    let bare = rows.iter().all(|row| row.get(1).is_none_or(String::is_empty));
+    Ok(columns(&rows, if bare { 0 } else { 6 }).into())
 }
 
 fn nothing(what: &str) -> Output {

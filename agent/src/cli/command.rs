@@ -173,10 +173,12 @@ impl Failure {
     pub(super) fn new(text: impl Into<String>) -> Failure {
         Failure { text: text.into(), code: 1, ..Failure::default() }
     }
+    #[must_use]
     pub(super) fn with_code(self, code: u8) -> Failure {
         Failure { code, ..self }
     }
     /// With a hint, unless it has one already.
+    #[must_use]
     pub(super) fn or_hint(mut self, hint: impl Into<Option<String>>) -> Failure {
         self.hint = self.hint.or_else(|| hint.into());
         self
@@ -237,6 +239,9 @@ impl Call {
                 "is an agent running there? `{} agent -dev` starts one to try things out; -http-addr says where it is",
                 self.program.name
             )),
+            Error::Status { text, .. } if error.is_not_found() && text.is_empty() => {
+                Some("this agent does not offer that; its version may be older or newer".to_owned())
+            }
             error if error.is_denied() => Some("-token-file or -token say who asks".to_owned()),
             _ => None,
         };

@@ -1,5 +1,7 @@
 //! `kv export` and `kv import`: a tree of keys as one JSON text.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_client::PutOptions;
@@ -102,7 +104,9 @@ fn import(call: &Call) -> Outcome {
         for (key, flags, value) in pairs {
             let options = PutOptions { flags, ..PutOptions::default() };
             match client.kv().put(&key, value, &options).await {
-                Ok(true) => imported.push_str(&format!("Imported: {key}\n")),
+                Ok(true) => {
+                    let _ = writeln!(imported, "Imported: {key}");
+                }
                 Ok(false) => return Err(Failure::new(format!("Error! Did not write to {key}"))),
                 Err(error) => {
                     let what = format!("Error! Failed writing data for key {key}");

@@ -1,5 +1,6 @@
 //! `lock`: runs a program while holding a lock; and what is needed to run programs.
 
+use std::fmt::Write as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -143,14 +144,14 @@ async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome
         }
     };
     let failed = if let Ended::Badly(what) = ended {
-        failures.push_str(&format!("Error running handler: {what}\n"));
+        let _ = writeln!(failures, "Error running handler: {what}");
         true
     } else {
         false
     };
     match held.release().await {
         Err(error) => {
-            failures.push_str(&format!("Lock release failed: {}\n", layout::chain(&error)));
+            let _ = writeln!(failures, "Lock release failed: {}", layout::chain(&error));
         }
         Ok(()) => clean(call, client, key).await,
     }
@@ -162,11 +163,11 @@ async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome
 async fn clean(call: &Call, client: &Client, key: &str) {
     let free = |pair: &KvPair| pair.session.is_none() && pair.flags == LOCK_FLAGS;
     let current = client.kv().get(key, &ReadOptions::default()).await;
-    if let Ok(Some(pair)) = current.map(|found| found.value.filter(free)) {
-        if let Ok(true) = client.kv().delete(key, Some(pair.modify_index)).await {
-            say(call, "Cleanup succeeded");
-            return;
-        }
+    if let Ok(Some(pair)) = current.map(|found| found.value.filter(free))
+        && let Ok(true) = client.kv().delete(key, Some(pair.modify_index)).await
+    {
+        say(call, "Cleanup succeeded");
+        return;
     }
     say(call, "Cleanup aborted, lock in use");
 }

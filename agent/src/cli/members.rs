@@ -61,7 +61,7 @@ fn name_segment(member: &mut Member) {
     let server = tag(member, "role") == "consul";
     let segment = member.tags.entry("segment".to_owned()).or_default();
     if segment.is_empty() {
-        *segment = if server { "<all>" } else { "<default>" }.to_owned();
+        segment.push_str(if server { "<all>" } else { "<default>" });
     }
 }
 
