@@ -114,6 +114,18 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_back(ns in -i64::MAX..i64::MAX) {
+            proptest::prop_assert_eq!(parse_ns(&print_ns(ns)), Some(ns));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-+0-9.a-z\u{b5}]{0,24}|\\PC{0,10}") {
+            let _ = parse_ns(&text);
+        }
+    }
+
     #[test]
     fn durations_are_read_as_the_api_writes_them() {
         let rows = [

@@ -42,9 +42,6 @@ const EVENT_BYTES_ENVELOPE: usize = 30;
 /// Texts from this length on take this much more room for their length.
 const LONG_TEXT: (usize, usize) = (32, 3);
 
-/// The service under which servers are in the catalog.
-const SERVER: &str = "consul";
-
 /// One event.
 #[derive(Debug, Clone)]
 struct Event {
@@ -232,21 +229,16 @@ impl Filters {
         })
     }
 
-    /// The service filter looks at ids, as in the reference.
+    /// The service filter looks at the ids of this agent's own services, as in the reference.
     fn accept(&self, door: &Door) -> bool {
         let node = &door.parts.node_name;
         if self.node.as_ref().is_some_and(|filter| !filter.is_match(node)) {
             return false;
         }
         let Some(service) = &self.service else { return true };
-        let store = door.parts.reader.consensus().store();
-        let Some((_, services)) = store.catalog().node_services(node).rows else { return false };
-        services.iter().any(|instance| {
+        door.parts.local.services().values().any(|instance| {
             let tagged = |tag: &Regex| instance.tags.iter().any(|it| tag.is_match(it));
-            // The server's own entry is the cluster's, not this agent's.
-            &*instance.id != SERVER
-                && service.is_match(&instance.id)
-                && self.tag.as_ref().is_none_or(tagged)
+            service.is_match(&instance.id) && self.tag.as_ref().is_none_or(tagged)
         })
     }
 }

@@ -399,6 +399,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_query_is_split_or_refused(query in "\\PC{0,60}|([%&;=+]|[0-9a-f]{1,2}){0,40}") {
+            if let Some(params) = Params::parse(&query) {
+                // What is sent back in errors reads as the same parameters.
+                let again = Params::parse(&params.encoded()).expect("its own escapes");
+                for (name, value) in &params.0 {
+                    proptest::prop_assert!(again.all(name).any(|it| it == value));
+                }
+            }
+        }
+    }
+
     #[test]
     fn gzip_is_taken_by_name() {
         let rows = [

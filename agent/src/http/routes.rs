@@ -207,6 +207,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn clean_paths_stay_clean(path in "(/|\\.|a|b|%){0,20}") {
+            if let Some(clean) = cleaned(&path) {
+                proptest::prop_assert_eq!(cleaned(&clean), None, "{} became {}", path, clean);
+            }
+        }
+    }
+
     #[test]
     fn every_path_has_one_route() {
         let mut seen = std::collections::HashSet::new();

@@ -317,6 +317,21 @@ mod tests {
         assert!(definition(br#"{"LockDelay":"x"}"#, "n").is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_definition_is_read_or_refused(
+            name in "Name|TTL|LockDelay|Behavior|NodeChecks|ServiceChecks|.{0,6}",
+            value in "\\PC{0,20}|-?[0-9.e]{1,30}|\"[0-9a-z]{0,8}\"|\\[.{0,9}\\]|null|true",
+        ) {
+            let _ = definition(format!("{{{name:?}:{value}}}").as_bytes(), "n1");
+        }
+
+        #[test]
+        fn any_id_is_good_or_refused(id in ".{0,40}|[-0-9a-g]{36}") {
+            let _ = check_id(&id);
+        }
+    }
+
     #[test]
     fn ttls_have_bounds() {
         let min = Duration::from_secs(10);

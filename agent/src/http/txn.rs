@@ -334,3 +334,46 @@ impl Serialize for ResultRow<'_> {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// JSON that often looks like a transaction.
+    fn bodies() -> impl Strategy<Value = String> {
+        let verb = prop_oneof!["set", "get", "cas", "lock", "delete-tree", "check-index", ".{0,5}"];
+        let field = prop_oneof!["Verb", "Key", "Value", "Flags", "Index", "Session", ".{0,5}"];
+        let scalar = prop_oneof![
+            verb.prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            Just(Value::Null),
+            Just(Value::from("aGk=")),
+        ];
+        let object = prop::collection::vec((field, scalar), 0..6)
+            .prop_map(|fields| Value::Object(fields.into_iter().collect()));
+        let kind = prop_oneof!["KV", "Node", "Service", "Check", "Bogus"];
+        let operation = (kind, object)
+            .prop_map(|(kind, fields)| Value::Object([(kind, fields)].into_iter().collect()));
+        prop::collection::vec(operation, 0..70).prop_map(|items| Value::Array(items).to_string())
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_or_refused(body in bodies()) {
+            match operations(body.as_bytes(), 100, "dc1") {
+                Ok(operations) => prop_assert!(operations.len() <= OPERATIONS_MAX),
+                Err(error) => prop_assert!(error.status().is_client_error()),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Err(error) = operations(&body, 100, "dc1") {
+                prop_assert!(error.status().is_client_error());
+            }
+        }
+    }
+}
