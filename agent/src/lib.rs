@@ -15,4 +15,5 @@ pub mod raft; // agreement: the log, the applier, the watches it wakes
 pub mod read; // the read path: consistency, blocking, shared answers
 pub mod sessions; // the leader's timers of session lifetimes
 pub mod store; // the truth: a pure value, changed by commands, read without locks
-pub mod telemetry; // logs, set up once
+pub mod telemetry;
+pub mod tombstones; // the leader's housekeeping of deleted keys // logs, set up once

@@ -14,6 +14,7 @@ use crate::local::{self, Lead, Local};
 use crate::raft::{self, Consensus, LogBackend};
 use crate::read::{self, Reader};
 use crate::sessions::Lifetimes;
+use crate::tombstones;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -151,25 +152,18 @@ impl Node {
         let mut tasks = JoinSet::new();
         let lifetimes = Lifetimes::new();
         let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
-        tasks.spawn(async move {
-            timers.await;
-            "sessions"
-        });
+        start_part(&mut tasks, "sessions", timers);
+        let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
+        start_part(&mut tasks, "tombstones", reaper);
         let lead = Lead {
             node: local.node().clone(),
             port: config.ports.server,
             version: REFERENCE_VERSION.to_owned(),
         };
         let duty = local::lead(lead, consensus.clone(), shutdown.child_token());
-        tasks.spawn(async move {
-            duty.await;
-            "leader"
-        });
+        start_part(&mut tasks, "leader", duty);
         let (own, stop) = (local.clone(), shutdown.child_token());
-        tasks.spawn(async move {
-            own.run(stop).await;
-            "local"
-        });
+        start_part(&mut tasks, "local", async move { own.run(stop).await });
         let parts = http::Parts {
             reader,
             local,
@@ -177,13 +171,10 @@ impl Node {
             leave: leave.clone(),
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
-            lifetimes: lifetimes.clone(),
+            lifetimes,
         };
         let door = http::serve(listeners, parts, http_settings(&config)?, shutdown.child_token());
-        tasks.spawn(async move {
-            door.await;
-            "http"
-        });
+        start_part(&mut tasks, "http", door);
         info!(http = ?config.http, "agent is ready to serve");
         Ok(Node { consensus, shutdown, leave, tasks })
     }
@@ -226,6 +217,18 @@ impl Node {
         self.consensus.shutdown().await;
         info!("shutdown complete");
     }
+}
+
+/// Runs a part until it ends; its name says which one did.
+fn start_part(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        part.await;
+        name
+    });
 }
 
 async fn listen(address: &HttpAddress) -> Result<http::Listener, Error> {
