@@ -70,6 +70,9 @@ pub(super) fn audit(claims: &mut Claims, node: &Node, held: &Held) {
     }
 
     for check in &held.checks {
+        if claims.checks().get(&check.id).is_some_and(|claim| claim.recalled) {
+            claims.adopt_status(check);
+        }
         match claims.checks().get(&check.id) {
             None if &*check.id == LEADER_CHECK => {}
             // The leader's service may have checks one day; they are the leader's as well.

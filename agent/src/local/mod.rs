@@ -207,6 +207,7 @@ impl Local {
         // Nothing is there yet that would have to be forgotten.
         drop(local.take_configured(&services, &checks, First::Spread)?);
         local.take_kept(kept);
+        local.claims().recall();
         Ok(local)
     }
 

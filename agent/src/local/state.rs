@@ -50,6 +50,8 @@ pub(super) struct CheckClaim {
     pub(super) output_due: Option<Instant>,
     /// Since when it has been found critical without a break.
     pub(super) critical_since: Option<Instant>,
+    /// Known from before the agent started, and not run since: how it is, the catalog remembers best.
+    pub(super) recalled: bool,
 }
 
 /// Something of this agent that the catalog may have to learn.
@@ -174,6 +176,7 @@ impl Claims {
             settled: false,
             output_due: None,
             critical_since: old.and_then(|old| old.critical_since),
+            recalled: false,
             row: Arc::new(row),
         };
         let id = Arc::clone(&claim.row.id);
@@ -192,6 +195,18 @@ impl Claims {
             let row = Arc::make_mut(&mut claim.row);
             status.as_str().clone_into(&mut row.status);
             row.output = output;
+        }
+    }
+
+    /// All that is claimed was known before the agent started: until a check has run again, it is as the catalog
+    /// says. Else every service of an agent that restarts would fail at once, only to be found well a moment later.
+    /// A TTL check is not among them: its owner's last report is kept with the time until which it counts.
+    pub fn recall(&mut self) {
+        let ids: Vec<_> = self.checks.keys().cloned().collect();
+        for id in ids {
+            if let Some(claim) = self.checks.get_mut(&id) {
+                claim.recalled = claim.run.as_ref().is_some_and(|run| run.ttl().is_none());
+            }
         }
     }
 
@@ -253,6 +268,7 @@ impl Claims {
     ) -> Effect {
         let version = self.versions + 1;
         let Some(claim) = self.checks.get_mut(id) else { return Effect::None };
+        claim.recalled = false;
         claim.critical_since = match status {
             Status::Critical => claim.critical_since.or(Some(now)),
             _ => None,
@@ -350,6 +366,15 @@ impl Claims {
     pub(super) fn adopt_tags(&mut self, id: &str, tags: &[String]) {
         if let Some(claim) = self.services.get_mut(id) {
             Arc::make_mut(&mut claim.row).tags = tags.to_vec();
+        }
+    }
+
+    /// Takes over how the catalog remembers a check.
+    pub(super) fn adopt_status(&mut self, held: &Check) {
+        if let Some(claim) = self.checks.get_mut(&held.id) {
+            let row = Arc::make_mut(&mut claim.row);
+            row.status.clone_from(&held.status);
+            row.output.clone_from(&held.output);
         }
     }
 

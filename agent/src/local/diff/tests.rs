@@ -293,3 +293,34 @@ fn critical_time_begins_with_the_first_failure() {
     world.observe("service:web:1", Status::Warning, "y", LATER);
     assert_eq!(since(&world), None);
 }
+
+#[test]
+fn a_restart_does_not_fail_what_was_well() {
+    let http = CheckDefinition {
+        name: "http".into(),
+        http: Some("http://127.0.0.1:1/".into()),
+        interval: Some("10s".into()),
+        ..CheckDefinition::default()
+    };
+    let web = ServiceDefinition { checks: vec![http, ttl("ttl")], ..web() };
+    let mut world = World::new();
+    world.service(&web);
+    world.observe("service:web:1", Status::Passing, "ok", LATER);
+    world.observe("service:web:2", Status::Passing, "ok", LATER);
+    world.push();
+
+    world.claims = Claims::default();
+    world.service(&web);
+    world.claims.recall();
+    world.audit();
+    // The one that will run again is as it was. The other's owner has to say so again.
+    assert_eq!(world.push(), ["put web [service:web:2]"]);
+    let held = world.held();
+    let statuses: Vec<_> = held.checks.iter().map(|check| &*check.status).collect();
+    assert_eq!(statuses, ["passing", "critical"]);
+
+    // Once it has run, the agent knows better than the catalog.
+    world.observe("service:web:1", Status::Critical, "refused", LATER);
+    world.audit();
+    assert_eq!(world.push(), ["put web [service:web:1]"]);
+}
