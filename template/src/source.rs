@@ -90,6 +90,12 @@ impl Catalog for HttpCatalog {
             loop {
                 let heard = match watch.next().await {
                     Update::Value(answer, _) => News::Answer(shown(answer, order)),
+                    // An answer that says no is an answer: the catalog is there, the question is wrong.
+                    Update::Unreachable(error @ client::Error::Status { code, .. })
+                        if code.is_client_error() =>
+                    {
+                        News::Refused(chain(&error))
+                    }
                     Update::Unreachable(error) => News::Unreachable(chain(&error)),
                 };
                 if news.send((query.clone(), heard)).await.is_err() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use support::{Daemon, FakeCatalog, eventually, instance};
+use support::{Daemon, FakeCatalog, eventually, free_port, instance, request};
 
 /// A folder with a template, and a catalog with one key.
 struct Bench {
@@ -113,6 +113,23 @@ async fn a_key_that_does_not_exist_is_waited_for() {
     assert_eq!(bench.read("out"), None);
     bench.catalog.set_key("later", "now");
     bench.reads("out", "now\n").await;
+}
+
+#[tokio::test]
+async fn a_question_that_is_refused_is_named() {
+    let bench = Bench::new().await;
+    bench.write("in.tera", "{{ key(path=\"word\") }}{{ key(path=\"forbidden\") }}\n");
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let address = status.to_string();
+    let _daemon = bench.start(&["-template", &bench.template(""), "-status-addr", &address]);
+    let told = eventually("it is refused", async || {
+        let (code, reasons) = request(status, "GET", "/readyz", "").await.ok()?;
+        (code == 503 && reasons.contains("key(forbidden) is refused")).then_some(reasons)
+    })
+    .await;
+    assert!(told.contains("Permission denied"), "{told}");
+    assert!(!told.contains("catalog is away"), "{told}");
+    assert_eq!(bench.read("out"), None);
 }
 
 #[tokio::test]
@@ -224,6 +241,11 @@ async fn a_child_left_behind_by_a_crash_is_ended_before_another_starts() {
     let arguments = ["-template", &template, "-exec", &child];
     let mut daemon = bench.start(&arguments);
     bench.reads("log", "start\n").await;
+    // Noted a moment after the child was started; a crash in between leaves a child that nobody knows.
+    eventually("the child is noted", async || {
+        bench.read("state/child").filter(|text| text.ends_with(char::is_whitespace))
+    })
+    .await;
     daemon.kill().await;
     let _daemon = bench.start(&arguments);
     bench.reads("log", "start\nTERM\nstart\n").await;

@@ -74,7 +74,7 @@ pub struct Runner {
     watches: Watches,
     news: mpsc::Receiver<(Query, News)>,
     /// Why a question has no fresh answer, for those that have none.
-    complaints: BTreeMap<Query, String>,
+    complaints: BTreeMap<Query, Complaint>,
     heard: bool,
     groups: BTreeMap<String, Group>,
     child: Option<Handle>,
@@ -84,6 +84,13 @@ pub struct Runner {
     report: watch::Sender<Arc<Report>>,
     started: Instant,
     gave_up_waiting: bool,
+}
+
+/// Why a question has no fresh answer.
+struct Complaint {
+    why: String,
+    /// Whether nobody answered, rather than refused.
+    away: bool,
 }
 
 /// A change that ended.
@@ -222,12 +229,16 @@ impl Runner {
                     concerned.for_each(|group| group.blame(query, self.started, now));
                 }
             }
-            News::Unreachable(why) | News::Refused(why) => {
-                if self.complaints.insert(query.clone(), why.clone()).is_none() {
-                    tracing::warn!(%query, "no answer: {why}; what is known stays in use");
-                }
-            }
+            News::Unreachable(why) => self.complain(query, why, true),
+            News::Refused(why) => self.complain(query, why, false),
         }
+    }
+
+    fn complain(&mut self, query: &Query, why: String, away: bool) {
+        if !self.complaints.contains_key(query) {
+            tracing::warn!(%query, "no answer: {why}; what is known stays in use");
+        }
+        self.complaints.insert(query.clone(), Complaint { why, away });
     }
 
     /// Brings everything in line with what is known.
@@ -410,7 +421,7 @@ impl Runner {
 
     fn publish(&mut self) {
         for group in self.groups.values_mut() {
-            group.refresh(|query| self.complaints.get(query).cloned());
+            group.refresh(|query| Some(self.complaints.get(query)?.why.clone()));
         }
         let child = self.child.as_ref().map(|child| match child.state() {
             child::State::Waiting => "waits for its files".to_owned(),
@@ -422,15 +433,17 @@ impl Runner {
             }
             child::State::Ended { code } => format!("ended with code {code}"),
         });
-        let reachable =
-            (self.heard || !self.complaints.is_empty()).then_some(self.complaints.is_empty());
+        let away = self.complaints.iter().find(|(_, complaint)| complaint.away);
+        let refused: BTreeMap<_, _> = (self.complaints.iter())
+            .filter(|(_, complaint)| !complaint.away)
+            .map(|(query, complaint)| (query.to_string(), complaint.why.clone()))
+            .collect();
+        let reachable = (self.heard || !self.complaints.is_empty()).then_some(away.is_none());
+        let error = away.map(|(query, complaint)| format!("{query}: {}", complaint.why));
         self.report.send_replace(Arc::new(Report {
             catalog_reachable: reachable,
-            catalog_error: self
-                .complaints
-                .iter()
-                .next()
-                .map(|(query, why)| format!("{query}: {why}")),
+            catalog_error: error,
+            refused,
             watches: self.watches.len(),
             child,
             groups: self

@@ -14,6 +14,9 @@ pub struct Report {
     /// The last thing the catalog's watches complained about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub catalog_error: Option<String>,
+    /// The questions that the catalog refuses to answer, and in which words. What was known before stays in use.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, String>,
     /// How many distinct questions are watched.
     pub watches: usize,
     /// The supervised child, in words.
@@ -79,6 +82,8 @@ impl Report {
             let why = self.catalog_error.as_deref().unwrap_or("no answer");
             reasons.push(format!("the catalog is away: {why}"));
         }
+        reasons
+            .extend(self.refused.iter().map(|(query, why)| format!("{query} is refused: {why}")));
         for (name, group) in &self.groups {
             if group.state == "waiting" || group.state == "failed" {
                 reasons.push(format!(
@@ -179,7 +184,8 @@ mod tests {
         let current = GroupReport { state: "current", ..GroupReport::default() };
         Report {
             catalog_reachable: Some(false),
-            catalog_error: Some("refused".into()),
+            catalog_error: Some("no route".into()),
+            refused: [("key(a)".to_owned(), "denied".to_owned())].into(),
             watches: 3,
             child: None,
             groups: [("a".to_owned(), failed), ("b".to_owned(), current)].into(),
@@ -190,7 +196,11 @@ mod tests {
     fn readiness() {
         assert_eq!(
             report().unready(),
-            ["the catalog is away: refused", "group a is failed: no `x`"]
+            [
+                "the catalog is away: no route",
+                "key(a) is refused: denied",
+                "group a is failed: no `x`"
+            ]
         );
         assert!(Report::default().unready().is_empty());
     }

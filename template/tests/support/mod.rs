@@ -39,9 +39,15 @@ pub async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// A port that was free a moment ago, for programs that cannot be handed a listener.
+/// A port that was free a moment ago, for programs that cannot be handed a listener. It is below those that the
+/// system hands out, so that no connection made meanwhile takes it.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A catalog: services and keys over the HTTP API, with blocking queries.
@@ -183,6 +189,9 @@ async fn key(
         let value = base64::engine::general_purpose::STANDARD.encode(data.keys.get(&key)?);
         Some(json!([{"Key": key, "Value": value, "Flags": 0, "CreateIndex": 1, "ModifyIndex": 2}]))
     };
+    if key == "forbidden" {
+        return (StatusCode::FORBIDDEN, "Permission denied").into_response();
+    }
     catalog.answer(format!("kv/{key}"), query, rows).await
 }
 
