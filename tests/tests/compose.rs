@@ -44,6 +44,11 @@ fn catalog(stack: &Stack) -> Result<Catalog> {
     Ok(catalog)
 }
 
+/// The index of the service: it moves with every write to one of its instances or their checks.
+fn index(stack: &Stack) -> Result<u64> {
+    http::get(&stack.address("muster", 8500)?, "/v1/health/service/web")?.index()
+}
+
 /// The instances that answer a number of requests through nginx, and that every one of them is answered.
 fn reached(stack: &Stack, requests: u64) -> Result<BTreeMap<String, u64>> {
     let pressure = Pressure { clients: 1, pace: Duration::ZERO };
@@ -179,8 +184,7 @@ fn stop_under_load(stack: &Stack) -> Result<()> {
 
 /// A registrator that starts finds everything as it should be, and writes nothing: the index of the service stands.
 fn restart_of_the_registrator_writes_nothing(stack: &Stack) -> Result<()> {
-    let index = || http::get(&stack.address("muster", 8500)?, "/v1/health/service/web")?.index();
-    let before = index()?;
+    let before = index(stack)?;
     stack.compose(&["restart", "registrator"])?;
     // It works through the list of containers in one go, and a new one is registered only after that: when the
     // marker is in the catalog, whatever it wanted to write about the others is written.
@@ -207,7 +211,7 @@ fn restart_of_the_registrator_writes_nothing(stack: &Stack) -> Result<()> {
         ensure!(marker.as_array().is_some_and(|it| it.len() == 1), "{marker}");
         Ok(())
     });
-    let after = index();
+    let after = index(stack);
     docker(&["rm", "--force", &marker])?;
     seen?;
     ensure!(
@@ -220,6 +224,7 @@ fn restart_of_the_registrator_writes_nothing(stack: &Stack) -> Result<()> {
 /// With the agent stopped nginx keeps serving; when it is back, everything is as before.
 fn agent_away_and_back(stack: &Stack) -> Result<()> {
     let before = catalog(stack)?;
+    let index_before = index(stack)?;
     let pressure = Pressure { clients: 1, pace: Duration::from_millis(5) };
     let load = Load::start(&stack.address("edge", 80)?, pressure);
     stack.compose(&["stop", "muster"])?;
@@ -232,6 +237,10 @@ fn agent_away_and_back(stack: &Stack) -> Result<()> {
     tally.ensure_flawless()?;
     ensure!(tally.instances.len() == 8, "not all had a part in this: {:?}", tally.instances);
     ensure!(after == before, "before {before:?}\nafter {after:?}");
+    let index = index(stack)?;
+    ensure!(index == index_before, "the index of the service moved from {index_before} to {index}");
+    // Nothing changed, so nothing was reloaded, and no connection was closed by that.
+    ensure!(tally.closed_between == 0, "{}", tally.summary());
     Ok(())
 }
 
