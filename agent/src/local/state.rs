@@ -201,7 +201,7 @@ impl Claims {
     /// All that is claimed was known before the agent started: until a check has run again, it is as the catalog
     /// says. Else every service of an agent that restarts would fail at once, only to be found well a moment later.
     /// A TTL check is not among them: its owner's last report is kept with the time until which it counts.
-    pub fn recall(&mut self) {
+    pub(super) fn recall(&mut self) {
         let ids: Vec<_> = self.checks.keys().cloned().collect();
         for id in ids {
             if let Some(claim) = self.checks.get_mut(&id) {
