@@ -56,12 +56,11 @@ impl Object {
 
     /// The field of this name, spelt exactly or else in any case. `null` counts as absent.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
-        let value = match self.fields.remove(name) {
-            Some(value) => Some(value),
-            None => {
-                let key = self.fields.keys().find(|key| self.is(key, name))?.clone();
-                self.fields.remove(&key)
-            }
+        let value = if let Some(value) = self.fields.remove(name) {
+            Some(value)
+        } else {
+            let key = self.fields.keys().find(|key| self.is(key, name))?.clone();
+            self.fields.remove(&key)
         };
         value.filter(|value| !value.is_null())
     }

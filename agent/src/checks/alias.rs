@@ -59,7 +59,9 @@ mod tests {
 
     #[test]
     fn the_worst_of_its_target() {
-        let rows: [(&str, &[(&str, &str, &str)], bool, Status, &str); 8] = [
+        /// Name, service and status.
+        type Checks<'a> = &'a [(&'a str, &'a str, &'a str)];
+        let rows: [(&str, Checks<'_>, bool, Status, &str); 8] = [
             ("web", &[], true, Status::Passing, "No checks found."),
             ("web", &[], false, Status::Critical, "Service web could not be found on node "),
             ("web", &[("a", "web", "passing")], false, Status::Passing, "All checks passing."),

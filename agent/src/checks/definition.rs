@@ -277,7 +277,10 @@ fn positive(nanos: i64) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn written(fields: &[(&str, &str)]) -> CheckDefinition {
+    /// Names and values.
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn written(fields: Fields<'_>) -> CheckDefinition {
         let mut check = CheckDefinition::default();
         for (name, value) in fields {
             let value = (*value).to_owned();
@@ -311,7 +314,7 @@ mod tests {
         let both = "Interval and TTL cannot both be specified";
         let interval = "Interval must be > 0 for Script, HTTP, or TCP checks";
         let ttl = "TTL must be > 0 for TTL checks";
-        let rows: [(&[(&str, &str)], &str); 17] = [
+        let rows: [(Fields<'_>, &str); 17] = [
             (&[("interval", "1s"), ("ttl", "1s")], both),
             (&[("http", "x"), ("interval", "1s"), ("ttl", "1s")], both),
             (&[("http", "x")], interval),
@@ -344,7 +347,7 @@ mod tests {
 
     #[test]
     fn kinds_and_their_defaults() {
-        let rows: [(&[(&str, &str)], &str, u64); 6] = [
+        let rows: [(Fields<'_>, &str, u64); 6] = [
             (&[("ttl", "10s")], "ttl", 0),
             (&[("http", "http://x"), ("interval", "10s")], "http", 10_000),
             (&[("tcp", "x:1"), ("interval", "1ms")], "tcp", 1_000),
