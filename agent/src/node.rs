@@ -4,11 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, HttpAddress};
+use crate::config::{self, Config, HttpAddress};
 use crate::http;
 use crate::local::{self, Lead, Local};
 use crate::raft::{self, Consensus, LogBackend};
@@ -46,13 +47,14 @@ pub enum Error {
     Raft(#[from] raft::Error),
 }
 
-/// Starts a node and runs it until a signal or a broken part ends it.
+/// Starts a node and runs it until a signal or a broken part ends it. `reread` reads the
+/// configuration again, for a reload.
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "the banner and the last word of an agent"
 )]
-pub fn run(config: Config) -> ExitCode {
+pub fn run(config: Config, reread: impl Fn() -> Result<Config, config::Error>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -71,7 +73,7 @@ pub fn run(config: Config) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-        let code = node.until_ended(graceful).await;
+        let code = node.until_ended(graceful, &reread).await;
         node.stop().await;
         info!("Exit code: code={code}");
         ExitCode::from(code)
@@ -101,6 +103,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Debug)]
 pub struct Node {
     consensus: Consensus,
+    local: Local,
+    wishes: mpsc::Receiver<http::Wish>,
     shutdown: CancellationToken,
     leave: CancellationToken,
     tasks: JoinSet<&'static str>,
@@ -164,10 +168,12 @@ impl Node {
         start_part(&mut tasks, "leader", duty);
         let (own, stop) = (local.clone(), shutdown.child_token());
         start_part(&mut tasks, "local", async move { own.run(stop).await });
+        let (reload, wishes) = http::Reload::new();
         let parts = http::Parts {
             reader,
-            local,
+            local: local.clone(),
             identity: identity(&config, &node_id).into(),
+            reload,
             leave: leave.clone(),
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
@@ -176,12 +182,16 @@ impl Node {
         let door = http::serve(listeners, parts, http_settings(&config)?, shutdown.child_token());
         start_part(&mut tasks, "http", door);
         info!(http = ?config.http, "agent is ready to serve");
-        Ok(Node { consensus, shutdown, leave, tasks })
+        Ok(Node { consensus, local, wishes, shutdown, leave, tasks })
     }
 
     /// Waits for the end: a signal, a request to leave, or a part that ended unasked.
     /// Returns the exit code.
-    async fn until_ended(&mut self, (leave_on_term, leave_on_int): (bool, bool)) -> u8 {
+    async fn until_ended(
+        &mut self,
+        (leave_on_term, leave_on_int): (bool, bool),
+        reread: &impl Fn() -> Result<Config, config::Error>,
+    ) -> u8 {
         let stream = |kind| signal(kind).expect("the runtime handles signals");
         let (mut int, mut term, mut hup) = (
             stream(SignalKind::interrupt()),
@@ -193,7 +203,13 @@ impl Node {
                 _ = int.recv() => ("interrupt", leave_on_int),
                 _ = term.recv() => ("terminated", leave_on_term),
                 _ = hup.recv() => {
-                    warn!("reload is not supported yet: nothing was changed");
+                    // What came of it is in the log.
+                    let _ = self.reload(reread).await;
+                    continue;
+                }
+                Some(wish) = self.wishes.recv() => {
+                    // Whoever asked may have gone away.
+                    let _ = wish.send(self.reload(reread).await);
                     continue;
                 }
                 () = self.leave.cancelled() => ("leave", true),
@@ -205,6 +221,29 @@ impl Node {
             info!(signal = name, graceful, "stopping");
             return u8::from(!graceful);
         }
+    }
+
+    /// Takes the services and checks of the configuration over as they are now; all else takes
+    /// effect at the next start. A mistake anywhere changes nothing.
+    async fn reload(
+        &self,
+        reread: &impl Fn() -> Result<Config, config::Error>,
+    ) -> Result<(), String> {
+        let done = match reread() {
+            Err(error) => Err(error.to_string()),
+            Ok(config) => {
+                let reloaded =
+                    self.local.reload(&config.service_definitions, &config.check_definitions);
+                reloaded.await.map_err(|error| chain(&error))
+            }
+        };
+        match &done {
+            Ok(()) => {
+                info!("reloaded services and checks; other keys take effect at the next start");
+            }
+            Err(reason) => warn!(reason, "the reload failed: nothing was changed"),
+        }
+        done
     }
 
     /// Stops the parts in reverse order of their start.

@@ -24,5 +24,9 @@ pub(super) fn run(args: &[String]) -> ExitCode {
         level: config.log_level.clone(),
         json: config.log_json,
     });
-    node::run(config)
+    let args = args.to_vec();
+    node::run(config, move || match config::from_args(&args)? {
+        Wanted::Agent(config) => Ok(*config),
+        Wanted::Help => Err(config::Error("the arguments ask for help".into())),
+    })
 }

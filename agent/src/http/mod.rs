@@ -42,7 +42,7 @@ mod txn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use agent::Identity;
+pub use agent::{Identity, Reload, Wish};
 pub use error::Error;
 pub use server::{Listener, serve};
 pub use settings::{Network, NotANetwork, Settings};
@@ -65,6 +65,8 @@ pub struct Parts {
     pub local: Local,
     /// What this agent says of itself.
     pub identity: Arc<Identity>,
+    /// Asks for the configuration to be read anew.
+    pub reload: Reload,
     /// Cancelled when somebody asks this agent to leave.
     pub leave: CancellationToken,
     /// Which datacenter this agent belongs to.

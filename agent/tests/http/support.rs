@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_agent::http::{Listener, Parts, Settings, serve};
+use muster_agent::http::{Listener, Parts, Reload, Settings, serve};
 use muster_agent::local::{self, Local};
 use muster_agent::raft::{self, Consensus, LogBackend};
 use muster_agent::read::{self, Reader};
@@ -74,6 +74,7 @@ impl Server {
             // Claims that nobody brings to the catalog: these tests write there themselves.
             local: Local::open(claims, reader.consensus().clone()).unwrap(),
             identity: Arc::default(),
+            reload: Reload::default(),
             reader: reader.clone(),
             leave: CancellationToken::new(),
             datacenter: "dc1".into(),

@@ -142,12 +142,6 @@ pub(super) fn monitor(request: Request) -> Result<Answer, Error> {
     Err(Error::refused("streaming the log is not supported yet"))
 }
 
-/// Reads the configuration anew.
-pub(super) fn reload(request: Request) -> Result<Answer, Error> {
-    may(&request, Access::Write)?;
-    Err(Error::refused("reload is not supported yet: nothing was changed"))
-}
-
 /// Sets one of the agent's own tokens, which exist with access control only.
 pub(super) fn token(request: Request) -> Result<Answer, Error> {
     may(&request, Access::Write)?;

@@ -11,10 +11,13 @@ mod host;
 mod identity;
 mod member;
 mod metrics;
+mod reload;
 mod rows;
 mod services;
 
 use serde_json::Value;
+
+pub use reload::{Reload, Wish};
 
 use super::error::Error;
 use super::extract::{self, Request};
@@ -30,7 +33,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("/v1/agent/host", &["GET"], &[host::host]),
     route("/v1/agent/metrics", &["GET"], &[metrics::metrics]),
     route("/v1/agent/monitor", &["GET"], &[identity::monitor]),
-    route("/v1/agent/reload", &["PUT"], &[identity::reload]),
+    route("/v1/agent/reload", &["PUT"], &[reload::reload]),
     route("/v1/agent/leave", &["PUT"], &[member::leave]),
     route("/v1/agent/members", &["GET"], &[member::members]),
     route("/v1/agent/join/", &["PUT"], &[member::join]),
