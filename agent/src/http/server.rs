@@ -149,11 +149,14 @@ impl Server {
     {
         let _seat = seat;
         let dispatch = Dispatch { door: Arc::clone(&self.door), peer };
-        let connection = http1::Builder::new()
-            .title_case_headers(true)
-            .pipeline_flush(true)
-            .serve_connection(TokioIo::new(stream), dispatch);
-        let mut connection = std::pin::pin!(connection);
+        // Pinned where it is made: a connection is large, and a second place for it would be carried
+        // by every one of them.
+        let mut connection = std::pin::pin!(
+            http1::Builder::new()
+                .title_case_headers(true)
+                .pipeline_flush(true)
+                .serve_connection(TokioIo::new(stream), dispatch)
+        );
         // An error here is the client's: a line that is no request, or one that went away.
         tokio::select! {
             done = connection.as_mut() => {

@@ -232,8 +232,19 @@ impl Consensus {
         }
     }
 
-    /// Is this server, caught up, the only voter there is?
-    fn leads_alone(&self) -> bool {
+    /// Is a leader known?
+    pub fn knows_leader(&self) -> bool {
+        let status = self.inner.status.borrow();
+        match status.leader {
+            Some(leader) if leader == self.inner.id => status.leading,
+            Some(leader) => status.servers.contains_key(&leader),
+            None => false,
+        }
+    }
+
+    /// Is this server, caught up, the only voter there is? Then `read_barrier` has nothing to wait
+    /// for.
+    pub fn leads_alone(&self) -> bool {
         let now = self.inner.roles.borrow_watched();
         let voters = now.membership_config.membership().voter_ids();
         now.state == ServerState::Leader && voters.eq([self.inner.id]) && self.is_leader()

@@ -219,7 +219,7 @@ impl Reader {
         let consensus = &self.inner.consensus;
         let settled = match options.consistency {
             Consistency::Default => consensus.is_leader(),
-            Consistency::Consistent => false,
+            Consistency::Consistent => consensus.leads_alone(),
             Consistency::Stale { max: None } => true,
             Consistency::Stale { max: Some(max) } => consensus.last_contact() <= max,
         };
@@ -327,7 +327,7 @@ impl Reader {
             index: found.index.max(1),
             found,
             consistency,
-            known_leader: consensus.leader().is_some(),
+            known_leader: consensus.knows_leader(),
             last_contact: consensus.last_contact(),
         }
     }
