@@ -8,7 +8,7 @@
 //! | `layout` | columns, JSON and errors as people and scripts expect them |
 //! | the others | one command or one family each |
 //!
-//! A command is an ordinary function from a [`Call`](command::Call) to the text that it prints;
+//! A command is an ordinary function from a [`Call`] to the text that it prints;
 //! only this file writes that text and ends the process. Names, flags, outputs and exit codes are
 //! the reference's, for scripts' sake: 0 done, 1 failed, 127 no such command.
 

@@ -1,7 +1,7 @@
 //! Configuration: what files and flags say on one side, resolved settings on the other.
 //!
 //! `keys` is the table of everything that may be written, `file` and `flags` turn text into
-//! [`Written`](file::Written) keys, this module lays them over one another and resolves defaults,
+//! [`Written`] keys, this module lays them over one another and resolves defaults,
 //! addresses and limits into a [`Config`]. A mistake stops the start and names key, value and fix.
 
 mod addresses;
