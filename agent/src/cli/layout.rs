@@ -149,7 +149,7 @@ mod tests {
                 r#"{"a":[1,"x, y: [\"{"],"b":{"c":[]},"d":true}"#,
                 "{\n  \"a\": [\n    1,\n    \"x, y: [\\\"{\"\n  ],\n  \"b\": {\n    \"c\": []\n  },\n  \"d\": true\n}",
             ),
-            (r#"[[],[{}]]"#, r#"[[],[{}]]"#, "[\n  [],\n  [\n    {}\n  ]\n]"),
+            (r"[[],[{}]]", r"[[],[{}]]", "[\n  [],\n  [\n    {}\n  ]\n]"),
         ];
         for (json, dense, lines) in rows {
             assert_eq!(compact(json), dense);
