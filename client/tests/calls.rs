@@ -21,6 +21,7 @@ use muster_client::{
 struct Reference {
     process: Child,
     client: Client,
+    node: String,
     _folder: tempfile::TempDir,
 }
 
@@ -37,17 +38,29 @@ impl Reference {
             eprintln!("MUSTER_TEST_CONSUL is not set: nothing to ask");
             return None;
         };
-        // Held together so that they differ; another program may still be quicker, which shows
-        // as a server that does not start.
-        let sockets: Vec<_> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap().port()).collect();
+        // Another program may take a port between our look and the server's: then try others.
+        for _ in 0..5 {
+            let mut reference = Reference::spawn(&binary);
+            if reference.is_ready().await {
+                return Some(reference);
+            }
+        }
+        panic!("no server could be started");
+    }
+
+    fn spawn(binary: &std::ffi::OsStr) -> Reference {
+        let sockets = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [http, dns, server, lan, wan] =
+            sockets.each_ref().map(|s| s.local_addr().unwrap().port());
         drop(sockets);
+        // A name that no other server has: what answers there must be ours.
+        let node = format!("client-test-{}-{http}", std::process::id());
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.json");
         let text = format!(
-            r#"{{"node_name":"n1","disable_update_check":true,"log_level":"err","ports":{{
-                "http":{},"dns":{},"server":{},"serf_lan":{},"serf_wan":{},"grpc":-1}}}}"#,
-            ports[0], ports[1], ports[2], ports[3], ports[4]
+            r#"{{"node_name":"{node}","disable_update_check":true,"log_level":"err","ports":{{
+                "http":{http},"dns":{dns},"server":{server},"serf_lan":{lan},"serf_wan":{wan},
+                "grpc":-1}}}}"#
         );
         std::fs::write(&config, text).unwrap();
         let process = Command::new(binary)
@@ -57,23 +70,26 @@ impl Reference {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let address = format!("127.0.0.1:{}", ports[0]);
+        let address = format!("127.0.0.1:{http}");
         let client = Client::new(Settings { address, ..Settings::default() }).unwrap();
-        let reference = Reference { process, client, _folder: folder };
+        Reference { process, client, node, _folder: folder }
+    }
+
+    /// Waits until it serves; `false` if it ends instead.
+    async fn is_ready(&mut self) -> bool {
         let options = ReadOptions::default();
-        tokio::time::timeout(Duration::from_secs(30), async {
-            // The node is in the catalog only after a leader was elected.
-            loop {
-                let nodes = reference.client.catalog().nodes(&options).await;
-                if nodes.is_ok_and(|nodes| !nodes.value.is_empty()) {
-                    return;
+        let ready = tokio::time::timeout(Duration::from_secs(30), async {
+            while self.process.try_wait().unwrap().is_none() {
+                // The node is in the catalog only after a leader was elected.
+                let nodes = self.client.catalog().nodes(&options).await;
+                if nodes.is_ok_and(|nodes| nodes.value.iter().any(|n| n.node == self.node)) {
+                    return true;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-        })
-        .await
-        .expect("the server starts in time");
-        Some(reference)
+            false
+        });
+        ready.await.expect("the server starts in time")
     }
 }
 
@@ -101,21 +117,30 @@ async fn services_and_their_health() {
     assert_eq!(services["web/1 ü"].tags, ["a", "b c"]);
     assert_eq!(agent.checks().await.unwrap()["service:web/1 ü"].status, Status::Critical);
 
+    // The agent tells the catalog in its own time: wait for what it tells, each time by index.
     let any = ServiceQuery::default();
-    let all = health.service("web", &any, &now).await.unwrap();
-    assert_eq!((all.value.len(), all.value[0].service.port), (1, 8080));
+    let mut index = 0;
+    let mut until = async |query: &ServiceQuery, count: usize| {
+        let found = tokio::time::timeout(Duration::from_secs(30), async {
+            loop {
+                let blocked = ReadOptions::blocking(index, Duration::from_secs(20));
+                let found = health.service("web", query, &blocked).await.unwrap();
+                if found.value.len() == count {
+                    return found;
+                }
+                index = found.meta.index;
+            }
+        });
+        found.await.expect("the catalog learns it in time")
+    };
+    let all = until(&any, 1).await;
+    assert_eq!(all.value[0].service.port, 8080);
     assert!(all.meta.index > 0 && all.meta.known_leader == Some(true));
     let passing = health.service("web", &ServiceQuery::passing(), &now).await.unwrap();
     assert_eq!(passing.value.len(), 0);
-
-    let blocked = ReadOptions::blocking(all.meta.index, Duration::from_secs(20));
-    let wait = health.service("web", &any, &blocked);
-    let report = agent.update_ttl("service:web/1 ü", Status::Passing, "all is well");
-    let (answer, report) = tokio::join!(wait, report);
-    report.unwrap();
-    assert!(answer.unwrap().meta.index > all.meta.index);
-    let passing = health.service("web", &ServiceQuery::passing(), &now).await.unwrap();
-    assert_eq!(passing.value.len(), 1);
+    agent.update_ttl("service:web/1 ü", Status::Passing, "all is well").await.unwrap();
+    let passing = until(&ServiceQuery::passing(), 1).await;
+    assert!(passing.meta.index > all.meta.index);
 
     let tagged = ServiceQuery { tags: vec!["b c".into()], passing: false };
     assert_eq!(catalog.service("web", &tagged, &now).await.unwrap().value[0].service_port, 8080);
@@ -123,10 +148,10 @@ async fn services_and_their_health() {
     assert!(catalog.service("web", &tagged, &none).await.unwrap().value.is_empty());
     let services = catalog.services(&now).await.unwrap().value;
     assert_eq!(services["web"].len(), 2);
-    assert!(catalog.node("n1", &now).await.unwrap().value.unwrap().services.len() >= 2);
+    assert!(catalog.node(&reference.node, &now).await.unwrap().value.unwrap().services.len() >= 2);
     assert!(catalog.node("nobody", &now).await.unwrap().value.is_none());
     assert_eq!(health.checks("web", &now).await.unwrap().value.len(), 1);
-    assert!(health.node("n1", &now).await.unwrap().value.len() >= 2);
+    assert!(health.node(&reference.node, &now).await.unwrap().value.len() >= 2);
     assert!(health.state("passing", &now).await.unwrap().value.len() >= 2);
 
     agent.service_maintenance("web/1 ü", true, "for a while").await.unwrap();
@@ -150,8 +175,8 @@ async fn services_and_their_health() {
     catalog.deregister(&gone).await.unwrap();
     assert_eq!(catalog.nodes(&now).await.unwrap().value.len(), 1);
     assert_eq!(catalog.datacenters().await.unwrap(), ["dc1"]);
-    assert_eq!(agent.members(false).await.unwrap()[0].name, "n1");
-    assert_eq!(agent.self_().await.unwrap()["Config"]["NodeName"], "n1");
+    assert_eq!(agent.members(false).await.unwrap()[0].name, reference.node);
+    assert_eq!(agent.self_().await.unwrap()["Config"]["NodeName"], reference.node.as_str());
     assert_eq!(
         vec![client.status().leader().await.unwrap()],
         client.status().peers().await.unwrap()
