@@ -219,14 +219,14 @@ impl Client {
         let unreachable =
             |source| Error::Unreachable { address: self.inner.settings.address.clone(), source };
         let answer =
-            self.inner.http.request(request).await.map_err(|e| unreachable(Box::new(e)))?;
+            self.inner.http.request(request).await.map_err(|e| unreachable(plain(Box::new(e))))?;
         let (parts, body) = answer.into_parts();
         let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
             Err(e) if e.is::<LengthLimitError>() => {
                 return Err(Error::TooLarge { path: path.to_owned() });
             }
-            Err(e) => return Err(unreachable(e)),
+            Err(e) => return Err(unreachable(plain(e))),
         };
         Ok(Raw { status: parts.status, headers: parts.headers, body })
     }
@@ -317,6 +317,23 @@ pub(crate) fn accepted(raw: Raw) -> Result<Raw, Error> {
 pub(crate) fn decode<T: DeserializeOwned>(path: &str, raw: &Raw) -> Result<T, Error> {
     serde_json::from_slice(&raw.body)
         .map_err(|source| Error::Decode { path: path.to_owned(), source })
+}
+
+/// The system's own words, where an error comes from the system: what the layers above it add
+/// ("client error (Connect)") tells a person nothing.
+fn plain(
+    error: Box<dyn std::error::Error + Send + Sync>,
+) -> Box<dyn std::error::Error + Send + Sync> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+    while let Some(cause) = next {
+        if let Some(system) = cause.downcast_ref::<io::Error>()
+            && system.raw_os_error().is_some()
+        {
+            return Box::new(io::Error::new(system.kind(), system.to_string()));
+        }
+        next = cause.source();
+    }
+    error
 }
 
 fn set_secret(headers: &mut HeaderMap, name: &'static str, text: &str) -> Result<(), Error> {

@@ -121,6 +121,8 @@ async fn nobody_there_is_told_apart() {
     drop(listener);
     let error = client(address).status().leader().await.expect_err("nobody listens");
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_transient(), "{error:?}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.starts_with("Connection refused"), "{cause}");
 }
 
 #[tokio::test]
@@ -171,5 +173,40 @@ async fn an_answer_that_makes_no_sense_is_told_apart() {
     for _ in 0..2 {
         let error = client.status().leader().await.expect_err("this is no text");
         assert!(matches!(error, Error::Decode { .. }) && !error.is_transient(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_as_good_as_a_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let mut seen = Vec::new();
+        // Two questions on one connection: it is kept.
+        for _ in 0..2 {
+            let n = stream.read(&mut request).await.unwrap();
+            seen.push(String::from_utf8_lossy(&request[..n]).to_lowercase());
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n\"1.2.3.4:8300\"";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        seen
+    });
+    let settings = Settings {
+        address: format!("unix://{}", path.display()),
+        token: Some(muster_client::Secret::new("s3cret")),
+        datacenter: Some("dc 2".into()),
+        ..Settings::default()
+    };
+    let client = Client::new(settings).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.status().leader().await.unwrap(), "1.2.3.4:8300");
+    }
+    let seen = server.await.unwrap();
+    for request in seen {
+        assert!(request.starts_with("get /v1/status/leader?dc=dc%202 http/1.1"), "{request}");
+        assert!(request.contains("x-consul-token: s3cret"), "{request}");
     }
 }
