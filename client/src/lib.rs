@@ -23,7 +23,7 @@
 //! | `options` | how to read: consistency, blocking, filters |
 //! | `calls` | one handle for each family of paths |
 //! | `watch` | following one question over time |
-//! | `lock` | at most one holder of a key |
+//! | `lock` | at most one holder of a key, or at most so many |
 
 mod calls;
 mod lock;
@@ -34,7 +34,7 @@ pub mod types;
 mod watch;
 
 pub use calls::{Agent, Catalog, Event, Health, Kv, PutOptions, Sessions, StatusApi};
-pub use lock::{Held, LOCK_FLAGS, LockError, LockSettings};
+pub use lock::{Held, LOCK_FLAGS, LockError, LockSettings, SEMAPHORE_FLAGS};
 pub use options::{Consistency, Meta, ReadOptions, Response, ServiceQuery};
 pub use settings::{Secret, Settings};
 pub use transport::{Client, Error, Raw};

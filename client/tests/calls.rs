@@ -5,6 +5,8 @@
 #![expect(clippy::print_stderr, reason = "tells that there was nothing to ask")]
 
 use std::net::TcpListener;
+use std::num::NonZeroU32;
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use muster_client::types::{
     SessionDefinition, Status,
 };
 use muster_client::{
-    Answer, Client, LOCK_FLAGS, LockSettings, PutOptions, Query, ReadOptions, ServiceQuery,
-    Settings, Update, WatchSettings,
+    Answer, Client, LOCK_FLAGS, LockError, LockSettings, PutOptions, Query, ReadOptions,
+    SEMAPHORE_FLAGS, ServiceQuery, Settings, Update, WatchSettings,
 };
 
 /// A running reference server, ended when dropped.
@@ -235,6 +237,34 @@ async fn keys_sessions_and_locks() {
     // Who loses the session learns it.
     sessions.destroy(second.session()).await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), second.lost()).await.expect("it is told in time");
+}
+
+#[tokio::test]
+async fn a_semaphore_has_so_many_holders() {
+    let Some(reference) = Reference::start().await else { return };
+    let client = &reference.client;
+    let two = NonZeroU32::new(2).unwrap();
+    let place = || client.semaphore(LockSettings::new("pool"), two);
+    let in_time = Duration::from_secs(20);
+    let mut first = place().await.unwrap();
+    let second = place().await.unwrap();
+    let list = client.kv().get("pool/.lock", &ReadOptions::default()).await.unwrap().value.unwrap();
+    assert_eq!(list.flags, SEMAPHORE_FLAGS);
+    let other = client.semaphore(LockSettings::new("pool"), NonZeroU32::MIN).await;
+    assert!(matches!(other, Err(LockError::OtherLimit { theirs: 2, ours: 1, .. })), "{other:?}");
+    let mut third = pin!(place());
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut third).await;
+    assert!(early.is_err(), "a third holder of two places");
+    second.release().await.unwrap();
+    let third = tokio::time::timeout(in_time, third).await.expect("a place is free").unwrap();
+
+    // Who loses the session loses the place.
+    client.session().destroy(first.session()).await.unwrap();
+    tokio::time::timeout(in_time, first.lost()).await.expect("it is told in time");
+    let fourth = tokio::time::timeout(in_time, place()).await.expect("a place is free").unwrap();
+    assert!(fourth.fence() > third.fence());
+    third.release().await.unwrap();
+    fourth.release().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 //! `lock`: runs a program while holding a lock; and what is needed to run programs.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use muster_client::types::KvPair;
-use muster_client::{Client, Held, LOCK_FLAGS, LockError, LockSettings, ReadOptions};
+use muster_client::{
+    Client, Held, LOCK_FLAGS, LockError, LockSettings, ReadOptions, SEMAPHORE_FLAGS,
+};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde_json::{Map, Value};
 use tokio::process::{Child, Command};
 
 use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
@@ -34,7 +38,7 @@ The child finds CONSUL_LOCK_HELD=true in its environment.",
             "monitor-retry",
             "Kept for scripts: the lock is held through any trouble shorter than its session's life.",
         ),
-        Flag::number("n", "How many may hold it. Only 1 is supported yet."),
+        Flag::number("n", "How many may hold it at a time; all must say the same. 1 by default."),
         Flag::text("name", "text", "Name of the session, for people."),
         Flag::switch("pass-stdin", "Let the child read the standard input."),
         Flag::switch(
@@ -57,15 +61,10 @@ fn lock(call: &Call) -> Outcome {
     if call.operands.len() < 2 {
         return Err(Failure::new("Key prefix and child command must be specified"));
     }
-    match values.number("n").unwrap_or(1) {
-        0 => return Err(Failure::new("Lock holder limit must be positive")),
-        1 => {}
-        n => {
-            return Err(Failure::new(format!(
-                "-n={n}: locks for more than one holder are not supported yet"
-            )));
-        }
-    }
+    let limit = u32::try_from(values.number("n").unwrap_or(1)).unwrap_or(u32::MAX);
+    let Some(limit) = NonZeroU32::new(limit) else {
+        return Err(Failure::new("Lock holder limit must be positive"));
+    };
     let prefix = call.operands[0].trim_matches('/');
     let key = format!("{prefix}/.lock");
     let timeout = ["timeout", "try"].into_iter().find_map(|flag| values.duration(flag));
@@ -73,14 +72,21 @@ fn lock(call: &Call) -> Outcome {
     let name = values.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
     let settings = LockSettings {
         session_name: name.unwrap_or_else(|| format!("Lock for '{child}' at '{prefix}'")),
-        ..LockSettings::new(key.clone())
+        ..LockSettings::new(if limit == NonZeroU32::MIN { &key } else { prefix })
     };
     let client = call.client()?;
     wait(async {
         say(call, &format!("Setting up lock at path: {key}"));
         say(call, "Attempting lock acquisition");
+        let take = async {
+            if limit == NonZeroU32::MIN {
+                client.lock(settings).await
+            } else {
+                client.semaphore(settings, limit).await
+            }
+        };
         let taken = tokio::select! {
-            taken = client.lock(settings) => Some(taken),
+            taken = take => Some(taken),
             () = pause(timeout) => None,
             () = interrupted() => None,
         };
@@ -161,7 +167,12 @@ async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome
 
 /// Removes the key unless somebody else has it by now.
 async fn clean(call: &Call, client: &Client, key: &str) {
-    let free = |pair: &KvPair| pair.session.is_none() && pair.flags == LOCK_FLAGS;
+    let free = |pair: &KvPair| match pair.flags {
+        LOCK_FLAGS => pair.session.is_none(),
+        SEMAPHORE_FLAGS => serde_json::from_slice::<Value>(&pair.value)
+            .is_ok_and(|list| list["Holders"].as_object().is_none_or(Map::is_empty)),
+        _ => false,
+    };
     let current = client.kv().get(key, &ReadOptions::default()).await;
     if let Ok(Some(pair)) = current.map(|found| found.value.filter(free))
         && let Ok(true) = client.kv().delete(key, Some(pair.modify_index)).await

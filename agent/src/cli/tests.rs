@@ -87,7 +87,6 @@ fn misuse_is_told_in_the_words_and_codes_that_scripts_know() {
         ("watch -type=checks -state=any -service=x", 1, "Cannot specify service and state"),
         ("lock p", 1, "Key prefix and child command must be specified"),
         ("lock -n=0 p true", 1, "Lock holder limit must be positive"),
-        ("lock -n=2 p true", 1, "-n=2: locks for more than one holder are not supported yet"),
         (
             "kv get -http-addr=https://h x",
             1,

@@ -226,6 +226,35 @@ fn a_lock_has_one_holder() {
 }
 
 #[test]
+fn a_lock_for_two_has_two_holders() {
+    let agent = Agent::start();
+    let go = agent.folder().join("go");
+    let mut holders = ["one", "two"].map(|name| {
+        let held = agent.folder().join(name);
+        let script = format!(
+            "touch {}; while [ ! -e {} ]; do sleep 0.05; done",
+            held.display(),
+            go.display()
+        );
+        let holder = agent.spawn(&["lock", "-n=2", "pool", &script]);
+        until("it has a place", || held.exists());
+        holder
+    });
+    let late = "Shutdown triggered or timeout during lock acquisition\n";
+    agent.expect(&["lock", "-n=2", "-timeout=300ms", "pool", "true"], 1, "", late);
+    let (code, _, err) = agent.run(&["lock", "-n=3", "pool", "true"]);
+    assert_eq!(code, 1);
+    assert_eq!(err, "Lock acquisition failed: `pool` is for 2 holders, not for 3\n");
+    fs::write(&go, "").unwrap();
+    for holder in &mut holders {
+        assert_eq!(holder.wait().unwrap().code(), Some(0));
+    }
+    until("nothing is left", || {
+        agent.run(&["kv", "get", "-keys", "-separator=", "pool"]).1.is_empty()
+    });
+}
+
+#[test]
 fn a_lost_lock_ends_the_child() {
     let agent = Agent::start();
     let [held, ended] = ["held", "ended"].map(|name| agent.folder().join(name));
