@@ -67,11 +67,12 @@ fn lock(call: &Call) -> Outcome {
     };
     let prefix = call.operands[0].trim_matches('/');
     let key = format!("{prefix}/.lock");
-    let timeout = ["timeout", "try"].into_iter().find_map(|flag| values.duration(flag));
+    let patience = ["timeout", "try"].into_iter().find_map(|flag| values.duration(flag));
     let child = call.operands[1..].join(" ");
     let name = values.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
     let settings = LockSettings {
         session_name: name.unwrap_or_else(|| format!("Lock for '{child}' at '{prefix}'")),
+        patience: patience.filter(|patience| !patience.is_zero()),
         ..LockSettings::new(if limit == NonZeroU32::MIN { &key } else { prefix })
     };
     let client = call.client()?;
@@ -86,37 +87,19 @@ fn lock(call: &Call) -> Outcome {
             }
         };
         let taken = tokio::select! {
-            taken = take => Some(taken),
-            () = pause(timeout) => None,
-            () = interrupted() => None,
+            taken = take => taken,
+            // What was tried for ends with its session.
+            () = interrupted() => Err(LockError::NotInTime { key: key.clone() }),
         };
-        let held = match taken {
-            Some(Ok(held)) => held,
-            Some(Err(LockError::Api { source, .. })) => {
-                return Err(call.failed("Lock acquisition failed", &source));
+        let held = taken.map_err(|error| match error {
+            LockError::NotInTime { .. } => {
+                Failure::new("Shutdown triggered or timeout during lock acquisition")
             }
-            Some(Err(error)) => {
-                return Err(Failure::new(format!(
-                    "Lock acquisition failed: {}",
-                    layout::chain(&error)
-                )));
-            }
-            None => {
-                // The session's end is on its way; let it be sent before the runtime stops.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                return Err(Failure::new("Shutdown triggered or timeout during lock acquisition"));
-            }
-        };
+            LockError::Api { source, .. } => call.failed("Lock acquisition failed", &source),
+            error => Failure::new(format!("Lock acquisition failed: {}", layout::chain(&error))),
+        })?;
         run(call, &client, held, &key).await
     })?
-}
-
-/// Waits for a time, or for ever without one.
-async fn pause(time: Option<Duration>) {
-    match time.filter(|time| !time.is_zero()) {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome {

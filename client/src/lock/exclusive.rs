@@ -6,14 +6,13 @@ use crate::types::KvPair;
 use crate::{Client, Error, PutOptions, ReadOptions};
 
 impl Client {
-    /// Waits until the lock on a key is ours. To give up earlier, drop the future or wrap it in a
-    /// timeout: its session is ended, or ends by itself within two lifetimes.
+    /// Waits until the lock on a key is ours, as long as the patience of the settings lasts. When
+    /// the future is dropped, its session is ended in the background, or ends by itself within two
+    /// lifetimes.
     pub async fn lock(&self, settings: LockSettings) -> Result<Held, LockError> {
-        let mut held = Held::compete(self, &settings, Claim::Key(settings.key.clone())).await?;
-        let pair = tokio::select! {
-            pair = take(self, held.session().to_owned(), &settings) => pair?,
-            () = held.lost() => return Err(LockError::SessionLost { key: settings.key }),
-        };
+        let held = Held::compete(self, &settings, Claim::Key(settings.key.clone())).await?;
+        let take = take(self, held.session().to_owned(), &settings);
+        let (held, pair) = held.won(&settings, take).await?;
         let fence = pair.lock_index;
         let guard = guard(self.clone(), pair, held.session().to_owned());
         Ok(held.guarded(fence, guard))

@@ -53,6 +53,8 @@ impl Held {
         let definition = SessionDefinition {
             name: settings.session_name.clone(),
             ttl: Some(format_duration(settings.ttl)),
+            // A competitor's own key for a place means nothing without its session.
+            behavior: matches!(claim, Claim::Place(_)).then(|| "delete".to_owned()),
             ..SessionDefinition::default()
         };
         let session = client
@@ -71,6 +73,35 @@ impl Held {
             news,
             tasks: vec![renewal],
         })
+    }
+
+    /// Waits for `take` to win, and gives everything back if it does not.
+    pub(super) async fn won<T>(
+        mut self,
+        settings: &LockSettings,
+        take: impl Future<Output = Result<T, LockError>>,
+    ) -> Result<(Held, T), LockError> {
+        let key = || settings.key.clone();
+        let patience = async {
+            match settings.patience {
+                Some(patience) => tokio::time::sleep(patience).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = take => outcome,
+            () = self.lost() => Err(LockError::SessionLost { key: key() }),
+            () = patience => Err(LockError::NotInTime { key: key() }),
+        };
+        match outcome {
+            Ok(won) => Ok((self, won)),
+            Err(error) => {
+                if let Err(error) = self.release().await {
+                    tracing::debug!(%error, "what was tried for ends with its session");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Tells [`Held::lost`] too when `guard` returns.

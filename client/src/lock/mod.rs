@@ -45,6 +45,8 @@ pub struct LockSettings {
     pub session_name: String,
     /// Lifetime of the session: 10 s to a day. Shorter ones find a dead holder sooner.
     pub ttl: Duration,
+    /// Give up when it is not ours after this; `None` waits for ever.
+    pub patience: Option<Duration>,
 }
 
 impl LockSettings {
@@ -56,6 +58,7 @@ impl LockSettings {
             key,
             value: Bytes::new(),
             ttl: Duration::from_secs(15),
+            patience: None,
         }
     }
 }
@@ -87,6 +90,12 @@ pub enum LockError {
         theirs: u32,
         /// What this call asks for.
         ours: u32,
+    },
+    /// The patience is over.
+    #[error("the lock on `{key}` was not free in time")]
+    NotInTime {
+        /// The key.
+        key: String,
     },
     /// The session ended while the lock was waited for.
     #[error("the session ended before the lock on `{key}` was free")]

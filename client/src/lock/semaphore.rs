@@ -69,11 +69,9 @@ impl Client {
     ) -> Result<Held, LockError> {
         settings.key = settings.key.trim_end_matches('/').to_owned();
         let prefix = settings.key.clone();
-        let mut held = Held::compete(self, &settings, Claim::Place(prefix.clone())).await?;
-        let fence = tokio::select! {
-            fence = take(self, held.session().to_owned(), &settings, limit.get()) => fence?,
-            () = held.lost() => return Err(LockError::SessionLost { key: prefix }),
-        };
+        let held = Held::compete(self, &settings, Claim::Place(prefix.clone())).await?;
+        let take = take(self, held.session().to_owned(), &settings, limit.get());
+        let (held, fence) = held.won(&settings, take).await?;
         let guard = guard(self.clone(), prefix, held.session().to_owned(), fence);
         Ok(held.guarded(fence, guard))
     }
