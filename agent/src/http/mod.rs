@@ -8,7 +8,7 @@
 //!     reply.rs, encode.rs, stream.rs ◀── read path ◀─────┘      raft ◀───────┘
 //! ```
 //!
-//! A handler is an ordinary function from [`extract::Request`] to [`routes::Answer`]: it takes what
+//! A handler is an ordinary function from `extract::Request` to `routes::Answer`: it takes what
 //! it needs from the request, checks it with the reference's words, and gives back either an answer
 //! or a small future. Only `error.rs` knows which error has which status code.
 
