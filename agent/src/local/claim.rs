@@ -76,9 +76,13 @@ impl Local {
             },
         };
         let node = &self.inner.node.name;
-        let check =
+        let mut check =
             CheckRegistration::new(definition.clone(), node, service.as_deref(), self.shared())
                 .map_err(|error| Error::Invalid(format!("Invalid check: {error}")))?;
+        if source == Source::Config {
+            // The reference shows no kind for checks that stand alone in its files.
+            check.row.kind.clear();
+        }
         let writes = self.place_check(&mut claims, check, source, first);
         self.changed_in(&mut claims);
         Ok(self.inner.drawer.write(writes.into_iter().collect()))

@@ -195,3 +195,8 @@ async fn sessions() {
 async fn edges() {
     replay(include_str!("rows/edges.txt")).await;
 }
+
+#[tokio::test]
+async fn agent() {
+    replay(include_str!("rows/agent.txt")).await;
+}

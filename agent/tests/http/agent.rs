@@ -1,0 +1,105 @@
+//! The agent's own end points, as far as a table of rows cannot show them.
+
+use std::time::{Duration, Instant};
+
+use muster_agent::http::Settings;
+
+use crate::support::Server;
+
+const REGISTER: &str = "/v1/agent/service/register";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_is_waited_for_by_its_hash() {
+    let server = Server::start(Settings::default()).await;
+    server.put(REGISTER, r#"{"Name":"web","Port":1}"#).await;
+    let first = server.get("/v1/agent/service/web").await;
+    let hash = first.header("x-consul-contenthash").to_owned();
+    assert_eq!(first.json()["ContentHash"], hash);
+
+    // Another hash is answered at once, the present one after the wait.
+    let begun = Instant::now();
+    let other = server.get("/v1/agent/service/web?hash=x&wait=60s").await;
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(other.json(), first.json());
+    let begun = Instant::now();
+    let same = server.get(&format!("/v1/agent/service/web?hash={hash}&wait=200ms")).await;
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    assert_eq!(same.json(), first.json());
+
+    // A change of another service wakes nobody; one of this service does.
+    let waiting = format!("/v1/agent/service/web?hash={hash}&wait=60s");
+    let (changed, ()) = tokio::join!(server.get(&waiting), async {
+        server.put(REGISTER, r#"{"Name":"other"}"#).await;
+        server.put(REGISTER, r#"{"Name":"web","Port":2}"#).await;
+    });
+    assert_eq!(changed.json()["Port"], 2);
+    let waiting =
+        format!("/v1/agent/service/web?hash={}&wait=60s", changed.header("x-consul-contenthash"));
+    let (gone, _) =
+        tokio::join!(server.get(&waiting), server.put("/v1/agent/service/deregister/web", ""));
+    assert_eq!((gone.status, gone.text().as_str()), (404, "unknown service ID: web"));
+}
+
+#[tokio::test]
+async fn an_agent_says_who_it_is() {
+    let server = Server::start(Settings::default()).await;
+    server.put(REGISTER, r#"{"Name":"web","Check":{"TTL":"10s"}}"#).await;
+    let myself = server.get("/v1/agent/self").await.json();
+    assert_eq!(myself["Config"]["NodeName"], "n1");
+    assert_eq!(myself["Member"]["Name"], "n1");
+    assert_eq!(myself["Meta"]["consul-network-segment"], "");
+    let stats = &myself["Stats"];
+    assert_eq!(
+        (&stats["agent"]["services"], &stats["agent"]["check_ttls"]),
+        (&"1".into(), &"1".into())
+    );
+    assert_eq!(stats["consul"]["leader"], "true");
+    for section in stats.as_object().unwrap().values() {
+        assert!(section.as_object().unwrap().values().all(serde_json::Value::is_string));
+    }
+    let members = server.get("/v1/agent/members").await.json();
+    assert_eq!(members, serde_json::json!([myself["Member"]]));
+    let host = server.get("/v1/agent/host").await.json();
+    assert!(host["Memory"]["total"].as_u64().unwrap() > 0);
+    let gauges = server.get("/v1/agent/metrics").await.json()["Gauges"].clone();
+    assert!(gauges.as_array().unwrap().iter().any(|gauge| gauge["Name"] == "consul.raft.index"));
+    assert_eq!(server.get("/v1/agent/metrics?format=prometheus").await.status, 415);
+}
+
+#[tokio::test]
+async fn live_is_not_ready() {
+    // Nobody brings this agent's claims to the catalog.
+    let server = Server::start(Settings::default()).await;
+    assert_eq!(server.get("/v1/agent/live").await.status, 200);
+    let ready = server.get("/v1/agent/ready").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json()["Synced"], false);
+    assert_eq!(ready.json()["Leader"], "127.0.0.1:8300");
+}
+
+#[tokio::test]
+async fn what_does_not_exist_yet_says_so() {
+    let server = Server::start(Settings::default()).await;
+    let rows = [
+        ("PUT", "/v1/agent/join/10.9.9.9", 500, "joining other agents is not supported yet"),
+        ("PUT", "/v1/agent/force-leave/nope", 500, "agent: No node found with name 'nope'"),
+        ("PUT", "/v1/agent/force-leave/n1", 200, ""),
+        ("PUT", "/v1/agent/reload", 500, "nothing was changed"),
+        ("PUT", "/v1/agent/token/default", 401, "ACL support disabled"),
+        ("GET", "/v1/agent/monitor?loglevel=x", 400, "Bad request: Unknown log level: x"),
+        ("GET", "/v1/agent/monitor", 500, "not supported yet"),
+        ("GET", "/v1/agent/members?wan=1&segment=x", 400, "Cannot provide a segment with wan=true"),
+    ];
+    for (method, path, status, text) in rows {
+        let response = server.ask(method, path, "").await;
+        assert_eq!(response.status, status, "{path}");
+        assert!(response.text().contains(text), "{path}: {}", response.text());
+    }
+}
+
+#[tokio::test]
+async fn leaving_is_passed_on() {
+    let server = Server::start(Settings::default()).await;
+    assert_eq!(server.ask("GET", "/v1/agent/leave", "").await.status, 405);
+    server.put("/v1/agent/leave", "").await;
+}
