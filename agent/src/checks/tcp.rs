@@ -1,6 +1,6 @@
 //! Checks that connect: whoever accepts is alive.
 //!
-//! [`connect`] is shared with the HTTP probe. A name with addresses of both families is tried on
+//! `connect` is shared with the HTTP probe. A name with addresses of both families is tried on
 //! both, the second a moment after the first (RFC 8305), and the first connection wins. Error texts
 //! are those that operators of the reference grep for.
 

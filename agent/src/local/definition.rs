@@ -1,8 +1,8 @@
 //! From what a user wrote to what this agent keeps.
 //!
-//! [`service`] and [`check`] read JSON, from a request body or a configuration file, with the
+//! `service` and `check` read JSON, from a request body or a configuration file, with the
 //! reference's tolerance: names in any case and in snake case, durations as text or nanoseconds.
-//! [`Registration`] and [`CheckRegistration`] are the same, validated in the reference's order and
+//! `Registration` and `CheckRegistration` are the same, validated in the reference's order and
 //! words, and joined with the rows that go into the catalog.
 
 use std::collections::BTreeMap;
