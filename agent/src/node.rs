@@ -213,6 +213,10 @@ impl Node {
                     continue;
                 }
                 () = self.leave.cancelled() => ("leave", true),
+                reason = self.consensus.failed() => {
+                    error!(reason, "agreement ended: what this server says would grow old");
+                    return 1;
+                }
                 ended = self.tasks.join_next() => {
                     error!(part = ?ended, "a part of the agent ended unasked");
                     return 1;
