@@ -40,7 +40,7 @@ pub enum Error {
     #[error("{0}")]
     NotSupported(String),
     /// The agent's own services and checks.
-    #[error("{0}")]
+    #[error(transparent)]
     Local(#[from] local::Error),
     /// Consensus.
     #[error("consensus could not start")]

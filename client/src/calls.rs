@@ -89,7 +89,16 @@ impl Agent {
     }
     /// Registers a check.
     pub async fn register_check(&self, definition: &CheckDefinition) -> Result<(), Error> {
-        self.0.put_json("/v1/agent/check/register", &[], definition).await.map(drop)
+        let path = "/v1/agent/check/register";
+        let wrong = |source| Error::Decode { path: path.to_owned(), source };
+        let mut body = serde_json::to_value(definition).map_err(wrong)?;
+        // Alone, a check calls its id `ID`; inside a service it is `CheckID`.
+        if let Some(object) = body.as_object_mut()
+            && let Some(id) = object.remove("CheckID")
+        {
+            object.insert("ID".into(), id);
+        }
+        self.0.put_json(path, &[], &body).await.map(drop)
     }
     /// Removes a check; an unknown id is fine.
     pub async fn deregister_check(&self, id: &str) -> Result<(), Error> {
