@@ -1,7 +1,5 @@
 //! What a registration looks like on the wire.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
 use muster_client::types::CheckDefinition;
 use muster_client::{Client, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
