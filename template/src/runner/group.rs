@@ -234,6 +234,12 @@ impl Group {
         self.holds = holds;
     }
 
+    /// Whether new texts are being put in place. Asking the program whether it uses those of before is something else:
+    /// until it has shown that, the group is not ready.
+    fn installing(&self) -> bool {
+        self.changing.as_ref().is_some_and(|version| !version.is_empty())
+    }
+
     /// Whether a change is being put in place.
     pub(super) fn busy(&self) -> bool {
         self.changing.is_some()
@@ -354,7 +360,7 @@ impl Group {
             ("waiting", Some(missing()))
         } else if let Some(waiting) = &self.waiting {
             ("waiting", Some(waiting.clone()))
-        } else if self.busy() || self.schedule.due().is_some() {
+        } else if self.installing() || self.schedule.due().is_some() {
             ("changing", None)
         } else if self.usage != Usage::Shown {
             ("waiting", Some("the program has not shown that it uses the files".to_owned()))
