@@ -270,6 +270,9 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         warnings
             .push("`ports.https` has no effect without a certificate: HTTPS is not served".into());
     }
+    if let Some(port) = dns_port {
+        warnings.push(format!("DNS is not served yet: nothing listens on port {port}"));
+    }
     let server = written.bool("server").unwrap_or(false) || dev;
     let bootstrap = written.bool("bootstrap").unwrap_or(false);
     let expect = written.int("bootstrap_expect").unwrap_or(0);
