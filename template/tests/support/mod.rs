@@ -257,15 +257,16 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(pid) = self.process.id() {
-            // Its children are in groups of their own, and nobody would end them.
+            // Its children are in groups of their own, and nobody would end them. From the top down: a parent whose
+            // child dies first would start another.
             let pid = i32::try_from(pid).unwrap();
-            for child in muster_template::processes::children(pid) {
-                for grandchild in muster_template::processes::children(child) {
-                    let _ = kill(Pid::from_raw(grandchild), Signal::SIGKILL);
-                }
-                let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+            let children = muster_template::processes::children(pid);
+            let workers = children.iter().copied().flat_map(muster_template::processes::children);
+            let ends: Vec<_> =
+                std::iter::once(pid).chain(children.iter().copied()).chain(workers).collect();
+            for end in ends {
+                let _ = kill(Pid::from_raw(end), Signal::SIGKILL);
             }
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
