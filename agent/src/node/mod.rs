@@ -1,0 +1,192 @@
+//! Builds the parts, starts them, stops them in order; alone knows them all.
+//!
+//! `start` is the order of a start, `settings` what each part gets from the configuration,
+//! `banner` what people see of it; here is the life after it: signals, reload, stop.
+
+mod banner;
+mod settings;
+mod start;
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use crate::http;
+use crate::local::{self, Local};
+use crate::raft::{self, Consensus};
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Version that this agent's members and service `consul` show: that of the reference whose API it
+/// speaks, for clients that look before they use a feature.
+pub const REFERENCE_VERSION: &str = "1.8.7";
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something about the file system.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A mode that does not exist yet.
+    #[error("{0}")]
+    NotSupported(String),
+    /// The agent's own services and checks.
+    #[error(transparent)]
+    Local(#[from] local::Error),
+    /// Consensus.
+    #[error("consensus could not start")]
+    Raft(#[from] raft::Error),
+}
+
+/// Starts a node and runs it until a signal or a broken part ends it. `reread` reads the
+/// configuration again, for a reload.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the banner and the last word of an agent"
+)]
+pub fn run(config: Config, reread: impl Fn() -> Result<Config, config::Error>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("==> cannot start the runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("==> Starting Muster agent...");
+    let graceful = (config.leave_on_terminate, !config.skip_leave_on_interrupt);
+    let pid_file = config.pid_file.clone();
+    let code = runtime.block_on(async move {
+        let mut node = match Node::start(config).await {
+            Ok(node) => node,
+            Err(e) => {
+                eprintln!("==> {}", chain(&e));
+                return ExitCode::FAILURE;
+            }
+        };
+        let code = node.until_ended(graceful, &reread).await;
+        node.stop().await;
+        info!("Exit code: code={code}");
+        ExitCode::from(code)
+    });
+    if let Some(path) = pid_file {
+        // Already gone is as good as removed.
+        let _ = std::fs::remove_file(path);
+    }
+    // Tasks that ignore their cancellation must not hold the process back.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    code
+}
+
+/// An error with its sources, once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    consensus: Consensus,
+    local: Local,
+    wishes: mpsc::Receiver<http::Wish>,
+    shutdown: CancellationToken,
+    leave: CancellationToken,
+    tasks: JoinSet<&'static str>,
+}
+
+impl Node {
+    /// Waits for the end: a signal, a request to leave, or a part that ended unasked.
+    /// Returns the exit code.
+    async fn until_ended(
+        &mut self,
+        (leave_on_term, leave_on_int): (bool, bool),
+        reread: &impl Fn() -> Result<Config, config::Error>,
+    ) -> u8 {
+        let stream = |kind| signal(kind).expect("the runtime handles signals");
+        let (mut int, mut term, mut hup) = (
+            stream(SignalKind::interrupt()),
+            stream(SignalKind::terminate()),
+            stream(SignalKind::hangup()),
+        );
+        loop {
+            let (name, graceful) = tokio::select! {
+                _ = int.recv() => ("interrupt", leave_on_int),
+                _ = term.recv() => ("terminated", leave_on_term),
+                _ = hup.recv() => {
+                    // What came of it is in the log.
+                    let _ = self.reload(reread).await;
+                    continue;
+                }
+                Some(wish) = self.wishes.recv() => {
+                    // Whoever asked may have gone away.
+                    let _ = wish.send(self.reload(reread).await);
+                    continue;
+                }
+                () = self.leave.cancelled() => ("leave", true),
+                reason = self.consensus.failed() => {
+                    error!(reason, "agreement ended: what this server says would grow old");
+                    return 1;
+                }
+                ended = self.tasks.join_next() => {
+                    error!(part = ?ended, "a part of the agent ended unasked");
+                    return 1;
+                }
+            };
+            info!(signal = name, graceful, "stopping");
+            return u8::from(!graceful);
+        }
+    }
+
+    /// Takes the services and checks of the configuration over as they are now; all else takes
+    /// effect at the next start. A mistake anywhere changes nothing.
+    async fn reload(
+        &self,
+        reread: &impl Fn() -> Result<Config, config::Error>,
+    ) -> Result<(), String> {
+        let done = match reread() {
+            Err(error) => Err(error.to_string()),
+            Ok(config) => {
+                let reloaded =
+                    self.local.reload(&config.service_definitions, &config.check_definitions);
+                reloaded.await.map_err(|error| chain(&error))
+            }
+        };
+        match &done {
+            Ok(()) => {
+                info!("reloaded services and checks; other keys take effect at the next start");
+            }
+            Err(reason) => warn!(reason, "the reload failed: nothing was changed"),
+        }
+        done
+    }
+
+    /// Stops the parts in reverse order of their start.
+    async fn stop(mut self) {
+        self.shutdown.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(std::time::Duration::from_secs(5), all).await.is_err() {
+            warn!("some requests were still open after 5 s and were cut");
+        }
+        self.consensus.shutdown().await;
+        info!("shutdown complete");
+    }
+}

@@ -1,0 +1,89 @@
+//! From the configuration to the small settings that each part defines.
+
+use super::{Error, REFERENCE_VERSION, VERSION};
+use crate::config::Config;
+use crate::raft::LogBackend;
+use crate::{http, local, raft};
+
+pub(super) fn raft(config: &Config, node_id: &str) -> raft::Settings {
+    raft::Settings {
+        data_dir: config.data_dir.clone(),
+        node_id: node_id.to_owned(),
+        node_name: config.node_name.clone(),
+        address: std::net::SocketAddr::new(config.advertise, config.ports.server).to_string(),
+        log_backend: match config.raft.log_backend.as_str() {
+            "sled" => LogBackend::Sled,
+            _ => LogBackend::Wal,
+        },
+        raft_multiplier: config.raft.multiplier,
+        snapshot_threshold: config.raft.snapshot_threshold,
+        trailing_logs: config.raft.trailing_logs,
+    }
+}
+
+pub(super) fn local(config: &Config, node_id: &str) -> local::Settings {
+    let (lan, wan) = (config.advertise, config.advertise_wan);
+    let family = |ip: std::net::IpAddr| if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+    let tagged_addresses = [
+        ("lan".to_owned(), lan.to_string()),
+        (format!("lan_{}", family(lan)), lan.to_string()),
+        ("wan".to_owned(), wan.to_string()),
+        (format!("wan_{}", family(wan)), wan.to_string()),
+    ];
+    local::Settings {
+        datacenter: config.datacenter.clone(),
+        node_name: config.node_name.clone(),
+        node_id: node_id.to_owned(),
+        address: config.advertise.to_string(),
+        tagged_addresses: tagged_addresses.into(),
+        node_meta: config.node_meta.clone(),
+        data_dir: config.data_dir.clone(),
+        check_update_interval: config.checks.update_interval,
+        check_output_max_size: config.checks.output_max_size,
+        discard_check_output: config.checks.discard_output,
+        enable_script_checks: config.checks.enable_script_checks,
+        enable_local_script_checks: config.checks.enable_local_script_checks,
+        services: config.service_definitions.clone(),
+        checks: config.check_definitions.clone(),
+        ..local::Settings::default()
+    }
+}
+
+pub(super) fn identity(config: &Config, node_id: &str) -> http::Identity {
+    http::Identity {
+        version: REFERENCE_VERSION.to_owned(),
+        build: format!("muster-{VERSION}"),
+        server: config.server,
+        bootstrap: config.bootstrap,
+        address: config.advertise.to_string(),
+        address_wan: config.advertise_wan.to_string(),
+        server_port: config.ports.server,
+        serf_lan_port: config.ports.serf_lan,
+        serf_wan_port: config.ports.serf_wan,
+        config: config.debug(node_id, REFERENCE_VERSION),
+    }
+}
+
+pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
+    let limits = &config.http_limits;
+    let allow_write_from = limits
+        .allow_write_from
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, http::NotANetwork>>()
+        .map_err(|e| Error::NotSupported(format!("http_config.allow_write_http_from: {e}")))?;
+    let bytes = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    Ok(http::Settings {
+        pretty: config.dev,
+        response_headers: limits.response_headers.clone().into_iter().collect(),
+        block_endpoints: limits.block_endpoints.clone(),
+        allow_write_from,
+        connections_per_client_max: limits.max_conns_per_client,
+        kv_value_bytes_max: bytes(limits.kv_max_value_size),
+        txn_body_bytes_max: bytes(limits.txn_max_req_len),
+        discovery_max_stale: limits.discovery_max_stale,
+        unprintable_paths: limits.allow_unprintable,
+        session_ttl_min: config.session_ttl_min,
+        ..http::Settings::default()
+    })
+}

@@ -1,0 +1,136 @@
+//! The order of a start: what is on disk, consensus, the agent's own state, the doors.
+
+use std::path::Path;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::banner::banner;
+use super::{Error, Node, REFERENCE_VERSION, settings};
+use crate::config::{Config, HttpAddress};
+use crate::http;
+use crate::local::{self, Lead, Local};
+use crate::raft::Consensus;
+use crate::read::{self, Reader};
+use crate::sessions::Lifetimes;
+use crate::tombstones;
+
+impl Node {
+    /// Opens what is on disk, starts consensus, the agent's own state and the doors, in this order.
+    pub async fn start(config: Config) -> Result<Node, Error> {
+        if !config.server {
+            return Err(Error::NotSupported(
+                "client mode is not supported yet\nhint: add -server -bootstrap-expect=1, or -dev"
+                    .into(),
+            ));
+        }
+        if !config.dev && config.bootstrap_expect > 1 {
+            return Err(Error::NotSupported(format!(
+                "bootstrap_expect = {} is not supported yet: one server stands alone for now\nhint: use 1",
+                config.bootstrap_expect
+            )));
+        }
+        if let Some(path) = &config.pid_file {
+            std::fs::write(path, format!("{}\n", std::process::id())).map_err(|source| {
+                Error::Io { what: format!("cannot write pid_file {}", path.display()), source }
+            })?;
+        }
+        let node_id = match &config.data_dir {
+            None => config.node_id.clone().unwrap_or_else(new_id),
+            Some(dir) => kept_node_id(dir, config.node_id.as_deref())?,
+        };
+        banner(&config, &node_id);
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        // Doors that cannot open must stop the start before anything is written.
+        let mut listeners = Vec::new();
+        for address in &config.http {
+            listeners.push(listen(address).await?);
+        }
+
+        let shutdown = CancellationToken::new();
+        let leave = CancellationToken::new();
+        let consensus = Consensus::start(settings::raft(&config, &node_id)).await?;
+        let local = Local::open(settings::local(&config, &node_id), consensus.clone())?;
+        let reader = Reader::new(
+            consensus.clone(),
+            read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
+        );
+
+        let mut tasks = JoinSet::new();
+        let lifetimes = Lifetimes::new();
+        let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
+        start_part(&mut tasks, "sessions", timers);
+        let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
+        start_part(&mut tasks, "tombstones", reaper);
+        let lead = Lead {
+            node: local.node().clone(),
+            port: config.ports.server,
+            version: REFERENCE_VERSION.to_owned(),
+        };
+        let duty = local::lead(lead, consensus.clone(), shutdown.child_token());
+        start_part(&mut tasks, "leader", duty);
+        let (own, stop) = (local.clone(), shutdown.child_token());
+        start_part(&mut tasks, "local", async move { own.run(stop).await });
+        let (reload, wishes) = http::Reload::new();
+        let parts = http::Parts {
+            reader,
+            local: local.clone(),
+            identity: settings::identity(&config, &node_id).into(),
+            reload,
+            leave: leave.clone(),
+            datacenter: config.datacenter.clone(),
+            node_name: config.node_name.clone(),
+            lifetimes,
+        };
+        let door = http::serve(listeners, parts, settings::http(&config)?, shutdown.child_token());
+        start_part(&mut tasks, "http", door);
+        info!(http = ?config.http, "agent is ready to serve");
+        Ok(Node { consensus, local, wishes, shutdown, leave, tasks })
+    }
+}
+
+/// Runs a part until it ends; its name says which one did.
+fn start_part(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        part.await;
+        name
+    });
+}
+
+async fn listen(address: &HttpAddress) -> Result<http::Listener, Error> {
+    let (shown, listener) = match address {
+        HttpAddress::Tcp(address) => (address.to_string(), http::Listener::tcp(*address).await),
+        HttpAddress::Unix(path) => (path.display().to_string(), http::Listener::unix(path)),
+    };
+    listener.map_err(|source| Error::Io { what: format!("cannot serve HTTP on {shown}"), source })
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// The node's UUID: the given one, else the kept one, else a new one that is kept.
+fn kept_node_id(dir: &Path, given: Option<&str>) -> Result<String, Error> {
+    fn io(what: String) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { what, source }
+    }
+    std::fs::create_dir_all(dir).map_err(io(format!("cannot make data_dir {}", dir.display())))?;
+    let file = dir.join("node-id");
+    let kept = match std::fs::read_to_string(&file) {
+        Ok(text) => uuid::Uuid::parse_str(text.trim()).ok().map(|id| id.to_string()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(io(format!("cannot read {}", file.display()))(e)),
+    };
+    let id = given.map(str::to_owned).or_else(|| kept.clone()).unwrap_or_else(new_id);
+    if kept.as_deref() != Some(&id) {
+        std::fs::write(&file, &id).map_err(io(format!("cannot write {}", file.display())))?;
+    }
+    Ok(id)
+}
