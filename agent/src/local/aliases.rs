@@ -3,16 +3,23 @@
 //! An alias of this agent's own looks at the claims, and again after every change of them. One of a
 //! named node looks at the catalog, and again whenever the checks of that node change there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
+use super::catalog::Held;
 use super::state::{Claims, Effect};
 use super::{Local, chance};
 use crate::checks::{Probe, alias};
-use crate::store::Scope;
 
 /// Aliases of aliases are followed so far.
 const ALIAS_DEPTH_MAX: usize = 8;
+/// Pause after a look at the catalog that failed, doubled up to half a minute and spread.
+const LOOK_RETRY: Duration = Duration::from_millis(250);
+const LOOK_RETRY_DOUBLINGS: u32 = 7;
 
 impl Local {
     /// Aliases look at their targets until none changes any more.
@@ -22,11 +29,6 @@ impl Local {
                 break;
             }
         }
-    }
-
-    pub(super) fn changed(&self) {
-        let mut claims = self.claims();
-        self.changed_in(&mut claims);
     }
 
     /// One look of every alias at its target; did any change?
@@ -52,12 +54,12 @@ impl Local {
                     claims.services().contains_key(&*service)
                 })
             } else {
+                // Until the catalog was read once, it is as it was registered.
+                let Some(held) = claims.target(&node) else { continue };
                 let own = node.eq_ignore_ascii_case(&self.inner.node.name);
-                let store = self.inner.consensus.store();
-                let checks = store.catalog().node_checks(&node).rows;
-                let others = checks.iter().filter(|check| !own || check.id != id);
+                let others = held.checks.iter().filter(|check| !own || check.id != id);
                 alias::judge(&node, &service, others.map(|check| &**check), || {
-                    store.catalog().node_service(&node, &service).is_some()
+                    held.services.iter().any(|row| row.id.eq_ignore_ascii_case(&service))
                 })
             };
             let now = Instant::now();
@@ -69,40 +71,55 @@ impl Local {
         changed
     }
 
-    /// Resolves when the checks of a node changed that an alias looks at in the catalog.
-    pub(super) async fn watch_alias_targets(&self) {
+    /// Keeps what the catalog holds of the nodes that aliases look at, until it is dropped.
+    pub(super) async fn watch_alias_nodes(&self) {
         let mut changes = self.changes();
+        let mut watched: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut looks = FuturesUnordered::new();
         loop {
-            let nodes: Vec<Scope> = {
-                let claims = self.claims();
-                claims
-                    .aliases()
-                    .values()
-                    .filter_map(|run| match &run.probe {
-                        Probe::Alias { node, .. } if !node.is_empty() => {
-                            let node: Arc<str> = node.to_lowercase().into();
-                            Some([Scope::Node(Arc::clone(&node)), Scope::NodeChecks(node)])
-                        }
-                        _ => None,
-                    })
-                    .flatten()
-                    .collect()
-            };
-            if nodes.is_empty() {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+            // What changes from here on is seen below.
+            changes.mark_unchanged();
+            let wanted = self.claims().alias_nodes();
+            for node in &wanted {
+                if watched.insert(Arc::clone(node)) {
+                    looks.push(self.look_at(Arc::clone(node), 0));
                 }
-                continue;
-            }
-            let mut waiter = self.inner.consensus.watches().register(&nodes);
-            // What changed before the registration would wake nobody.
-            if self.refresh_aliases(&mut self.claims()) {
-                return;
             }
             tokio::select! {
-                () = waiter.woken() => return,
+                Some((node, held)) = looks.next(), if !looks.is_empty() => {
+                    let mut claims = self.claims();
+                    if !wanted.contains(&node) {
+                        claims.drop_target(&node);
+                        drop(claims);
+                        watched.remove(&node);
+                        continue;
+                    }
+                    looks.push(self.look_at(Arc::clone(&node), held.mark));
+                    claims.put_target(node, held);
+                    if self.refresh_aliases(&mut claims) {
+                        self.changed_in(&mut claims);
+                    }
+                }
                 // The set of aliases may be another now.
                 _ = changes.changed() => {}
+            }
+        }
+    }
+
+    /// What the catalog holds of a node, as soon as it is another than at `mark`. Asks until there is an answer.
+    async fn look_at(&self, node: Arc<str>, mark: u64) -> (Arc<str>, Held) {
+        let catalog = &self.inner.catalog;
+        let mut failures = 0;
+        loop {
+            catalog.reachable().await;
+            match catalog.held(Arc::clone(&node), mark).await {
+                Ok(held) => return (node, held),
+                Err(error) => {
+                    tracing::debug!(%node, %error, "an alias could not look at its target");
+                    failures += 1;
+                    let pause = LOOK_RETRY * 2_u32.pow(failures.min(LOOK_RETRY_DOUBLINGS));
+                    tokio::time::sleep(pause.mul_f64(0.5 + chance() / 2.0)).await;
+                }
             }
         }
     }

@@ -168,22 +168,18 @@ impl Local {
         Err(Error::Refused(text.to_owned()))
     }
 
-    /// A registration that says what the catalog holds already is no work.
+    /// A registration that says what the catalog is known to hold already is no work.
     pub(super) fn settle_if_held(&self, claims: &mut Claims, id: &str) {
-        let store = self.inner.consensus.store();
-        let held = store.catalog().node_service(&self.inner.node.name, id);
         let row = claims.services().get(id).map(|claim| Arc::clone(&claim.row));
-        if let (Some(held), Some(row)) = (held, row) {
-            claims.mark_service(id, row.same(held));
+        if row.is_some_and(|row| self.inner.catalog.holds_service(&self.inner.node.name, &row)) {
+            claims.mark_service(id, true);
         }
     }
 
     pub(super) fn settle_check_if_held(&self, claims: &mut Claims, id: &str) {
-        let store = self.inner.consensus.store();
-        let held = store.catalog().node_check(&self.inner.node.name, id);
         let row = claims.checks().get(id).map(|claim| Arc::clone(&claim.row));
-        if let (Some(held), Some(row)) = (held, row) {
-            claims.mark_check(id, row.same(held));
+        if row.is_some_and(|row| self.inner.catalog.holds_check(&self.inner.node.name, &row)) {
+            claims.mark_check(id, true);
         }
     }
 

@@ -13,19 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::catalog::Held;
 use super::state::{Claims, Subject, Version};
 use crate::store::{Change, Check, Deregister, Node, Register, Service};
-
-/// What the catalog holds of this agent's node.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Held {
-    /// Its row.
-    pub(super) node: Option<Arc<Node>>,
-    /// Its services.
-    pub(super) services: Vec<Arc<Service>>,
-    /// Its checks, those of its services included.
-    pub(super) checks: Vec<Arc<Check>>,
-}
 
 /// Kept in the catalog by the cluster's leader, not by the agent.
 pub const LEADER_SERVICE: &str = "consul";
@@ -43,7 +33,10 @@ pub(super) struct Step {
 
 /// Compares all claims with the catalog: settles what is equal, unsettles what is not, marks what
 /// nobody claims as gone, and takes the tags of services over whose owner lets the catalog have them.
-pub(super) fn audit(claims: &mut Claims, node: &Node, held: &Held) {
+///
+/// `read_at` is the version of the claims when the catalog was read: what was given up later may have been written
+/// between, and has to be forgotten although it was not seen.
+pub(super) fn audit(claims: &mut Claims, node: &Node, held: &Held, read_at: Version) {
     claims.mark_node(held.node.as_ref().is_some_and(|held| held.same(node)));
 
     let mut unknown: BTreeSet<Subject> = BTreeSet::new();
@@ -98,8 +91,12 @@ pub(super) fn audit(claims: &mut Claims, node: &Node, held: &Held) {
         claims.mark_check(&id, false);
     }
 
-    let stale: Vec<_> =
-        claims.gone().keys().filter(|subject| !unknown.contains(subject)).cloned().collect();
+    let stale: Vec<_> = claims
+        .gone()
+        .iter()
+        .filter(|(subject, version)| **version <= read_at && !unknown.contains(subject))
+        .map(|(subject, _)| subject.clone())
+        .collect();
     for subject in stale {
         claims.forget_gone(&subject);
     }

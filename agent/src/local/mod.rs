@@ -5,7 +5,7 @@
 //!                   written → rows     │  ▲             │
 //!                                      │  └── results ◀─┼── checks::Runner
 //!                          drawer.rs ◀─┘                ▼
-//!                          kept over a restart     sync.rs ─▶ diff.rs ─▶ raft ─▶ catalog
+//!                          kept over a restart     sync.rs ─▶ diff.rs ─▶ catalog.rs ─▶ servers
 //! ```
 //!
 //! The agent owns its services; the catalog only follows. A change is written at once (`sync.rs`,
@@ -16,6 +16,7 @@
 //! which the cluster's leader keeps.
 
 mod aliases;
+mod catalog;
 mod claim;
 pub mod definition;
 mod diff;
@@ -26,6 +27,7 @@ mod sync;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,13 +37,13 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use catalog::{Catalog, Held, LOOK_MAX, Unavailable};
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use leader::{Lead, lead};
 
 use crate::checks::{First, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::json::Malformed;
-use crate::raft::Consensus;
 use crate::store::{Check, Node, Service};
 use drawer::{Drawer, KeptCheck, KeptReport, Kind, Write};
 use state::{Claims, Effect, Outputs};
@@ -164,7 +166,12 @@ pub struct Local {
 struct Inner {
     settings: Settings,
     node: Node,
-    consensus: Consensus,
+    /// Where the rows of this node are to be.
+    catalog: Arc<dyn Catalog>,
+    /// Nodes in the catalog, when it was last read.
+    cluster_size: AtomicUsize,
+    /// Why the catalog does not follow, as long as it does not.
+    trouble: Mutex<Option<String>>,
     claims: Mutex<Claims>,
     runner: Runner,
     drawer: Drawer,
@@ -177,7 +184,7 @@ struct Inner {
 impl Local {
     /// Reads what configuration files define and what was kept. Where both define a thing, the
     /// files win and the kept one is forgotten.
-    pub fn open(settings: Settings, consensus: Consensus) -> Result<Local, Error> {
+    pub fn open(settings: Settings, catalog: Arc<dyn Catalog>) -> Result<Local, Error> {
         let (drawer, kept) = Drawer::open(settings.data_dir.as_deref())?;
         let mut node = Node {
             id: settings.node_id.clone(),
@@ -194,7 +201,9 @@ impl Local {
             inner: Arc::new(Inner {
                 settings,
                 node,
-                consensus,
+                catalog,
+                cluster_size: AtomicUsize::new(0),
+                trouble: Mutex::default(),
                 claims: Mutex::default(),
                 runner: Runner::default(),
                 drawer,
@@ -225,11 +234,16 @@ impl Local {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     _ = reap.tick() => self.reap(Instant::now()).await,
-                    () = self.watch_alias_targets() => self.changed(),
                 }
             }
         };
-        tokio::join!(checks, chores, sync::run(self, &shutdown));
+        let aliases = async {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.watch_alias_nodes() => {}
+            }
+        };
+        tokio::join!(checks, chores, aliases, sync::run(self, &shutdown));
     }
 
     /// What it was told.
@@ -261,6 +275,11 @@ impl Local {
     /// Does the catalog hold everything this agent claims?
     pub fn is_synced(&self) -> bool {
         self.claims().is_settled()
+    }
+
+    /// Why the catalog does not hold everything yet, as far as somebody said why.
+    pub fn trouble(&self) -> Option<String> {
+        self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The checks of this agent, by id.

@@ -4,11 +4,13 @@
 //! took over is *settled*, all others are work for [`super::diff`]. A push that was overtaken by a
 //! newer change settles nothing: versions, not flags, are compared.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
+use super::catalog::Held;
 use super::definition::Source;
 use crate::checks::{Definition, Outcome, Probe, Status, Streak};
 use crate::store::{Check, Service};
@@ -72,6 +74,8 @@ pub(super) struct Claims {
     checks: OrdMap<Arc<str>, CheckClaim>,
     /// Those of the checks that look at other checks.
     aliases: OrdMap<Arc<str>, Arc<Definition>>,
+    /// What the catalog holds of nodes that aliases look at, by their names in lower case.
+    targets: OrdMap<Arc<str>, Arc<Held>>,
     /// What the catalog has to forget.
     gone: OrdMap<Subject, Version>,
     /// The catalog holds the node's row.
@@ -117,6 +121,30 @@ impl Claims {
         &self.aliases
     }
 
+    /// The nodes that aliases look at in the catalog, in lower case.
+    pub(super) fn alias_nodes(&self) -> BTreeSet<Arc<str>> {
+        let nodes = self.aliases.values().filter_map(|run| match &run.probe {
+            Probe::Alias { node, .. } if !node.is_empty() => Some(node.to_lowercase().into()),
+            _ => None,
+        });
+        nodes.collect()
+    }
+
+    /// What the catalog holds of a node that aliases look at, as far as that is known.
+    pub(super) fn target(&self, node: &str) -> Option<Arc<Held>> {
+        self.targets.get(&*node.to_lowercase()).cloned()
+    }
+
+    /// The catalog was read.
+    pub(super) fn put_target(&mut self, node: Arc<str>, held: Held) {
+        self.targets.insert(node, Arc::new(held));
+    }
+
+    /// No alias looks there any more.
+    pub(super) fn drop_target(&mut self, node: &str) {
+        self.targets.remove(node);
+    }
+
     /// What the catalog has to forget.
     pub(super) fn gone(&self) -> &OrdMap<Subject, Version> {
         &self.gone
@@ -133,6 +161,11 @@ impl Claims {
         service: &'a str,
     ) -> impl Iterator<Item = &'a CheckClaim> {
         self.checks.values().filter(move |claim| claim.row.service_id == service)
+    }
+
+    /// Of the newest change.
+    pub(super) fn version(&self) -> Version {
+        self.versions
     }
 
     fn next_version(&mut self) -> Version {

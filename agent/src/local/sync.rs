@@ -4,27 +4,33 @@
 //!   a claim changed  ─▶ partial: write what is not settled
 //!   60 s x scale     ─▶ full:    read the catalog, compare everything, then as above
 //!   a write failed   ─▶ again after 15 s x scale; without a leader as soon as there is one
+//!   servers are back ─▶ full, within 3 s x scale
 //! ```
 //!
 //! Times are spread at random, over more the larger the cluster: a thousand agents must not come
 //! at once when a new leader is there.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use tokio::sync::watch;
 use tokio::time::{Instant as Deadline, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::diff::{self, Held, Step};
+use super::catalog::Unavailable;
+use super::diff::{self, Step};
 use super::{Local, chance};
-use crate::raft;
 use crate::store::Reply;
 
 /// Pause after a write that failed, before it is scaled and spread.
 const RETRY: Duration = Duration::from_secs(15);
-/// How often a leader is looked for while there is none.
+/// Pause after a round that nobody answered; it doubles up to this many times itself, and is spread.
 const LEADER_POLL: Duration = Duration::from_millis(100);
+const LEADER_POLL_GROWTH_MAX: u32 = 32;
+/// After servers came back everything is compared within this time, before it is scaled.
+const RETURN_SPREAD: Duration = Duration::from_secs(3);
 /// Writes under way at one time.
 const WRITES_MAX: usize = 32;
 /// The cluster size from which intervals grow.
@@ -40,31 +46,42 @@ enum Round {
 
 /// Corrects the catalog until `shutdown`.
 pub(super) async fn run(local: &Local, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = correct(local) => {}
+    }
+}
+
+async fn correct(local: &Local) {
+    let catalog = &local.inner.catalog;
+    let mut returns = catalog.returns();
     let mut full_at = Deadline::now();
+    // Rounds in a row that nobody answered.
+    let mut unanswered = 0;
     loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = leader_known(local) => {}
-        }
+        catalog.reachable().await;
         let is_full = Deadline::now() >= full_at;
-        if is_full {
-            audit(local);
-        }
+        let mut round = if is_full { audit(local).await } else { Round::Done };
         let outputs_at = local.claims().release_outputs(Instant::now());
-        let round = tokio::select! {
-            () = shutdown.cancelled() => return,
-            round = push(local) => round,
-        };
-        let spread = || chance() * f64::from(scale(local));
+        if round == Round::Done {
+            round = push(local).await;
+        }
+        if round == Round::Done {
+            local.note_trouble(None);
+        }
+        let spread = || chance() * f64::from(local.scale());
         let retry_at = match round {
             Round::NoLeader => {
-                // `leader_known` may be ahead of the news that there is none.
-                tokio::time::sleep(LEADER_POLL).await;
+                // Nothing was compared, or not all written: the next round does it all.
+                let pause = LEADER_POLL * 2_u32.pow(unanswered).min(LEADER_POLL_GROWTH_MAX);
+                unanswered = (unanswered + 1).min(10);
+                tokio::time::sleep(pause.mul_f64(0.5 + chance() / 2.0)).await;
                 continue;
             }
             Round::Failed => Some(Deadline::now() + RETRY + RETRY.mul_f64(spread())),
             Round::Done => None,
         };
+        unanswered = 0;
         if is_full {
             let interval = local.settings().sync_interval;
             full_at = Deadline::now() + interval + interval.mul_f64(spread());
@@ -82,39 +99,50 @@ pub(super) async fn run(local: &Local, shutdown: &CancellationToken) {
             }
         };
         tokio::select! {
-            () = shutdown.cancelled() => return,
             () = local.inner.nudge.notified() => {}
             () = sleep_until(full_at) => {}
             () = until_output => {}
             () = until_retry => {}
+            () = returned(&mut returns) => {
+                full_at = full_at.min(Deadline::now() + RETURN_SPREAD.mul_f64(spread()));
+            }
         }
     }
 }
 
-/// Resolves as soon as somebody leads.
-async fn leader_known(local: &Local) {
-    let consensus = &local.inner.consensus;
-    while consensus.leader().is_none() {
-        tokio::select! {
-            () = consensus.leadership_changed(false) => {}
-            () = tokio::time::sleep(LEADER_POLL) => {}
-        }
+/// Resolves when those that keep the catalog came back.
+async fn returned(returns: &mut watch::Receiver<u64>) {
+    if returns.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
 /// Compares everything with the catalog.
-fn audit(local: &Local) {
-    let store = local.inner.consensus.store();
-    let catalog = store.catalog();
+async fn audit(local: &Local) -> Round {
     let node = local.node();
-    let held = match catalog.node_services(&node.name).rows {
-        None => Held::default(),
-        Some((row, services)) => {
-            Held { node: Some(row), services, checks: catalog.node_checks(&node.name).rows }
+    let read_at = local.claims().version();
+    match local.inner.catalog.held(Arc::clone(&node.name), 0).await {
+        Ok(held) => {
+            local.inner.cluster_size.store(held.nodes, Ordering::Relaxed);
+            diff::audit(&mut local.claims(), node, &held, read_at);
+            Round::Done
         }
-    };
-    let mut claims = local.claims();
-    diff::audit(&mut claims, node, &held);
+        Err(error) => {
+            let round = unavailable(&error);
+            if round == Round::Failed {
+                tracing::warn!(%error, "the catalog could not be read");
+            }
+            local.note_trouble(Some(error.to_string()));
+            round
+        }
+    }
+}
+
+fn unavailable(error: &Unavailable) -> Round {
+    match error {
+        Unavailable::NoLeader(_) => Round::NoLeader,
+        Unavailable::Failed(_) => Round::Failed,
+    }
 }
 
 /// Writes everything that is not settled.
@@ -143,12 +171,13 @@ async fn push(local: &Local) -> Round {
 }
 
 async fn write(local: &Local, step: Step) -> Round {
-    let reply = local.inner.consensus.propose(step.change).await;
+    let reply = local.inner.catalog.propose(step.change).await;
     let what =
         || step.settles.iter().map(|(subject, _)| format!("{subject:?}")).collect::<Vec<_>>();
     match reply {
-        Ok((Reply::Refused(reason), _)) => {
+        Ok(Reply::Refused(reason)) => {
             tracing::warn!(what = what().join(" "), reason, "the catalog refused a registration");
+            local.note_trouble(Some(reason));
             Round::Failed
         }
         Ok(_) => {
@@ -159,11 +188,13 @@ async fn write(local: &Local, step: Step) -> Round {
             tracing::debug!(what = what().join(" "), "synced");
             Round::Done
         }
-        Err(raft::Error::NoLeader) => Round::NoLeader,
         Err(error) => {
-            let error: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
-            tracing::warn!(what = what().join(" "), error = %error, "the catalog could not be corrected");
-            Round::Failed
+            let round = unavailable(&error);
+            if round == Round::Failed {
+                tracing::warn!(what = what().join(" "), %error, "the catalog could not be corrected");
+            }
+            local.note_trouble(Some(error.to_string()));
+            round
         }
     }
 }
@@ -175,8 +206,15 @@ fn scale_of(nodes: usize) -> u32 {
     doublings.saturating_sub(SCALE_FROM.ilog2()) + 1
 }
 
-fn scale(local: &Local) -> u32 {
-    scale_of(local.inner.consensus.store().catalog().node_count())
+impl Local {
+    fn scale(&self) -> u32 {
+        scale_of(self.inner.cluster_size.load(Ordering::Relaxed))
+    }
+
+    /// Keeps what went wrong for whoever asks; `None`: all is well.
+    fn note_trouble(&self, trouble: Option<String>) {
+        *self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
 }
 
 #[cfg(test)]

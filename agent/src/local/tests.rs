@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::sync::DropGuard;
 
 use super::*;
-use crate::raft::{self, LogBackend};
+use crate::raft::{self, Consensus, LogBackend};
 
 const NODE_ID: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -46,7 +46,7 @@ struct Agent {
 
 async fn agent(settings: Settings) -> Agent {
     let consensus = consensus().await;
-    let local = Local::open(settings, consensus.clone()).unwrap();
+    let local = Local::open(settings, Arc::new(consensus.clone())).unwrap();
     let stop = CancellationToken::new();
     let (running, token) = (local.clone(), stop.clone());
     tokio::spawn(async move { running.run(token).await });
@@ -217,17 +217,17 @@ async fn a_wrong_definition_in_a_file_is_named() {
     ];
     for (service, expected) in rows {
         let wrong = Settings { services: vec![service], ..settings(None) };
-        let error = Local::open(wrong, consensus.clone()).unwrap_err();
+        let error = Local::open(wrong, Arc::new(consensus.clone())).unwrap_err();
         assert_eq!(error.to_string(), expected);
         assert!(std::error::Error::source(&error).is_some());
     }
     let script = json!({"name": "s", "args": ["/bin/true"], "interval": "1s"});
     let off = Settings { enable_script_checks: false, checks: vec![script], ..settings(None) };
-    let error = Local::open(off.clone(), consensus.clone()).unwrap_err();
+    let error = Local::open(off.clone(), Arc::new(consensus.clone())).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.starts_with("Scripts are disabled on this agent; to enable"), "{source}");
     let on = Settings { enable_local_script_checks: true, ..off };
-    assert!(Local::open(on, consensus).is_ok());
+    assert!(Local::open(on, Arc::new(consensus)).is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -312,7 +312,7 @@ async fn a_service_goes_when_its_check_was_critical_for_too_long() {
 
 #[tokio::test]
 async fn refusals_are_the_reference_s() {
-    let local = Local::open(settings(None), consensus().await).unwrap();
+    let local = Local::open(settings(None), Arc::new(consensus().await)).unwrap();
     let text = |error: Error| error.to_string();
     let check = |value| local.parse_check(value, Source::Api).unwrap();
     let lost = check(json!({"Name": "k", "TTL": "1s", "ServiceID": "nope"}));

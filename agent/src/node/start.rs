@@ -1,6 +1,7 @@
 //! The order of a start: what is on disk, consensus, the agent's own state, the doors.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +54,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let leave = CancellationToken::new();
         let consensus = Consensus::start(settings::raft(&config, &node_id)).await?;
-        let local = Local::open(settings::local(&config, &node_id), consensus.clone())?;
+        let local = Local::open(settings::local(&config, &node_id), Arc::new(consensus.clone()))?;
         let reader = Reader::new(
             consensus.clone(),
             read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },

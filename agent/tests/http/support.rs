@@ -72,7 +72,7 @@ impl Server {
         };
         let parts = Parts {
             // Claims that nobody brings to the catalog: these tests write there themselves.
-            local: Local::open(claims, reader.consensus().clone()).unwrap(),
+            local: Local::open(claims, Arc::new(reader.consensus().clone())).unwrap(),
             identity: Arc::default(),
             reload: Reload::default(),
             reader: reader.clone(),

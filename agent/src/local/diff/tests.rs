@@ -54,13 +54,7 @@ impl World {
     }
 
     fn held(&self) -> Held {
-        let catalog = self.store.catalog();
-        match catalog.node_services("n1").rows {
-            None => Held::default(),
-            Some((node, services)) => {
-                Held { node: Some(node), services, checks: catalog.node_checks("n1").rows }
-            }
-        }
+        Held::look(&self.store, "n1").0
     }
 
     /// Writes all that is not settled; answers what, in short.
@@ -79,7 +73,8 @@ impl World {
 
     fn audit(&mut self) {
         let held = self.held();
-        audit(&mut self.claims, &node(), &held);
+        let read_at = self.claims.version();
+        audit(&mut self.claims, &node(), &held, read_at);
     }
 
     fn observe(&mut self, id: &str, status: Status, output: &str, outputs: Outputs) -> Effect {
