@@ -187,7 +187,7 @@ fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error>
         .filter(|(node, _)| keep(node) && !segment(request))
         .map(|(node, coord)| Row { node, segment: "", coord: *coord })
         .collect();
-    let consensus = request.door.parts.reader.consensus();
+    let consensus = request.door.reader()?.consensus();
     let mut reply = request.json(&rows);
     let contact = consensus.last_contact().as_millis();
     reply.meta(coordinates.version(), consensus.leader().is_some(), contact);
@@ -227,7 +227,7 @@ fn update(request: Request) -> Result<Answer, Error> {
             return Err(Error::refused("invalid coordinate"));
         }
         // Reports of nodes that are not in the catalog are dropped without a word.
-        let store = door.parts.reader.consensus().store();
+        let store = door.reader()?.consensus().store();
         if let Some(known) = store.catalog().node_named(&node) {
             door.coordinates.set(&known.name, coordinate);
         }

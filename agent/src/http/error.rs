@@ -50,6 +50,9 @@ pub enum Error {
     /// Another datacenter, which this agent does not know.
     #[error("No path to datacenter")]
     UnknownDatacenter,
+    /// This agent is no server, and knows none.
+    #[error("No known Consul servers")]
+    NoServer,
     /// The read path could not read.
     #[error(transparent)]
     Read(#[from] read::Error),
@@ -75,6 +78,7 @@ impl Error {
             Error::Refused(_)
             | Error::Filter(_)
             | Error::UnknownDatacenter
+            | Error::NoServer
             | Error::Read(_)
             | Error::Consensus(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Error::Status(status) => *status,

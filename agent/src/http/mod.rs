@@ -59,8 +59,8 @@ use crate::store::{Change, Index, Reply as Applied};
 /// The handles that the door needs.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// The read path, and through it the cluster.
-    pub reader: Reader,
+    /// Where catalog, keys and sessions are.
+    pub truth: Truth,
     /// What this agent claims.
     pub local: Local,
     /// What this agent says of itself.
@@ -71,10 +71,29 @@ pub struct Parts {
     pub leave: CancellationToken,
     /// Which datacenter this agent belongs to.
     pub datacenter: String,
-    /// This agent's node in the catalog.
+    /// The node of the agent that a request came to.
     pub node_name: String,
-    /// The timers of sessions, which renewals restart.
-    pub lifetimes: Lifetimes,
+}
+
+/// Where catalog, keys and sessions are.
+#[derive(Debug, Clone)]
+pub enum Truth {
+    /// This agent is a server.
+    Here {
+        /// The read path, and through it the cluster.
+        reader: Reader,
+        /// The timers of sessions, which renewals restart.
+        lifetimes: Lifetimes,
+    },
+}
+
+impl Truth {
+    /// The read path, if this agent is a server.
+    pub fn reader(&self) -> Option<&Reader> {
+        match self {
+            Truth::Here { reader, .. } => Some(reader),
+        }
+    }
 }
 
 /// Everything that all requests share.
@@ -125,11 +144,17 @@ impl Door {
         }
     }
 
+    /// The read path. Whoever asks for it answers what only servers do.
+    pub(crate) fn reader(&self) -> Result<&Reader, Error> {
+        self.parts.truth.reader().ok_or(Error::NoServer)
+    }
+
     /// Has the cluster agree on a change; waits out an election. What the store refuses is an error.
     pub(crate) async fn propose(&self, change: Change) -> Result<(Applied, Index), Error> {
         const RETRY: std::time::Duration = std::time::Duration::from_millis(50);
-        let consensus = self.parts.reader.consensus();
-        let deadline = tokio::time::Instant::now() + self.parts.reader.leader_wait();
+        let reader = self.reader()?;
+        let consensus = reader.consensus();
+        let deadline = tokio::time::Instant::now() + reader.leader_wait();
         loop {
             match consensus.propose(change.clone()).await {
                 Err(raft::Error::NoLeader) if tokio::time::Instant::now() < deadline => {

@@ -48,7 +48,7 @@ impl Request {
         if let Err(error) = self.datacenter_is_here() {
             return now(failed(error, family));
         }
-        let reader = self.door.parts.reader.clone();
+        let reader = self.door.reader()?.clone();
         if self.wants_events() {
             let after =
                 self.last_event().or((read.options.index > 0).then_some(read.options.index));

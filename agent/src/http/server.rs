@@ -87,7 +87,11 @@ pub async fn serve(
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            _ = sweep.tick() => server.door.parts.reader.forget_idle_answers(),
+            _ = sweep.tick() => {
+                if let Some(reader) = server.door.parts.truth.reader() {
+                    reader.forget_idle_answers();
+                }
+            }
             () = server.shutdown.cancelled() => break,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::Truth;
 use super::decode::{Malformed, Object};
 use super::encode;
 use super::error::Error;
@@ -283,13 +284,13 @@ fn renew(request: Request) -> Result<Answer, Error> {
     let layout = request.layout;
     drop(request);
     later(async move {
-        let reader = &door.parts.reader;
+        let Truth::Here { reader, lifetimes } = &door.parts.truth;
         let outcome =
             reader.read(crate::read::Options::default(), |store| store.sessions().get(&id)).await?;
         let Some(session) = &outcome.found.rows else {
             return Err(Error::NotFound(format!("Session id '{id}' not found")));
         };
-        door.parts.lifetimes.renew(&session.id);
+        lifetimes.renew(&session.id);
         Ok(Reply::json(&[SessionRow::from(&**session)], layout))
     })
 }

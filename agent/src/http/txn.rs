@@ -227,8 +227,7 @@ fn txn(request: Request) -> Result<Answer, Error> {
         authorize_all(&token, &operations)?;
         let ops: Vec<TxnOp> = operations.into_iter().map(|operation| operation.op).collect();
         let outcome = door
-            .parts
-            .reader
+            .reader()?
             .read(options, |store| Found {
                 // No operation that reads asks for the time.
                 rows: store.txn_read(Timestamp(0), &ops),

@@ -77,14 +77,13 @@ impl Node {
         start_part(&mut tasks, "local", async move { own.run(stop).await });
         let (reload, wishes) = http::Reload::new();
         let parts = http::Parts {
-            reader,
+            truth: http::Truth::Here { reader, lifetimes },
             local: local.clone(),
             identity: settings::identity(&config, &node_id).into(),
             reload,
             leave: leave.clone(),
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
-            lifetimes,
         };
         let door = http::serve(listeners, parts, settings::http(&config)?, shutdown.child_token());
         start_part(&mut tasks, "http", door);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_agent::http::{Listener, Parts, Reload, Settings, serve};
+use muster_agent::http::{Listener, Parts, Reload, Settings, Truth, serve};
 use muster_agent::local::{self, Local};
 use muster_agent::raft::{self, Consensus, LogBackend};
 use muster_agent::read::{self, Reader};
@@ -75,11 +75,10 @@ impl Server {
             local: Local::open(claims, Arc::new(reader.consensus().clone())).unwrap(),
             identity: Arc::default(),
             reload: Reload::default(),
-            reader: reader.clone(),
+            truth: Truth::Here { reader: reader.clone(), lifetimes },
             leave: CancellationToken::new(),
             datacenter: "dc1".into(),
             node_name: "n1".into(),
-            lifetimes,
         };
         let serving = tokio::spawn(serve(listeners, parts, settings, shutdown.child_token()));
         Server { address, reader, shutdown, serving }

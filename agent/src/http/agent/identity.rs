@@ -47,14 +47,8 @@ pub(super) fn myself(request: Request) -> Result<Answer, Error> {
 /// Figures by part; all of them texts.
 fn stats(request: &Request) -> Value {
     let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
-    let consensus = parts.reader.consensus();
     let (monitors, ttls) = parts.local.check_counts();
     let processors = std::thread::available_parallelism().map_or(1, usize::from).to_string();
-    let raft: serde_json::Map<_, _> = consensus
-        .stats()
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), Value::from(value)))
-        .collect();
     let serf = json!({
         "coordinate_resets": "0", "encrypted": "false", "event_queue": "0", "event_time": "1",
         "failed": "0", "health_score": "0", "intent_queue": "0", "left": "0", "member_time": "1",
@@ -72,15 +66,7 @@ fn stats(request: &Request) -> Value {
             "revision": identity.build,
             "version": identity.version,
         },
-        "consul": {
-            "acl": "disabled",
-            "bootstrap": identity.bootstrap.to_string(),
-            "known_datacenters": "1",
-            "leader": consensus.is_leader().to_string(),
-            "leader_addr": consensus.leader().unwrap_or_default(),
-            "server": identity.server.to_string(),
-        },
-        "raft": raft,
+        "consul": { "acl": "disabled", "server": identity.server.to_string() },
         "runtime": {
             "arch": if cfg!(target_arch = "x86_64") { "amd64" } else { std::env::consts::ARCH },
             "cpu_count": processors,
@@ -91,6 +77,16 @@ fn stats(request: &Request) -> Value {
         },
         "serf_lan": serf,
     });
+    if let Some(reader) = parts.truth.reader() {
+        let consensus = reader.consensus();
+        let consul = &mut stats["consul"];
+        consul["bootstrap"] = identity.bootstrap.to_string().into();
+        consul["known_datacenters"] = "1".into();
+        consul["leader"] = consensus.is_leader().to_string().into();
+        consul["leader_addr"] = consensus.leader().unwrap_or_default().into();
+        let raft = consensus.stats().into_iter();
+        stats["raft"] = raft.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    }
     if identity.serf_wan_port.is_some() {
         stats["serf_wan"] = stats["serf_lan"].clone();
     }
@@ -115,17 +111,22 @@ pub(super) fn live(request: Request) -> Result<Answer, Error> {
     now(request.json(&json!({ "Live": true })))
 }
 
-/// The agent can do its work: there is a leader, and the catalog holds what the agent claims.
+/// The agent can do its work: there is a leader, and the catalog holds what the agent claims. If it does not, what
+/// stood in the way of the last attempt is told.
 pub(super) fn ready(request: Request) -> Result<Answer, Error> {
     let parts = &request.door.parts;
-    let leader = parts.reader.consensus().leader();
+    let leader = parts.truth.reader().and_then(|reader| reader.consensus().leader());
     let synced = parts.local.is_synced();
     let is_ready = leader.is_some() && synced;
-    let mut reply = request.json(&json!({
+    let mut shown = json!({
         "Ready": is_ready,
         "Leader": leader.unwrap_or_default(),
         "Synced": synced,
-    }));
+    });
+    if let Some(trouble) = parts.local.trouble().filter(|_| !synced) {
+        shown["SyncError"] = trouble.into();
+    }
+    let mut reply = request.json(&shown);
     if !is_ready {
         reply.status = StatusCode::SERVICE_UNAVAILABLE;
     }

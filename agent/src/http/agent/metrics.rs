@@ -8,6 +8,7 @@ use crate::acl::{Access, Resource};
 use crate::http::error::Error;
 use crate::http::extract::{self, Request};
 use crate::http::routes::{Answer, now};
+use crate::read::Reader;
 
 /// Names begin so, as clients of the reference expect.
 const PREFIX: &str = "consul";
@@ -23,14 +24,37 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
             "Prometheus is not enabled since its retention time is not positive".into(),
         ));
     }
-    let consensus = parts.reader.consensus();
-    let store = consensus.store();
-    let catalog = store.catalog();
-    let reads = parts.reader.counts();
     let (monitors, ttls) = parts.local.check_counts();
-    let gauges: Vec<Value> = [
+    let mut figures = vec![
         ("runtime.rss_bytes", resident_bytes()),
         ("runtime.num_tasks", tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64),
+        ("agent.services", parts.local.services().len() as u64),
+        ("agent.checks", parts.local.checks().len() as u64),
+        ("agent.check_monitors", monitors as u64),
+        ("agent.check_ttls", ttls as u64),
+    ];
+    if let Some(reader) = parts.truth.reader() {
+        figures.extend(of_server(reader));
+    }
+    let shown =
+        |(name, value)| json!({"Name": format!("{PREFIX}.{name}"), "Value": value, "Labels": {}});
+    let gauges: Vec<Value> = figures.into_iter().map(shown).collect();
+    now(request.json(&json!({
+        "Timestamp": timestamp(),
+        "Gauges": gauges,
+        "Points": [],
+        "Counters": [],
+        "Samples": [],
+    })))
+}
+
+/// What there is to count where catalog and keys are.
+fn of_server(reader: &Reader) -> [(&'static str, u64); 13] {
+    let consensus = reader.consensus();
+    let store = consensus.store();
+    let catalog = store.catalog();
+    let reads = reader.counts();
+    [
         ("raft.index", store.index()),
         ("raft.leader", u64::from(consensus.is_leader())),
         ("catalog.nodes", catalog.node_count() as u64),
@@ -39,26 +63,12 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ("catalog.checks", catalog.check_count() as u64),
         ("kv.keys", store.kv().len() as u64),
         ("sessions", store.sessions().len() as u64),
-        ("agent.services", parts.local.services().len() as u64),
-        ("agent.checks", parts.local.checks().len() as u64),
-        ("agent.check_monitors", monitors as u64),
-        ("agent.check_ttls", ttls as u64),
         ("read.evaluations", reads.evaluations),
         ("read.shared", reads.shared),
         ("read.waits", reads.waits),
         ("read.wakes", reads.wakes),
         ("read.waiting", reads.waiting),
     ]
-    .into_iter()
-    .map(|(name, value)| json!({"Name": format!("{PREFIX}.{name}"), "Value": value, "Labels": {}}))
-    .collect();
-    now(request.json(&json!({
-        "Timestamp": timestamp(),
-        "Gauges": gauges,
-        "Points": [],
-        "Counters": [],
-        "Samples": [],
-    })))
 }
 
 /// Memory of this process that is not swapped out.
