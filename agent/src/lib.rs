@@ -1,5 +1,5 @@
 //! The Muster agent. Four layers, calls only downward:
-//! doors (`http`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`) → truth (`store`).
+//! doors (`http`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`, `rpc`) → truth (`store`).
 
 pub mod acl; // one question for every door: may this token do that?
 pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
@@ -13,6 +13,7 @@ pub mod local; // what this agent claims, and how the catalog is corrected to ma
 pub mod node; // builds the parts, starts them, stops them in order
 pub mod raft; // agreement: the log, the applier, the watches it wakes
 pub mod read; // the read path: consistency, blocking, shared answers
+pub mod rpc; // calls between agents: one port, many calls in flight
 pub mod sessions; // the leader's timers of session lifetimes
 pub mod store; // the truth: a pure value, changed by commands, read without locks
 pub mod telemetry;

@@ -1,0 +1,183 @@
+//! What this agent answers: a table that `node` fills.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::frame::Outgoing;
+use super::outbox::Outbox;
+use super::{Method, Reason, Refusal};
+
+/// Who asks, and for how long the answer is of use.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// Where the call comes from.
+    pub peer: SocketAddr,
+    /// The handler is stopped then. A call without a limit has one far away.
+    pub deadline: Instant,
+}
+
+/// What one agent lets others do to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections from one address (`limits.rpc_max_conns_per_client`).
+    pub connections_per_client: usize,
+    /// How long a connection may take to say what it is (`limits.rpc_handshake_timeout`).
+    pub handshake: Duration,
+    /// Calls in flight on one connection; beyond it they are refused. Blocking queries of a whole
+    /// agent are parked here.
+    pub calls_per_connection: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_per_client: 100,
+            handshake: Duration::from_secs(5),
+            calls_per_connection: 16 << 10,
+        }
+    }
+}
+
+type Once = dyn Fn(Bytes, Caller) -> BoxFuture<'static, Result<Outgoing, Refusal>> + Send + Sync;
+type Many = dyn Fn(Bytes, Caller, Sender) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync;
+
+#[derive(Clone)]
+pub(super) enum Handler {
+    Once(Arc<Once>),
+    Many(Arc<Many>),
+}
+
+/// Handlers by method. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    table: Arc<HashMap<Method, Handler>>,
+    limits: Limits,
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.table.keys()).finish()
+    }
+}
+
+impl Handlers {
+    /// Answers [`Method::Ping`] only.
+    pub fn new() -> Handlers {
+        Handlers::default().on(Method::Ping, |(): (), _| async { Ok(()) })
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Handlers {
+        Handlers { limits, ..self }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn get(&self, method: Method) -> Option<Handler> {
+        self.table.get(&method).cloned()
+    }
+
+    /// Answers a method. The handler is dropped at its caller's deadline and when the caller gives
+    /// up; until its first wait it holds up the calls behind it, so that calls begin in order.
+    #[must_use]
+    pub fn on<Q, A, F, R>(self, method: Method, handler: F) -> Handlers
+    where
+        Q: DeserializeOwned + Send + 'static,
+        A: Serialize + Send + 'static,
+        F: Fn(Q, Caller) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<A, Refusal>> + Send + 'static,
+    {
+        self.with(
+            method,
+            Handler::Once(Arc::new(move |body, caller| match decode(&body) {
+                Ok(request) => {
+                    let answer = handler(request, caller);
+                    async move { Outgoing::answer(&answer.await?).map_err(Refusal::failed) }.boxed()
+                }
+                Err(refusal) => std::future::ready(Err(refusal)).boxed(),
+            })),
+        )
+    }
+
+    /// Answers a method in parts, for large and for endless answers: the stream ends when the
+    /// handler returns.
+    #[must_use]
+    pub fn on_stream<Q, A, F, R>(self, method: Method, handler: F) -> Handlers
+    where
+        Q: DeserializeOwned + Send + 'static,
+        A: Serialize + 'static,
+        F: Fn(Q, Caller, Parts<A>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Refusal>> + Send + 'static,
+    {
+        self.with(
+            method,
+            Handler::Many(Arc::new(move |body, caller, sender| match decode(&body) {
+                Ok(request) => {
+                    handler(request, caller, Parts { sender, kind: PhantomData }).boxed()
+                }
+                Err(refusal) => std::future::ready(Err(refusal)).boxed(),
+            })),
+        )
+    }
+
+    fn with(mut self, method: Method, handler: Handler) -> Handlers {
+        Arc::make_mut(&mut self.table).insert(method, handler);
+        self
+    }
+}
+
+fn decode<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Refusal> {
+    rmp_serde::from_slice(body)
+        .map_err(|error| Refusal { reason: Reason::Malformed, text: error.to_string() })
+}
+
+/// The caller takes no more parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the caller has gone")]
+pub struct Gone;
+
+/// Where a handler puts the parts of its answer.
+pub struct Parts<A> {
+    sender: Sender,
+    kind: PhantomData<fn(A)>,
+}
+
+/// Parts of one call, before they have a type.
+pub(super) struct Sender {
+    pub(super) id: u32,
+    pub(super) outbox: Outbox,
+    /// One permit for each part that the caller is ready to take.
+    pub(super) credit: Arc<Semaphore>,
+}
+
+impl<A> fmt::Debug for Parts<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("id", &self.sender.id).finish_non_exhaustive()
+    }
+}
+
+impl<A: Serialize> Parts<A> {
+    /// Sends one part once the caller is ready for it. A part of more than
+    /// [`super::PART_BYTES_MAX`] is refused: it would hold up the others on the connection.
+    pub async fn send(&self, part: &A) -> Result<(), Refusal> {
+        let part = Outgoing::part(part).map_err(Refusal::failed)?;
+        let gone = |_| Refusal::failed(Gone);
+        self.sender.credit.acquire().await.map_err(|_| Refusal::failed(Gone))?.forget();
+        self.sender.outbox.send(part.finish(self.sender.id)).await.map_err(gone)
+    }
+}
