@@ -5,7 +5,6 @@ pub mod acl; // one question for every door: may this token do that?
 pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
 pub mod cli; // the command line: an ordinary client of the HTTP API
 pub mod config; // files and flags in, the settings of each part out
-pub mod duration; // durations as the API writes them
 pub mod filter; // `?filter=`: the boolean expressions of the API
 pub mod http; // the HTTP door: one file per family of paths
 mod json; // what users write as JSON, with the reference's tolerance

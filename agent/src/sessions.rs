@@ -9,10 +9,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use muster_client::types::parse_duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::duration;
 use crate::raft::Consensus;
 use crate::store::{Change, Scope, SessionId, Store};
 
@@ -92,7 +92,7 @@ impl Timers {
 
 /// How long a session lives without renewal; `None`: for ever.
 fn lifetime(ttl: &str) -> Option<Duration> {
-    duration::parse(ttl).filter(|ttl| !ttl.is_zero()).map(|ttl| ttl * TTL_FACTOR)
+    parse_duration(ttl).ok().filter(|ttl| !ttl.is_zero()).map(|ttl| ttl * TTL_FACTOR)
 }
 
 impl Lifetimes {

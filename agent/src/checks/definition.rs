@@ -5,11 +5,10 @@
 
 use std::time::Duration;
 
-use muster_client::types::CheckDefinition;
+use muster_client::types::{CheckDefinition, parse_nanos};
 
 use super::status::Thresholds;
 use super::{http, script, tcp};
-use crate::duration;
 
 /// The shortest pause between two runs; smaller ones are raised to it.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -118,7 +117,7 @@ impl Definition {
 pub fn is_empty(written: &CheckDefinition) -> bool {
     let none = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
     let zero = |text: &Option<String>| {
-        text.as_deref().is_none_or(|text| text.is_empty() || duration::parse_ns(text) == Some(0))
+        text.as_deref().is_none_or(|text| text.is_empty() || parse_nanos(text) == Some(0))
     };
     let rest = CheckDefinition {
         id: written.id.clone().filter(|text| !text.is_empty()),
@@ -154,7 +153,7 @@ pub fn is_empty(written: &CheckDefinition) -> bool {
 pub fn kind(written: &CheckDefinition) -> &'static str {
     let given = Given::of(written);
     let has_interval = |text: &Option<String>| {
-        text.as_deref().and_then(duration::parse_ns).is_some_and(|interval| interval > 0)
+        text.as_deref().and_then(parse_nanos).is_some_and(|interval| interval > 0)
     };
     let interval = has_interval(&written.interval);
     if given.grpc && interval {
@@ -264,7 +263,7 @@ fn probe(
 fn nanos(field: &str, text: Option<&str>) -> Result<i64, Invalid> {
     match text {
         None | Some("") => Ok(0),
-        Some(text) => duration::parse_ns(text)
+        Some(text) => parse_nanos(text)
             .ok_or_else(|| Invalid(format!("{field}: time: invalid duration {text}"))),
     }
 }

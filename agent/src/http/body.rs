@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use muster_client::types::{format_nanos, parse_nanos};
 use serde_json::{Map, Value, json};
 
 use super::decode::{Malformed, Object, wrong_type};
-use crate::duration;
 use crate::store::{Check, Node, Service, ServiceAddress, Weights};
 
 /// A service as the catalog's writers define it. Its id defaults to its name.
@@ -182,7 +182,7 @@ impl Definition {
             ""
         };
 
-        let shown_time = |ns: i64| if ns == 0 { json!("") } else { duration::print_ns(ns).into() };
+        let shown_time = |ns: i64| if ns == 0 { json!("") } else { format_nanos(ns).into() };
         let fields: [(&str, Value); 18] = [
             ("Interval", shown_time(interval)),
             ("OutputMaxSize", size.into()),
@@ -248,8 +248,9 @@ fn time(from: &mut Object, name: &str) -> Result<i64, Malformed> {
     match value {
         None => Ok(0),
         Some(Value::String(text)) if text.is_empty() => Ok(0),
-        Some(Value::String(text)) => duration::parse_ns(&text)
-            .ok_or_else(|| Malformed(format!("time: invalid duration {text:?}"))),
+        Some(Value::String(text)) => {
+            parse_nanos(&text).ok_or_else(|| Malformed(format!("time: invalid duration {text:?}")))
+        }
         Some(other) => other.as_i64().ok_or_else(|| wrong_type(name, &other, "time.Duration")),
     }
 }

@@ -9,13 +9,13 @@ use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use muster_client::types::parse_nanos;
 
 use super::Door;
 use super::encode::Layout;
 use super::error::Error;
 use super::reply::Reply;
 use crate::acl::{self, Access, Resource, Token};
-use crate::duration;
 use crate::read::{Consistency, Options};
 use crate::store::Index;
 
@@ -80,7 +80,7 @@ impl Request {
         let cached = params.has("cached");
         let mut max_stale = None;
         if let Some(text) = params.get("max_stale").filter(|text| !text.is_empty()) {
-            let max = duration::parse_ns(text)
+            let max = parse_nanos(text)
                 .ok_or_else(|| Error::invalid(format!("Invalid max_stale value {text:?}")))?;
             if let Ok(max @ 1..) = u64::try_from(max) {
                 max_stale = Some(Duration::from_nanos(max));
@@ -129,7 +129,7 @@ impl Request {
     pub(crate) fn index_and_wait(&self) -> Result<(Index, Duration), Error> {
         let mut wait = Duration::ZERO;
         if let Some(text) = self.params.get("wait").filter(|text| !text.is_empty()) {
-            let ns = duration::parse_ns(text).ok_or_else(|| Error::invalid("Invalid wait time"))?;
+            let ns = parse_nanos(text).ok_or_else(|| Error::invalid("Invalid wait time"))?;
             wait = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
         }
         let mut index = 0;

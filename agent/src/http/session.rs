@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_client::types::{format_nanos, parse_nanos};
 use serde_json::{Value, json};
 
 use super::Truth;
@@ -16,7 +17,6 @@ use super::reply::Reply;
 use super::routes::{Answer, Route, later, route};
 use super::rows::{Rows, SessionRow};
 use crate::acl::{Access, Authority, Resource};
-use crate::duration;
 use crate::read::{Body, Query};
 use crate::store::{Behavior, Change, Found, Index, Session, Store};
 
@@ -174,7 +174,7 @@ fn definition(body: &[u8], node: &str) -> Result<Session, Malformed> {
     match from.take("LockDelay") {
         None => {}
         Some(Value::String(text)) => {
-            let ns = duration::parse_ns(&text)
+            let ns = parse_nanos(&text)
                 .ok_or_else(|| Malformed(format!("time: invalid duration {text:?}")))?;
             session.lock_delay_ns = lock_delay(u64::try_from(ns).unwrap_or(0));
         }
@@ -210,7 +210,7 @@ fn check_ttl(ttl: &str, min: Duration) -> Result<(), Error> {
     if ttl.is_empty() {
         return Ok(());
     }
-    let ns = duration::parse_ns(ttl).ok_or_else(|| {
+    let ns = parse_nanos(ttl).ok_or_else(|| {
         Error::refused(format!("Session TTL '{ttl}' invalid: time: invalid duration {ttl:?}"))
     })?;
     let within = u64::try_from(ns)
@@ -218,7 +218,7 @@ fn check_ttl(ttl: &str, min: Duration) -> Result<(), Error> {
     if within {
         return Ok(());
     }
-    let print = |d: Duration| duration::print_ns(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
+    let print = |d: Duration| format_nanos(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
     Err(Error::refused(format!(
         "Invalid Session TTL '{ns}', must be between [{}={}]",
         print(min),

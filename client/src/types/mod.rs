@@ -12,7 +12,7 @@ pub use catalog::{
     ServiceEntry,
 };
 pub use definition::{CheckDefinition, ServiceAddress, ServiceDefinition, Status, Weights};
-pub use duration::{NotADuration, format_duration, parse_duration};
+pub use duration::{NotADuration, format_duration, format_nanos, parse_duration, parse_nanos};
 pub use kv::{KvPair, Session, SessionDefinition};
 
 /// The API writes `null` for some empty lists and maps.

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_client::types::{CheckDefinition, Status as Written};
+use muster_client::types::{CheckDefinition, Status as Written, parse_nanos};
 use serde_json::Value;
 
 use super::{Source, invalid};
 use crate::checks::{self, Definition, Shared, Status};
-use crate::duration;
 use crate::json::{Malformed, Object, wrong_type};
 use crate::local::Error;
 use crate::store;
@@ -134,7 +133,7 @@ fn count(object: &mut Object, name: &str) -> Result<u32, Malformed> {
 fn duration_text(object: &mut Object, name: &str) -> Result<Option<String>, Malformed> {
     match object.take(name) {
         Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) => match duration::parse_ns(&text) {
+        Some(Value::String(text)) => match parse_nanos(&text) {
             Some(_) => Ok(Some(text)),
             None => Err(Malformed(format!("time: invalid duration {text}"))),
         },
