@@ -20,6 +20,11 @@ pub(super) fn run(args: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Before anything is written: a definition that is wrong must not leave half a start behind.
+    if let Err(error) = config.judge_definitions() {
+        eprintln!("==> {error}");
+        return ExitCode::FAILURE;
+    }
     telemetry::start(&telemetry::Settings {
         level: config.log_level.clone(),
         json: config.log_json,

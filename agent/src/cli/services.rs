@@ -89,13 +89,16 @@ fn register(call: &Call) -> Outcome {
                 .map_err(|error| Failure::new(format!("cannot encode the service: {error}")))?;
             vec![(name.to_owned(), body)]
         }
-        (false, None) => definitions(call)?
-            .iter()
-            .map(|definition| {
+        (false, None) => {
+            let definitions = definitions(call)?;
+            config::judge_services(&definitions)
+                .map_err(|error| Failure::new(format!("Error: {error}")))?;
+            let body = |definition: &Value| {
                 let name = field(definition, "name").unwrap_or_default().to_owned();
                 (name, definition.to_string().into_bytes())
-            })
-            .collect(),
+            };
+            definitions.iter().map(body).collect()
+        }
     };
     let client = call.client()?;
     each(bodies, |(name, body)| {

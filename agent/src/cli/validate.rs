@@ -28,6 +28,7 @@ fn validate(call: &Call) -> Outcome {
     let sources: Vec<PathBuf> = call.operands.iter().map(PathBuf::from).collect();
     let format = call.values.text("config-format").filter(|format| !format.is_empty());
     let config = config::validate(&sources, format)
+        .and_then(|config| config.judge_definitions().map(|()| config))
         .map_err(|error| Failure::new(format!("Config validation failed: {error}")))?;
     let stderr = config.warnings.iter().fold(String::new(), |text, line| text + line + "\n");
     let stdout = if call.values.on("quiet") { "" } else { "Configuration is valid!\n" };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Error;
+use super::definitions::{self, Faults};
 use super::hcl;
 use super::keys::{self, Fate, Kind, Off};
 
@@ -74,9 +75,9 @@ impl Written {
     /// Takes an object apart into known keys; all unknown ones are reported together.
     pub(super) fn from_value(value: Value) -> Result<Written, Error> {
         let mut written = Written::default();
-        let mut unknown = Vec::new();
-        let mut misfits = Vec::new();
-        written.take("", value, &mut unknown, &mut misfits)?;
+        let mut faults = Faults::default();
+        written.take("", value, &mut faults)?;
+        let Faults { mut unknown, mut misfits } = faults;
         if !misfits.is_empty() {
             misfits.sort();
             return Err(Error(format!(
@@ -87,12 +88,12 @@ impl Written {
         }
         if !unknown.is_empty() {
             // Deeper blocks first, as the reference lists them.
-            unknown.sort_by_key(|path: &String| (!path.contains('.'), path.clone()));
+            unknown.sort_by_key(|(path, _)| (!path.contains('.'), path.clone()));
             let mut lines: Vec<String> = Vec::new();
             let mut hints = String::new();
-            for path in &unknown {
+            for (path, near) in &unknown {
                 lines.push(format!("invalid config key {path}"));
-                if let Some(known) = keys::nearest(path) {
+                if let Some(known) = near.as_deref().or_else(|| keys::nearest(path)) {
                     hints += "\nhint: did you mean `";
                     hints += known;
                     hints += "`?";
@@ -103,40 +104,41 @@ impl Written {
         Ok(written)
     }
 
-    fn take(
-        &mut self,
-        prefix: &str,
-        value: Value,
-        unknown: &mut Vec<String>,
-        misfits: &mut Vec<String>,
-    ) -> Result<(), Error> {
+    fn take(&mut self, prefix: &str, value: Value, faults: &mut Faults) -> Result<(), Error> {
         let Value::Object(pairs) = value else { return Ok(()) };
         for (name, value) in pairs {
             let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            // null asks for nothing, as in the reference; only the key must be known.
             if value.is_null() {
-                continue; // null asks for nothing, as in the reference
+                if keys::find(&path).is_none() && !keys::is_block(&path) {
+                    faults.unknown.push((path, None));
+                }
+                continue;
             }
             if let Some((path, kind, fate)) = keys::find(&path) {
                 if let Some(why) = misfit(path, kind, &value) {
-                    misfits.push(why);
+                    faults.misfits.push(why);
                     continue;
                 }
+                definitions::check(path, &value, faults);
                 self.set(path, kind, fate, value)?;
             } else if keys::is_block(&path) {
                 // HCL1 habits: a block may come as a list of blocks.
                 match value {
                     Value::Array(blocks) => {
                         for block in blocks {
-                            self.take(&path, block, unknown, misfits)?;
+                            self.take(&path, block, faults)?;
                         }
                     }
-                    block @ Value::Object(_) => self.take(&path, block, unknown, misfits)?,
+                    block @ Value::Object(_) => self.take(&path, block, faults)?,
                     other => {
-                        misfits.push(format!("'{path}' expected a map, got '{}'", kind_of(&other)));
+                        faults
+                            .misfits
+                            .push(format!("'{path}' expected a map, got '{}'", kind_of(&other)));
                     }
                 }
             } else {
-                unknown.push(path);
+                faults.unknown.push((path, None));
             }
         }
         Ok(())
@@ -152,11 +154,14 @@ impl Written {
     ) -> Result<(), Error> {
         match fate {
             Fate::Used => {}
-            Fate::Silent => return Ok(()),
-            Fate::Ignored if value.as_i64() == Some(-1) => return Ok(()), // turns it off
-            Fate::Ignored => {
-                self.warnings
-                    .push(format!("`{path}` belongs to the service mesh and has no effect"));
+            Fate::Harmless => return Ok(()),
+            Fate::Mesh if value.as_i64() == Some(-1) => return Ok(()), // turns it off
+            Fate::Mesh => {
+                self.warn(format!("`{path}` belongs to the service mesh and has no effect"));
+                return Ok(());
+            }
+            Fate::Warned => {
+                self.warn(format!("`{path}` has no effect yet"));
                 return Ok(());
             }
             Fate::NotYet(off) if asks_for_nothing(off, &value) => return Ok(()),
@@ -193,9 +198,14 @@ impl Written {
             let _ = self.set(path, kind, Fate::Used, value);
         }
         for warning in later.warnings {
-            if !self.warnings.contains(&warning) {
-                self.warnings.push(warning);
-            }
+            self.warn(warning);
+        }
+    }
+
+    /// Notes what is worth saying, once.
+    fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
         }
     }
 
@@ -290,7 +300,7 @@ fn is_text_map(value: &Value) -> bool {
 }
 
 /// A JSON value's type as the reference names it.
-fn kind_of(value: &Value) -> &'static str {
+pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "nil",
         Value::Bool(_) => "bool",

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod debug;
+mod definitions;
 mod file;
 mod flags;
 mod hcl;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::local;
 use file::Written;
 pub(crate) use keys::distance;
 
@@ -204,6 +206,38 @@ pub fn service_definitions(sources: &[PathBuf]) -> Result<Vec<Value>, Error> {
     let mut definitions = written.definitions("service");
     definitions.extend(written.definitions("services"));
     Ok(definitions)
+}
+
+/// Judges service definitions as an agent would that had them in its own files, so that a mistake in the
+/// last of them is found before the first one is registered.
+pub fn judge_services(definitions: &[Value]) -> Result<(), Error> {
+    // Whether scripts may run is up to the agent that runs them.
+    let settings = local::Settings { enable_script_checks: true, ..local::Settings::default() };
+    local::Configured::read(&settings, definitions, &[], |_| false)
+        .map(drop)
+        .map_err(|error| explained(&error))
+}
+
+/// An error of a definition with its reason.
+fn explained(error: &local::Error) -> Error {
+    let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
+    Error(format!("{error}{}", reason.unwrap_or_default()))
+}
+
+impl Config {
+    /// Judges the definitions of services and checks as the agent does at its start, without one.
+    pub fn judge_definitions(&self) -> Result<(), Error> {
+        let settings = local::Settings {
+            check_output_max_size: self.checks.output_max_size,
+            enable_script_checks: self.checks.enable_script_checks,
+            enable_local_script_checks: self.checks.enable_local_script_checks,
+            ..local::Settings::default()
+        };
+        let (services, checks) = (&self.service_definitions, &self.check_definitions);
+        local::Configured::read(&settings, services, checks, |_| false)
+            .map(drop)
+            .map_err(|error| explained(&error))
+    }
 }
 
 fn read_sources(sources: &[PathBuf], format: Option<&str>) -> Result<Written, Error> {

@@ -47,12 +47,61 @@ fn mistakes_are_refused_in_the_words_that_scripts_know() {
         ),
         (r#"{"data_dir":"d","node_meta":{"a b":"c"}}"#, "Key contains invalid characters"),
         (r#"{"data_dir":"d","acl":{"enabled":true}}"#, "`acl.enabled` is not supported yet"),
+        (
+            r#"{"data_dir":"d","services":[{"name":"a","check":{"intervall":"1s"}}]}"#,
+            "1 error occurred:\n\t* invalid config key services[0].check.intervall\n\n\nhint: did you mean `services[0].check.interval`?",
+        ),
+        (r#"{"data_dir":"d","bogus":null}"#, "invalid config key bogus"),
         (r#"{"data_dir":"#, "EOF|unexpected end of JSON input"),
         ("[]", "cannot unmarshal array"),
     ];
     for (json, expected) in rows {
         let error = resolved(json).expect_err(json);
         assert!(expected.split('|').any(|part| error.contains(part)), "{json}: {error}");
+    }
+}
+
+#[test]
+fn names_are_not_particular_about_case() {
+    let config =
+        resolved(r#"{"Data_Dir":"d","BIND_ADDR":"127.0.0.1","Ports":{"HTTP":21000}}"#).expect("ok");
+    assert_eq!(config.ports.http, Some(21000));
+}
+
+#[test]
+fn what_has_no_effect_yet_is_said_once_and_what_is_harmless_is_not() {
+    let config = resolved(
+        r#"{"data_dir":"d","bind_addr":"127.0.0.1","disable_update_check":true,
+            "raft_snapshot_interval":"10s"}"#,
+    )
+    .expect("ok");
+    let said: Vec<_> = config.warnings.iter().filter(|text| text.contains("no effect")).collect();
+    assert_eq!(said, ["`raft_snapshot_interval` has no effect yet"]);
+}
+
+#[test]
+fn definitions_are_judged_without_an_agent() {
+    let judged = |json: &str| {
+        resolved(json).expect("the keys are known").judge_definitions().map_err(|e| e.0)
+    };
+    let file =
+        |definitions: &str| format!(r#"{{"data_dir":"d","bind_addr":"127.0.0.1",{definitions}}}"#);
+    let fine = r#""service":{"name":"a","check":{"ttl":"10s"}},"check":{"name":"b","ttl":"5s","service_id":"a"}"#;
+    assert_eq!(judged(&file(fine)), Ok(()));
+    let rows = [
+        (r#""service":{"port":80}"#, "service definition number 1: Missing service name"),
+        (
+            r#""check":{"name":"b","ttl":"5s","service_id":"zz"}"#,
+            "check definition `b`: ServiceID \"zz\" does not exist",
+        ),
+        (
+            r#""check":{"name":"b","args":["x"],"interval":"5s"}"#,
+            "check definition `b`: Scripts are disabled on this agent",
+        ),
+    ];
+    for (definitions, expected) in rows {
+        let error = judged(&file(definitions)).expect_err(definitions);
+        assert!(error.starts_with(expected), "{error}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use muster_client::types::{CheckDefinition, ServiceDefinition};
 use serde_json::Value;
 
+use super::configured::{self, Configured};
 use super::definition::{self, CheckRegistration, Registration, Source};
 use super::drawer::{Kept, KeptCheck, KeptService, Kind, Pending, Write};
 use super::state::Claims;
@@ -117,12 +118,7 @@ impl Local {
         definition: &ServiceDefinition,
         source: Source,
     ) -> Result<Registration, Error> {
-        let registration = Registration::new(definition, &self.inner.node.name, self.shared())?;
-        definition::validate_families(&registration.row)?;
-        for check in &registration.checks {
-            self.validate_script(&check.definition, source)?;
-        }
-        Ok(registration)
+        configured::registration(&self.inner.settings, definition, source)
     }
 
     /// `None` if there is none.
@@ -154,18 +150,7 @@ impl Local {
         definition: &CheckDefinition,
         source: Source,
     ) -> Result<(), Error> {
-        let settings = &self.inner.settings;
-        let text = match source {
-            _ if definition.args.is_empty() || settings.enable_script_checks => return Ok(()),
-            Source::Config if settings.enable_local_script_checks => return Ok(()),
-            Source::Config => {
-                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true"
-            }
-            Source::Api => {
-                "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
-            }
-        };
-        Err(Error::Refused(text.to_owned()))
+        configured::scripts(&self.inner.settings, definition, source)
     }
 
     /// A registration that says what the catalog is known to hold already is no work.
@@ -191,54 +176,21 @@ impl Local {
         checks: &[Value],
         first: First,
     ) -> Result<Vec<Pending>, Error> {
-        let wrong = |what: String| {
-            move |source: Error| Error::Configured { what, source: Box::new(source) }
-        };
-        let mut service_definitions = Vec::new();
-        let mut known = BTreeSet::new();
-        let mut mentioned = BTreeSet::new();
-        for (number, value) in services.iter().enumerate() {
-            let read = || {
-                let definition = self.parse_service(value.clone(), Source::Config)?;
-                let registration = self.validate_service(&definition, Source::Config)?;
-                Ok((definition, registration))
-            };
-            let what = format!("service definition {}", shown(value, number));
-            let (definition, registration) = read().map_err(wrong(what))?;
-            known.insert(registration.row.id);
-            mentioned.extend(registration.checks.into_iter().map(|check| check.row.id));
-            service_definitions.push(definition);
-        }
-        let mut check_definitions = Vec::new();
-        for (number, value) in checks.iter().enumerate() {
-            let read = || {
-                let definition = self.parse_check(value.clone(), Source::Config)?;
-                self.validate_script(&definition, Source::Config)?;
-                let service = definition.service_id.as_deref().filter(|id| !id.is_empty());
-                if let Some(id) = service.filter(|id| !known.contains(*id)) {
-                    let claims = self.claims();
-                    let claim = claims.services().get(id);
-                    if claim.is_none_or(|claim| claim.source == Source::Config) {
-                        return Err(Error::Refused(format!("ServiceID {id:?} does not exist")));
-                    }
-                }
-                Ok(definition)
-            };
-            let what = format!("check definition {}", shown(value, number));
-            let definition = read().map_err(wrong(what))?;
-            let id = definition.id.clone().filter(|id| !id.is_empty());
-            mentioned.insert(id.unwrap_or_else(|| definition.name.clone()).into());
-            check_definitions.push(definition);
-        }
-
-        let (dropped_services, dropped_checks) = self.no_longer_configured(&known, &mentioned);
+        let settings = &self.inner.settings;
+        let configured = Configured::read(settings, services, checks, |id| {
+            let claims = self.claims();
+            claims.services().get(id).is_some_and(|claim| claim.source == Source::Api)
+        })?;
+        let Configured { services, checks, service_ids, check_ids } = configured;
+        let (dropped_services, dropped_checks) =
+            self.no_longer_configured(&service_ids, &check_ids);
         let mut pending: Vec<Pending> = Vec::new();
         pending.extend(dropped_services.iter().filter_map(|id| self.drop_service(id)));
         pending.extend(dropped_checks.iter().filter_map(|id| self.drop_check(id)));
-        for definition in &service_definitions {
+        for definition in &services {
             pending.push(self.place_service(definition, Source::Config, Existing::Keep, first)?);
         }
-        for definition in &check_definitions {
+        for definition in &checks {
             pending.push(self.place_check_alone(definition, Source::Config, first)?);
         }
         Ok(pending)
@@ -348,12 +300,6 @@ impl Local {
 
 fn forget_check(id: &str) -> Vec<Write> {
     vec![Write::remove(Kind::Checks, id), Write::remove(Kind::Ttl, id)]
-}
-
-/// A definition's name, or its number if it has none.
-fn shown(value: &Value, number: usize) -> String {
-    let name = ["name", "Name", "id", "ID"].iter().find_map(|key| value.get(*key)?.as_str());
-    name.map_or_else(|| format!("number {}", number + 1), |name| format!("`{name}`"))
 }
 
 fn is_dns_name(name: &str) -> bool {

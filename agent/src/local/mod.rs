@@ -18,6 +18,7 @@
 mod aliases;
 mod catalog;
 mod claim;
+mod configured;
 pub mod definition;
 mod diff;
 mod drawer;
@@ -38,6 +39,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use catalog::{Catalog, Held, LOOK_MAX, Unavailable};
+pub use configured::Configured;
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use leader::{Lead, lead};
@@ -431,7 +433,7 @@ impl Local {
     }
 
     fn shared(&self) -> Shared {
-        Shared { output_bytes_max: self.inner.settings.check_output_max_size }
+        self.inner.settings.shared()
     }
 
     fn outputs(&self) -> Outputs {

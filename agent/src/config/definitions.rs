@@ -1,0 +1,275 @@
+//! The keys of services and checks in configuration files, so that a slip of the finger stops the start
+//! and is named with its place (`services[0].checks[1].intervall`) instead of doing nothing.
+//!
+//! Only names and types are looked at here; what the values mean is up to `local`, which reads the same
+//! definitions from the API.
+
+use serde_json::{Map, Value};
+
+use super::keys;
+
+/// What may stand under a key of a definition.
+#[derive(Clone, Copy)]
+enum Shape {
+    Text,
+    Number,
+    Switch,
+    Texts,
+    /// Text to text.
+    Pairs,
+    /// Text to texts.
+    Headers,
+    /// An object with these keys.
+    Fields(&'static [Field]),
+    /// A list of such objects.
+    List(&'static [Field]),
+    /// Objects under names that the user chose.
+    Named(&'static [Field]),
+    /// Whatever the mesh makes of it.
+    Any,
+}
+
+/// A key, in lower case, and what it takes.
+type Field = (&'static str, Shape);
+
+const ADDRESS: &[Field] = &[("address", Shape::Text), ("port", Shape::Number)];
+
+const WEIGHTS: &[Field] = &[("passing", Shape::Number), ("warning", Shape::Number)];
+
+/// Spellings without underscores are those that the reference knows, too.
+const CHECK: &[Field] = &[
+    ("alias_node", Shape::Text),
+    ("alias_service", Shape::Text),
+    ("args", Shape::Texts),
+    ("body", Shape::Text),
+    ("deregister_critical_service_after", Shape::Text),
+    ("deregistercriticalserviceafter", Shape::Text),
+    ("docker_container_id", Shape::Text),
+    ("dockercontainerid", Shape::Text),
+    ("failures_before_critical", Shape::Number),
+    ("grpc", Shape::Text),
+    ("grpc_use_tls", Shape::Switch),
+    ("header", Shape::Headers),
+    ("http", Shape::Text),
+    ("id", Shape::Text),
+    ("interval", Shape::Text),
+    ("method", Shape::Text),
+    ("name", Shape::Text),
+    ("notes", Shape::Text),
+    ("output_max_size", Shape::Number),
+    ("scriptargs", Shape::Texts),
+    ("service_id", Shape::Text),
+    ("serviceid", Shape::Text),
+    ("shell", Shape::Text),
+    ("status", Shape::Text),
+    ("success_before_passing", Shape::Number),
+    ("tcp", Shape::Text),
+    ("timeout", Shape::Text),
+    ("tls_skip_verify", Shape::Switch),
+    ("tlsskipverify", Shape::Switch),
+    ("token", Shape::Text),
+    ("ttl", Shape::Text),
+];
+
+const CONNECT: &[Field] = &[("native", Shape::Switch), ("sidecar_service", Shape::Any)];
+
+const PROXY: &[Field] = &[
+    ("config", Shape::Any),
+    ("destination_service_id", Shape::Text),
+    ("destination_service_name", Shape::Text),
+    ("expose", Shape::Any),
+    ("local_service_address", Shape::Text),
+    ("local_service_port", Shape::Number),
+    ("mesh_gateway", Shape::Any),
+    ("mode", Shape::Text),
+    ("upstreams", Shape::Any),
+];
+
+const SERVICE: &[Field] = &[
+    ("address", Shape::Text),
+    ("check", Shape::Fields(CHECK)),
+    ("checks", Shape::List(CHECK)),
+    ("connect", Shape::Fields(CONNECT)),
+    ("enable_tag_override", Shape::Switch),
+    ("id", Shape::Text),
+    ("kind", Shape::Text),
+    ("meta", Shape::Pairs),
+    ("name", Shape::Text),
+    ("port", Shape::Number),
+    ("proxy", Shape::Fields(PROXY)),
+    ("tagged_addresses", Shape::Named(ADDRESS)),
+    ("tags", Shape::Texts),
+    ("token", Shape::Text),
+    ("weights", Shape::Fields(WEIGHTS)),
+];
+
+/// What is wrong with definitions: keys that nobody knows, with a hint each where there is one, and
+/// values of the wrong type.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// Paths of unknown keys, with the known key that was probably meant.
+    pub(super) unknown: Vec<(String, Option<String>)>,
+    /// Full sentences.
+    pub(super) misfits: Vec<String>,
+}
+
+/// Looks at what stands under `service`, `services`, `check` or `checks`; other definitions are checked
+/// where they are used.
+pub(super) fn check(path: &str, value: &Value, faults: &mut Faults) {
+    let fields = match path {
+        "service" | "services" => SERVICE,
+        "check" | "checks" => CHECK,
+        _ => return,
+    };
+    match value {
+        // Blocks of the same name in HCL are a list as well.
+        Value::Array(items) => list(path, items, fields, faults),
+        Value::Object(object) => self::fields(path, object, fields, faults),
+        _ => {}
+    }
+}
+
+fn list(path: &str, items: &[Value], known: &'static [Field], faults: &mut Faults) {
+    for (position, item) in items.iter().enumerate() {
+        let path = format!("{path}[{position}]");
+        look(&path, item, Shape::Fields(known), faults);
+    }
+}
+
+fn fields(path: &str, object: &Map<String, Value>, known: &'static [Field], faults: &mut Faults) {
+    for (name, value) in object {
+        let lower = name.to_lowercase();
+        let here = format!("{path}.{name}");
+        if let Some((_, shape)) = known.iter().find(|(known, _)| *known == lower) {
+            look(&here, value, *shape, faults);
+        } else {
+            let names: Vec<&'static str> = known.iter().map(|(name, _)| *name).collect();
+            let near = near(&lower, &names).map(|near| format!("{path}.{near}"));
+            faults.unknown.push((here, near));
+        }
+    }
+}
+
+/// The key that was probably meant: spelt without its underscores, or a letter or two away.
+fn near(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let bare = |text: &str| text.replace(['_', '-'], "");
+    known
+        .iter()
+        .find(|known| bare(known) == bare(name))
+        .copied()
+        .or_else(|| keys::nearest_of(name, known.iter().copied()))
+}
+
+fn look(path: &str, value: &Value, shape: Shape, faults: &mut Faults) {
+    let kind = super::file::kind_of(value);
+    let mut type_is_wrong = |wanted: &str| {
+        faults
+            .misfits
+            .push(format!("'{path}' expected type '{wanted}', got unconvertible type '{kind}'"));
+    };
+    match (shape, value) {
+        (_, Value::Null)
+        | (Shape::Any, _)
+        | (Shape::Text, Value::String(_))
+        | (Shape::Number, Value::Number(_))
+        | (Shape::Switch, Value::Bool(_)) => {}
+        (Shape::Text, _) => type_is_wrong("string"),
+        (Shape::Number, _) => type_is_wrong("int"),
+        (Shape::Switch, _) => type_is_wrong("bool"),
+        (Shape::Texts, Value::Array(items)) => {
+            for (position, item) in items.iter().enumerate() {
+                look(&format!("{path}[{position}]"), item, Shape::Text, faults);
+            }
+        }
+        (Shape::List(known), Value::Array(items)) => list(path, items, known, faults),
+        // A list may be a single block in HCL.
+        (Shape::List(known) | Shape::Fields(known), Value::Object(object)) => {
+            fields(path, object, known, faults);
+        }
+        (Shape::Texts | Shape::List(_), _) => {
+            faults
+                .misfits
+                .push(format!("'{path}': source data must be an array or slice, got {kind}"));
+        }
+        (Shape::Pairs | Shape::Headers | Shape::Named(_), Value::Object(object)) => {
+            let inner = match shape {
+                Shape::Pairs => Shape::Text,
+                Shape::Headers => Shape::Texts,
+                Shape::Named(known) => Shape::Fields(known),
+                _ => Shape::Any,
+            };
+            for (name, value) in object {
+                look(&format!("{path}[{name}]"), value, inner, faults);
+            }
+        }
+        // Blocks in HCL come as lists; a list of one block is the block.
+        (
+            Shape::Fields(_) | Shape::Pairs | Shape::Headers | Shape::Named(_),
+            Value::Array(items),
+        ) if items.len() == 1 => {
+            look(path, &items[0], shape, faults);
+        }
+        (Shape::Fields(_) | Shape::Pairs | Shape::Headers | Shape::Named(_), _) => {
+            let kind = if kind == "array" { "slice" } else { kind };
+            faults.misfits.push(format!("'{path}' expected a map, got '{kind}'"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn faults(path: &str, value: &Value) -> Faults {
+        let mut faults = Faults::default();
+        check(path, value, &mut faults);
+        faults
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_place() {
+        let services = json!([
+            {"name": "a", "check": {"bogus": 1}, "checks": [{}, {"intervall": "1s"}]},
+            {"name": "b", "EnableTagOverride": true,
+             "weights": {"pass": 1}, "tagged_addresses": {"lan": {"adr": "x"}}},
+        ]);
+        let found = faults("services", &services);
+        let mut unknown: Vec<_> =
+            found.unknown.iter().map(|(path, near)| (path.as_str(), near.as_deref())).collect();
+        unknown.sort_unstable();
+        assert_eq!(
+            unknown,
+            [
+                ("services[0].check.bogus", None),
+                ("services[0].checks[1].intervall", Some("services[0].checks[1].interval")),
+                ("services[1].EnableTagOverride", Some("services[1].enable_tag_override")),
+                ("services[1].tagged_addresses[lan].adr", None),
+                ("services[1].weights.pass", None),
+            ]
+        );
+        assert!(found.misfits.is_empty(), "{:?}", found.misfits);
+    }
+
+    #[test]
+    fn values_of_the_wrong_type_are_named() {
+        let found = faults("service", &json!({"port": "x", "tags": "a", "meta": "m"}));
+        assert_eq!(
+            found.misfits,
+            [
+                "'service.meta' expected a map, got 'string'",
+                "'service.port' expected type 'int', got unconvertible type 'string'",
+                "'service.tags': source data must be an array or slice, got string",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_spelling_of_the_reference_is_known() {
+        let check = json!({"ServiceID": "a", "ScriptArgs": ["x"], "TLSSkipVerify": true,
+            "DeregisterCriticalServiceAfter": "1m", "HTTP": "u", "TTL": "1s", "header": {"a": ["b"]}});
+        let found = faults("check", &check);
+        assert!(found.unknown.is_empty() && found.misfits.is_empty(), "{found:?}");
+    }
+}
