@@ -8,7 +8,8 @@ use std::time::Duration;
 use muster_client::types::{CheckDefinition, parse_nanos};
 
 use super::status::Thresholds;
-use super::{http, script, tcp};
+use super::tls::Verify;
+use super::{docker, grpc, h2ping, http, os_service, script, tcp, udp};
 
 /// The shortest pause between two runs; smaller ones are raised to it.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -31,8 +32,18 @@ pub enum Probe {
     Http(http::Target),
     /// A connection.
     Tcp(tcp::Target),
+    /// A connection over which HTTP/2 is spoken.
+    H2Ping(h2ping::Target),
+    /// A call of gRPC's health protocol.
+    Grpc(grpc::Target),
+    /// A datagram.
+    Udp(udp::Target),
+    /// A look at the operating system's service manager.
+    OsService(os_service::Target),
     /// A program.
     Script(script::Command),
+    /// A program in a container.
+    Docker(docker::Command),
     /// Looks at other checks: of a service of this agent, or of a node and maybe a service there.
     Alias {
         /// Empty: this agent.
@@ -104,6 +115,7 @@ impl Definition {
             interval,
             thresholds: Thresholds {
                 success_before_passing: written.success_before_passing,
+                failures_before_warning: written.failures_before_warning,
                 failures_before_critical: written.failures_before_critical,
             },
             deregister_after: positive(deregister_after)
@@ -126,6 +138,10 @@ pub fn is_empty(written: &CheckDefinition) -> bool {
         args: written.args.clone(),
         grpc_use_tls: written.grpc_use_tls,
         tls_skip_verify: written.tls_skip_verify,
+        tcp_use_tls: written.tcp_use_tls,
+        h2ping_use_tls: written.h2ping_use_tls,
+        disable_redirects: written.disable_redirects,
+        failures_before_warning: written.failures_before_warning,
         success_before_passing: written.success_before_passing,
         failures_before_critical: written.failures_before_critical,
         output_max_size: written.output_max_size,
@@ -139,6 +155,10 @@ pub fn is_empty(written: &CheckDefinition) -> bool {
         && none(&written.body)
         && none(&written.tcp)
         && none(&written.grpc)
+        && none(&written.udp)
+        && none(&written.h2ping)
+        && none(&written.os_service)
+        && none(&written.tls_server_name)
         && none(&written.docker_container_id)
         && none(&written.shell)
         && none(&written.alias_node)
@@ -164,6 +184,12 @@ pub fn kind(written: &CheckDefinition) -> &'static str {
         "ttl"
     } else if given.tcp && interval {
         "tcp"
+    } else if given.udp && interval {
+        "udp"
+    } else if given.h2ping && interval {
+        "h2ping"
+    } else if given.os_service && interval {
+        "os_service"
     } else if given.alias {
         "alias"
     } else if given.script && given.docker {
@@ -181,6 +207,9 @@ struct Given {
     http: bool,
     tcp: bool,
     grpc: bool,
+    udp: bool,
+    h2ping: bool,
+    os_service: bool,
     script: bool,
     docker: bool,
     alias: bool,
@@ -193,6 +222,9 @@ impl Given {
             http: some(&written.http),
             tcp: some(&written.tcp),
             grpc: some(&written.grpc),
+            udp: some(&written.udp),
+            h2ping: some(&written.h2ping),
+            os_service: some(&written.os_service),
             script: !written.args.is_empty(),
             docker: some(&written.docker_container_id),
             alias: some(&written.alias_node) || some(&written.alias_service),
@@ -203,12 +235,17 @@ impl Given {
 /// The reference's rules, in its order.
 fn validate(written: &CheckDefinition, interval: i64, ttl: i64) -> Result<(), Invalid> {
     let given = Given::of(written);
-    let runs = given.script || given.http || given.tcp || given.grpc;
+    let newer = given.udp || given.h2ping || given.os_service;
+    let runs = given.script || given.http || given.tcp || given.grpc || newer;
     let wrong = |text: &str| Err(Invalid(text.to_owned()));
     if interval > 0 && ttl > 0 {
         wrong("Interval and TTL cannot both be specified")
     } else if runs && interval <= 0 {
-        wrong("Interval must be > 0 for Script, HTTP, or TCP checks")
+        wrong(if newer {
+            "Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks"
+        } else {
+            "Interval must be > 0 for Script, HTTP, or TCP checks"
+        })
     } else if runs && given.alias {
         wrong("Interval cannot be set for Alias checks")
     } else if given.alias && ttl > 0 {
@@ -228,34 +265,65 @@ fn probe(
     output_bytes_max: usize,
 ) -> Result<Probe, Invalid> {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let tls = |on: bool| {
+        on.then(|| Verify {
+            certificate: !written.tls_skip_verify,
+            name: text(&written.tls_server_name),
+        })
+    };
+    let timeout_or = |default| timeout.unwrap_or(default);
     Ok(match kind(written) {
         "ttl" => Probe::Ttl(positive(ttl).unwrap_or_default()),
-        "http" if http::is_tls(&text(&written.http)) => {
-            return Err(Invalid("HTTPS checks are not supported yet".into()));
-        }
         "http" => Probe::Http(http::Target {
             url: text(&written.http),
             method: written.method.clone().filter(|m| !m.is_empty()).unwrap_or("GET".into()),
             headers: written.header.clone(),
             body: text(&written.body),
-            tls_verify: !written.tls_skip_verify,
-            timeout: timeout.unwrap_or(http::TIMEOUT),
+            verify: tls(true).unwrap_or_default(),
+            follow: !written.disable_redirects,
+            timeout: timeout_or(http::TIMEOUT),
             output_bytes_max,
         }),
         "tcp" => Probe::Tcp(tcp::Target {
             address: text(&written.tcp),
-            timeout: timeout.unwrap_or(tcp::TIMEOUT),
+            tls: tls(written.tcp_use_tls),
+            timeout: timeout_or(tcp::TIMEOUT),
+        }),
+        "udp" => Probe::Udp(udp::Target {
+            address: text(&written.udp),
+            timeout: timeout_or(udp::TIMEOUT),
+        }),
+        "h2ping" => Probe::H2Ping(h2ping::Target {
+            address: text(&written.h2ping),
+            tls: tls(written.h2ping_use_tls.unwrap_or(true)),
+            timeout: timeout_or(h2ping::TIMEOUT),
+        }),
+        "grpc" => Probe::Grpc(grpc::Target {
+            target: text(&written.grpc),
+            tls: tls(written.grpc_use_tls),
+            timeout: timeout_or(grpc::TIMEOUT),
+        }),
+        "os_service" => Probe::OsService(os_service::Target {
+            unit: text(&written.os_service),
+            timeout: timeout_or(os_service::TIMEOUT),
         }),
         "script" => Probe::Script(script::Command {
             args: written.args.clone(),
-            timeout: timeout.unwrap_or(script::TIMEOUT),
+            timeout: timeout_or(script::TIMEOUT),
+            output_bytes_max,
+        }),
+        "docker" => Probe::Docker(docker::Command {
+            container: text(&written.docker_container_id),
+            shell: text(&written.shell),
+            args: written.args.clone(),
+            timeout: timeout_or(docker::TIMEOUT),
             output_bytes_max,
         }),
         "alias" => {
             Probe::Alias { node: text(&written.alias_node), service: text(&written.alias_service) }
         }
-        "grpc" => return Err(Invalid("gRPC checks are not supported yet".into())),
-        _ => return Err(Invalid("Docker checks are not supported yet".into())),
+        // `validate` lets nothing else through.
+        _ => return Err(Invalid("TTL must be > 0 for TTL checks".to_owned())),
     })
 }
 
@@ -273,120 +341,4 @@ fn positive(nanos: i64) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Names and values.
-    type Fields<'a> = &'a [(&'a str, &'a str)];
-
-    fn written(fields: Fields<'_>) -> CheckDefinition {
-        let mut check = CheckDefinition::default();
-        for (name, value) in fields {
-            let value = (*value).to_owned();
-            match *name {
-                "interval" => check.interval = Some(value),
-                "ttl" => check.ttl = Some(value),
-                "http" => check.http = Some(value),
-                "tcp" => check.tcp = Some(value),
-                "grpc" => check.grpc = Some(value),
-                "args" => check.args = vec![value],
-                "docker" => check.docker_container_id = Some(value),
-                "alias" => check.alias_service = Some(value),
-                "timeout" => check.timeout = Some(value),
-                "deregister" => check.deregister_critical_service_after = Some(value),
-                "name" => check.name = value,
-                other => panic!("{other}"),
-            }
-        }
-        check
-    }
-
-    #[test]
-    fn what_cannot_be_run_is_refused() {
-        let check = written(&[("http", "HTTPS://x"), ("interval", "1s")]);
-        let error = Definition::new(&check, Shared::default()).unwrap_err();
-        assert_eq!(error.to_string(), "HTTPS checks are not supported yet");
-    }
-
-    #[test]
-    fn texts_of_the_reference() {
-        let both = "Interval and TTL cannot both be specified";
-        let interval = "Interval must be > 0 for Script, HTTP, or TCP checks";
-        let ttl = "TTL must be > 0 for TTL checks";
-        let rows: [(Fields<'_>, &str); 17] = [
-            (&[("interval", "1s"), ("ttl", "1s")], both),
-            (&[("http", "x"), ("interval", "1s"), ("ttl", "1s")], both),
-            (&[("http", "x")], interval),
-            (&[("http", "x"), ("ttl", "1s")], interval),
-            (&[("tcp", "x")], interval),
-            (&[("grpc", "x")], interval),
-            (&[("args", "x"), ("interval", "-1s")], interval),
-            (
-                &[("alias", "x"), ("interval", "1s"), ("tcp", "x")],
-                "Interval cannot be set for Alias checks",
-            ),
-            (&[("alias", "x"), ("ttl", "1s")], "TTL must be not be set for Alias checks"),
-            (&[], ttl),
-            (&[("name", "x")], ttl),
-            (&[("interval", "1s")], ttl),
-            (&[("ttl", "-5s")], ttl),
-            (&[("docker", "x"), ("interval", "1s")], ttl),
-            (&[("ttl", "x")], "TTL: time: invalid duration x"),
-            (&[("grpc", "x"), ("interval", "1s")], "gRPC checks are not supported yet"),
-            (
-                &[("docker", "x"), ("args", "x"), ("interval", "1s")],
-                "Docker checks are not supported yet",
-            ),
-        ];
-        for (fields, text) in rows {
-            let error = Definition::new(&written(fields), Shared::default()).unwrap_err();
-            assert_eq!(error.to_string(), text, "{fields:?}");
-        }
-    }
-
-    #[test]
-    fn kinds_and_their_defaults() {
-        let rows: [(Fields<'_>, &str, u64); 6] = [
-            (&[("ttl", "10s")], "ttl", 0),
-            (&[("http", "http://x"), ("interval", "10s")], "http", 10_000),
-            (&[("tcp", "x:1"), ("interval", "1ms")], "tcp", 1_000),
-            (&[("args", "/bin/true"), ("interval", "1m")], "script", 60_000),
-            (&[("alias", "web")], "alias", 0),
-            (&[("alias", "web"), ("interval", "1s")], "alias", 0),
-        ];
-        for (fields, expected, interval_ms) in rows {
-            let written = written(fields);
-            assert_eq!(kind(&written), expected);
-            let definition = Definition::new(&written, Shared::default()).unwrap();
-            assert_eq!(definition.interval, Duration::from_millis(interval_ms), "{fields:?}");
-            assert_eq!(definition.output_bytes_max, 4096);
-            assert_eq!(definition.deregister_after, None);
-        }
-    }
-
-    #[test]
-    fn limits_are_raised_and_lowered() {
-        let mut check = written(&[("ttl", "10s"), ("deregister", "5s")]);
-        check.output_max_size = 10_000;
-        let definition = Definition::new(&check, Shared { output_bytes_max: 100 }).unwrap();
-        assert_eq!(definition.deregister_after, Some(Duration::from_mins(1)));
-        assert_eq!(definition.output_bytes_max, 100);
-        check.output_max_size = 5;
-        check.deregister_critical_service_after = Some("90m".into());
-        let definition = Definition::new(&check, Shared { output_bytes_max: 100 }).unwrap();
-        assert_eq!(definition.deregister_after, Some(Duration::from_mins(90)));
-        assert_eq!(definition.output_bytes_max, 5);
-    }
-
-    #[test]
-    fn a_definition_that_says_nothing_is_empty() {
-        assert!(is_empty(&CheckDefinition::default()));
-        assert!(is_empty(&written(&[("ttl", "0"), ("http", ""), ("interval", "0s")])));
-        for field in ["ttl", "interval", "timeout", "deregister"] {
-            assert!(!is_empty(&written(&[(field, "1s")])), "{field}");
-        }
-        for field in ["http", "tcp", "args", "docker", "alias", "name", "grpc"] {
-            assert!(!is_empty(&written(&[(field, "x")])), "{field}");
-        }
-    }
-}
+mod tests;

@@ -3,9 +3,9 @@
 //! ```text
 //!  client::types::CheckDefinition ──▶ definition.rs  validated, with defaults
 //!                                          │
-//!  runner.rs  one schedule for all ────────┤ due? ──▶ http.rs tcp.rs script.rs  ──▶ Outcome
-//!      ▲                                   │                ttl.rs  alias.rs           │
-//!      └────────── status.rs  counts in a row ◀───────────────────────────────────────┘
+//!  runner.rs  one schedule for all ────────┤ due? ──▶ http.rs grpc.rs tcp.rs ... ──▶ Outcome
+//!      ▲                                   │          script.rs docker.rs ttl.rs       │
+//!      └────────── status.rs  counts in a row ◀────────────────────────────────────────┘
 //!                        │ only what is to be told
 //!                        ▼
 //!                      local/  keeps it, and corrects the catalog
@@ -17,13 +17,21 @@
 
 pub mod alias;
 mod definition;
+pub mod docker;
+pub mod grpc;
+pub mod h2ping;
 pub mod http;
+pub mod os_service;
 mod output;
 mod runner;
 pub mod script;
 mod status;
 pub mod tcp;
+pub mod tls;
 pub mod ttl;
+pub mod udp;
+
+use std::time::Duration;
 
 pub use definition::{
     Definition, INTERVAL_MIN, Invalid, OUTPUT_BYTES_MAX, Probe, Shared, is_empty, kind,
@@ -33,6 +41,17 @@ pub use runner::{First, Report, Runner};
 pub use status::{Streak, Thresholds};
 
 pub use crate::store::CheckStatus as Status;
+
+/// What probes need besides their definitions. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Means {
+    /// For encrypted connections.
+    pub tls: tls::Tls,
+    /// The engine whose containers are looked into.
+    pub engine: docker::Engine,
+    /// Where the operating system's service manager is asked.
+    pub bus: os_service::Bus,
+}
 
 /// What one run of a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,4 +81,16 @@ impl Outcome {
         self.decisive = true;
         self
     }
+}
+
+/// What is said of a program whose time was up, with the output it had until then.
+fn timed_out(timeout: Duration, tail: &Tail) -> String {
+    let mut text =
+        format!("Timed out ({}) running check", muster_client::types::format_duration(timeout));
+    let output = tail.captured();
+    if !output.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&output);
+    }
+    text
 }

@@ -19,7 +19,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Definition, Outcome, Probe, http, script, tcp, ttl};
+use super::{
+    Definition, Means, Outcome, Probe, docker, grpc, h2ping, http, os_service, script, tcp, ttl,
+    udp,
+};
 
 /// Connections of probes at one time. Well under the usual limit of 1024 descriptors.
 const CONNECTIONS_MAX: usize = 512;
@@ -56,6 +59,7 @@ struct Inner {
     changed: Notify,
     connections: Arc<Semaphore>,
     processes: Arc<Semaphore>,
+    means: Means,
 }
 
 #[derive(Default)]
@@ -86,18 +90,24 @@ impl std::fmt::Debug for Runner {
 
 impl Default for Runner {
     fn default() -> Runner {
+        Runner::new(Means::default())
+    }
+}
+
+impl Runner {
+    /// An empty schedule; `means` is what its probes will use.
+    pub fn new(means: Means) -> Runner {
         Runner {
             inner: Arc::new(Inner {
                 schedule: Mutex::default(),
                 changed: Notify::new(),
                 connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
                 processes: Arc::new(Semaphore::new(PROCESSES_MAX)),
+                means,
             }),
         }
     }
-}
 
-impl Runner {
     fn lock(&self) -> MutexGuard<'_, Schedule> {
         self.inner.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,7 +230,7 @@ impl Runner {
 
     fn start(&self, id: &Arc<str>, entry: &mut Entry, due: Instant, report: &Report) {
         let places = match entry.definition.probe {
-            Probe::Script(_) => &self.inner.processes,
+            Probe::Script(_) | Probe::Docker(_) => &self.inner.processes,
             _ => &self.inner.connections,
         };
         let (places, definition) = (Arc::clone(places), Arc::clone(&entry.definition));
@@ -230,7 +240,7 @@ impl Runner {
             let outcome = {
                 let _place = places.acquire().await;
                 metrics::histogram!("muster.checks.lateness").record(due.elapsed().as_secs_f64());
-                run_once(&definition.probe).await
+                run_once(&definition.probe, &runner.inner.means).await
             };
             if runner.finished(&id, registration, definition.interval) {
                 report(&id, registration, outcome);
@@ -283,11 +293,16 @@ impl Schedule {
     }
 }
 
-async fn run_once(probe: &Probe) -> Outcome {
+async fn run_once(probe: &Probe, means: &Means) -> Outcome {
     match probe {
-        Probe::Http(target) => http::probe(target).await,
-        Probe::Tcp(target) => tcp::probe(target).await,
+        Probe::Http(target) => http::probe(target, &means.tls).await,
+        Probe::Tcp(target) => tcp::probe(target, &means.tls).await,
+        Probe::H2Ping(target) => h2ping::probe(target, &means.tls).await,
+        Probe::Grpc(target) => grpc::probe(target, &means.tls).await,
+        Probe::Udp(target) => udp::probe(target).await,
+        Probe::OsService(target) => os_service::probe(target, &means.bus).await,
         Probe::Script(command) => script::probe(command).await,
+        Probe::Docker(command) => docker::probe(command, &means.engine).await,
         Probe::Ttl(_) | Probe::Alias { .. } => unreachable!("not put on the schedule as runs"),
     }
 }

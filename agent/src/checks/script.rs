@@ -61,14 +61,7 @@ pub async fn probe(command: &Command) -> Outcome {
             let _ = tokio::time::timeout(DRAIN, drain(&mut output, &mut tail)).await;
             // Never start another instance before this one is gone.
             let _ = group.child.wait().await;
-            let time = muster_client::types::format_duration(command.timeout);
-            let mut text = format!("Timed out ({time}) running check");
-            let output = tail.captured();
-            if !output.is_empty() {
-                text.push_str("\n\n");
-                text.push_str(&output);
-            }
-            Outcome::critical(text).decisive()
+            Outcome::critical(super::timed_out(command.timeout, &tail)).decisive()
         }
     }
 }

@@ -13,6 +13,8 @@ use super::Status;
 pub struct Thresholds {
     /// To become passing or warning.
     pub success_before_passing: u32,
+    /// Of failures, to become warning; without it none do.
+    pub failures_before_warning: Option<u32>,
     /// To become critical.
     pub failures_before_critical: u32,
 }
@@ -25,21 +27,29 @@ pub struct Streak {
 }
 
 impl Streak {
-    /// Counts a result. Does it count for a check that now has the status `current`?
+    /// Counts a result. Answers what it makes of a check that now has the status `current`, if it
+    /// counts.
     ///
     /// A result equal to the current status always does (its output is news), and breaks the
     /// opposite streak.
-    pub fn observe(&mut self, thresholds: Thresholds, current: Status, result: Status) -> bool {
-        let enough = if result == Status::Critical {
+    pub fn observe(
+        &mut self,
+        thresholds: Thresholds,
+        current: Status,
+        result: Status,
+    ) -> Option<Status> {
+        if result == Status::Critical {
             self.successes = 0;
             self.failures = self.failures.saturating_add(1);
-            self.failures >= thresholds.failures_before_critical
-        } else {
-            self.failures = 0;
-            self.successes = self.successes.saturating_add(1);
-            self.successes >= thresholds.success_before_passing
-        };
-        enough || result == current
+            if self.failures >= thresholds.failures_before_critical || current == result {
+                return Some(Status::Critical);
+            }
+            let warns = thresholds.failures_before_warning.filter(|least| self.failures >= *least);
+            return warns.map(|_| Status::Warning);
+        }
+        self.failures = 0;
+        self.successes = self.successes.saturating_add(1);
+        (self.successes >= thresholds.success_before_passing || current == result).then_some(result)
     }
 }
 
@@ -50,8 +60,15 @@ mod tests {
     /// Feeds results (`p`, `w`, `c`) to a check that starts as `start`; the answer is its status
     /// after each.
     fn after(success: u32, failures: u32, start: Status, results: &str) -> String {
-        let thresholds =
-            Thresholds { success_before_passing: success, failures_before_critical: failures };
+        let thresholds = Thresholds {
+            success_before_passing: success,
+            failures_before_warning: None,
+            failures_before_critical: failures,
+        };
+        under(thresholds, start, results)
+    }
+
+    fn under(thresholds: Thresholds, start: Status, results: &str) -> String {
         let mut streak = Streak::default();
         let mut current = start;
         let letter = |status| match status {
@@ -67,9 +84,7 @@ mod tests {
                     'w' => Status::Warning,
                     _ => Status::Critical,
                 };
-                if streak.observe(thresholds, current, result) {
-                    current = result;
-                }
+                current = streak.observe(thresholds, current, result).unwrap_or(current);
                 letter(current)
             })
             .collect()
@@ -103,6 +118,31 @@ mod tests {
                 expected,
                 "{success} {failures} {start:?} {results}"
             );
+        }
+    }
+
+    #[test]
+    fn failures_may_warn_first() {
+        use Status::{Critical, Passing, Warning};
+        let rows = [
+            (Some(1), 3, Passing, "ccc", "wwc"),
+            (Some(2), 3, Passing, "cccpc", "pwcpp"),
+            (Some(2), 4, Warning, "cwccc", "wwwww"),
+            // it cannot warn when it is critical already
+            (Some(3), 3, Passing, "ccc", "ppc"),
+            (Some(5), 2, Passing, "ccc", "pcc"),
+            (Some(0), 2, Passing, "cc", "wc"),
+            // what is critical does not get better by failing
+            (Some(1), 3, Critical, "cc", "cc"),
+            (None, 3, Passing, "ccc", "ppc"),
+        ];
+        for (warning, critical, start, results, expected) in rows {
+            let thresholds = Thresholds {
+                success_before_passing: 0,
+                failures_before_warning: warning,
+                failures_before_critical: critical,
+            };
+            assert_eq!(under(thresholds, start, results), expected, "{thresholds:?} {results}");
         }
     }
 }

@@ -5,11 +5,12 @@
 //! are those that operators of the reference grep for.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::tls::{Inside, Tls, Verify};
 use super::{Outcome, Status};
 
 /// Time for a connection when the definition says nothing.
@@ -22,13 +23,16 @@ const FALLBACK_DELAY: Duration = Duration::from_millis(300);
 pub struct Target {
     /// `host:port`.
     pub address: String,
+    /// Complete a TLS handshake as well.
+    pub tls: Option<Verify>,
     /// Time for the connection.
     pub timeout: Duration,
 }
 
 /// One run.
-pub async fn probe(target: &Target) -> Outcome {
-    let result = tokio::time::timeout(target.timeout, connect(&target.address)).await;
+pub async fn probe(target: &Target, tls: &Tls) -> Outcome {
+    let connecting = tls.dial(&target.address, target.tls.as_ref(), Inside::Anything);
+    let result = tokio::time::timeout(target.timeout, connecting).await;
     match result {
         Ok(Ok(_)) => {
             Outcome::new(Status::Passing, format!("TCP connect {}: Success", target.address))
@@ -40,31 +44,34 @@ pub async fn probe(target: &Target) -> Outcome {
 
 /// Connects to `host:port`. The error is ready for people.
 pub(super) async fn connect(address: &str) -> Result<TcpStream, String> {
-    let (host, port) = split(address).map_err(|what| format!("dial tcp: address {what}"))?;
-    let addresses: Vec<SocketAddr> = if host.is_empty() {
-        ["127.0.0.1", "::1"].iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).collect::<Vec<_>>()
+    let addresses = resolve(address, "tcp").await?;
+    let nameless = address.starts_with(':');
+    let is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (one, other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv4() == is_v4);
+    race(one, other).await.map_err(|(tried, error)| {
+        let tried = tried.to_string();
+        format!("dial tcp {}: {}", if nameless { address } else { &tried }, reason(&error))
+    })
+}
+
+/// The addresses behind `host:port`, at least one. The error is ready for people.
+pub(super) async fn resolve(address: &str, network: &str) -> Result<Vec<SocketAddr>, String> {
+    let (host, port) = split(address).map_err(|what| format!("dial {network}: address {what}"))?;
+    let addresses: Vec<IpAddr> = if host.is_empty() {
+        vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
     } else if let Ok(ip) = host.parse::<IpAddr>() {
         vec![ip]
     } else {
-        tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|_| format!("dial tcp: lookup {host}: no such host"))?
-            .map(|address| address.ip())
-            .collect()
-    }
-    .into_iter()
-    .map(|ip| SocketAddr::new(ip, port))
-    .collect();
-    let Some(first) = addresses.first() else {
-        return Err(format!("dial tcp: lookup {host}: no such host"));
+        match tokio::net::lookup_host((host, port)).await {
+            Ok(found) => found.map(|address| address.ip()).collect(),
+            Err(_) => Vec::new(),
+        }
     };
-    let (one, other): (Vec<_>, Vec<_>) =
-        addresses.iter().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
-    let shown = host.is_empty().then_some(address);
-    race(one, other).await.map_err(|(tried, error)| {
-        let tried = tried.to_string();
-        format!("dial tcp {}: {}", shown.unwrap_or(&tried), reason(&error))
-    })
+    if addresses.is_empty() {
+        return Err(format!("dial {network}: lookup {host}: no such host"));
+    }
+    Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 type Failure = (SocketAddr, io::Error);
@@ -110,7 +117,7 @@ async fn in_turn(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
 }
 
 /// The system's reason in the words of the reference's platform.
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     let text = match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused",
         io::ErrorKind::ConnectionReset => "connect: connection reset by peer",
@@ -180,8 +187,9 @@ mod tests {
     }
 
     async fn run(address: &str) -> (Status, String) {
-        let target = Target { address: address.to_owned(), timeout: Duration::from_secs(5) };
-        let outcome = probe(&target).await;
+        let timeout = Duration::from_secs(5);
+        let target = Target { address: address.to_owned(), tls: None, timeout };
+        let outcome = probe(&target, &Tls::default()).await;
         (outcome.status, outcome.output)
     }
 
@@ -227,8 +235,9 @@ mod tests {
                 Err(_) => break,
             }
         }
-        let target = Target { address: address.clone(), timeout: Duration::from_millis(100) };
-        let outcome = probe(&target).await;
+        let timeout = Duration::from_millis(100);
+        let target = Target { address: address.clone(), tls: None, timeout };
+        let outcome = probe(&target, &Tls::default()).await;
         assert_eq!(outcome, Outcome::critical(format!("dial tcp {address}: i/o timeout")));
     }
 

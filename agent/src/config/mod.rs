@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::checks::tls::{Authorities, Tls};
 use crate::local;
 use file::Written;
 pub(crate) use keys::distance;
@@ -160,6 +161,8 @@ pub struct CheckLimits {
     pub enable_script_checks: bool,
     /// Scripts from configuration files.
     pub enable_local_script_checks: bool,
+    /// Whom encrypted checks trust.
+    pub authorities: Authorities,
 }
 
 /// What Raft is told.
@@ -227,6 +230,7 @@ fn explained(error: &local::Error) -> Error {
 impl Config {
     /// Judges the definitions of services and checks as the agent does at its start, without one.
     pub fn judge_definitions(&self) -> Result<(), Error> {
+        Tls::new(&self.checks.authorities).map_err(|error| Error(error.to_string()))?;
         let settings = local::Settings {
             check_output_max_size: self.checks.output_max_size,
             enable_script_checks: self.checks.enable_script_checks,
@@ -453,6 +457,11 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             discard_output: written.bool("discard_check_output").unwrap_or(false),
             enable_script_checks: written.bool("enable_script_checks").unwrap_or(false),
             enable_local_script_checks: written.bool("enable_local_script_checks").unwrap_or(false),
+            authorities: Authorities {
+                file: written.text("ca_file").filter(|path| !path.is_empty()).map(PathBuf::from),
+                folder: written.text("ca_path").filter(|path| !path.is_empty()).map(PathBuf::from),
+                only: written.bool("enable_agent_tls_for_checks").unwrap_or(false),
+            },
         },
         raft: RaftTuning {
             multiplier: u32::try_from(multiplier).unwrap_or(5),

@@ -44,7 +44,8 @@ pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use leader::{Lead, lead};
 
-use crate::checks::{First, Outcome, Report, Runner, Shared, Status, ttl};
+use crate::checks::tls::{self, Authorities, Tls};
+use crate::checks::{First, Means, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::json::Malformed;
 use crate::store::{Check, Node, Service};
 use drawer::{Drawer, KeptCheck, KeptReport, Kind, Write};
@@ -82,6 +83,8 @@ pub struct Settings {
     pub enable_script_checks: bool,
     /// Script checks from configuration files.
     pub enable_local_script_checks: bool,
+    /// Whom checks trust besides, or instead of, whom the system trusts.
+    pub authorities: Authorities,
     /// Pause between two comparisons with the catalog, before it is scaled to the cluster's size
     /// and spread.
     pub sync_interval: Duration,
@@ -106,6 +109,7 @@ impl Default for Settings {
             discard_check_output: false,
             enable_script_checks: false,
             enable_local_script_checks: false,
+            authorities: Authorities::default(),
             sync_interval: Duration::from_mins(1),
             services: Vec::new(),
             checks: Vec::new(),
@@ -137,6 +141,9 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// Whom checks are to trust cannot be read.
+    #[error(transparent)]
+    Authority(#[from] tls::Error),
     /// Done, but it would not survive a restart.
     #[error("the agent could not keep it on disk")]
     Drawer(#[from] drawer::Error),
@@ -176,6 +183,7 @@ struct Inner {
     trouble: Mutex<Option<String>>,
     claims: Mutex<Claims>,
     runner: Runner,
+    tls: Tls,
     drawer: Drawer,
     /// Counts changes of services and checks.
     changes: watch::Sender<u64>,
@@ -187,6 +195,7 @@ impl Local {
     /// Reads what configuration files define and what was kept. Where both define a thing, the
     /// files win and the kept one is forgotten.
     pub fn open(settings: Settings, catalog: Arc<dyn Catalog>) -> Result<Local, Error> {
+        let tls = Tls::new(&settings.authorities)?;
         let (drawer, kept) = Drawer::open(settings.data_dir.as_deref())?;
         let mut node = Node {
             id: settings.node_id.clone(),
@@ -207,7 +216,8 @@ impl Local {
                 cluster_size: AtomicUsize::new(0),
                 trouble: Mutex::default(),
                 claims: Mutex::default(),
-                runner: Runner::default(),
+                runner: Runner::new(Means { tls: tls.clone(), ..Means::default() }),
+                tls,
                 drawer,
                 changes: watch::Sender::new(0),
                 nudge: Notify::new(),
@@ -374,10 +384,17 @@ impl Local {
 
     /// Takes the definitions of configuration files as they are now. What is equal is not touched,
     /// what they no longer define goes; a wrong one changes nothing at all.
-    pub async fn reload(&self, services: &[Value], checks: &[Value]) -> Result<(), Error> {
+    pub async fn reload(
+        &self,
+        services: &[Value],
+        checks: &[Value],
+        authorities: &Authorities,
+    ) -> Result<(), Error> {
+        let trusted = Tls::new(authorities)?;
         for pending in self.take_configured(services, checks, First::Now)? {
             pending.durable().await?;
         }
+        self.inner.tls.adopt(&trusted);
         Ok(())
     }
 

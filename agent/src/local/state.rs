@@ -282,11 +282,10 @@ impl Claims {
             return Effect::None;
         };
         let current = Status::parse(&claim.row.status).unwrap_or(Status::Critical);
-        let counts = claim.streak.observe(run.thresholds, current, outcome.status);
-        if !counts && !outcome.decisive {
-            return Effect::None;
-        }
-        self.set_status(id, outcome.status, outcome.output, outputs, now, chance)
+        let counted = claim.streak.observe(run.thresholds, current, outcome.status);
+        let decisive = outcome.decisive.then_some(outcome.status);
+        let Some(status) = decisive.or(counted) else { return Effect::None };
+        self.set_status(id, status, outcome.output, outputs, now, chance)
     }
 
     /// Sets status and output of a check. `chance` in 0..1 spreads the outputs of many checks.

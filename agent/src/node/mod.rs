@@ -165,8 +165,11 @@ impl Node {
         let done = match reread() {
             Err(error) => Err(error.to_string()),
             Ok(config) => {
-                let reloaded =
-                    self.local.reload(&config.service_definitions, &config.check_definitions);
+                let reloaded = self.local.reload(
+                    &config.service_definitions,
+                    &config.check_definitions,
+                    &config.checks.authorities,
+                );
                 reloaded.await.map_err(|error| chain(&error))
             }
         };

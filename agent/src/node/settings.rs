@@ -43,6 +43,7 @@ pub(super) fn local(config: &Config, node_id: &str) -> local::Settings {
         discard_check_output: config.checks.discard_output,
         enable_script_checks: config.checks.enable_script_checks,
         enable_local_script_checks: config.checks.enable_local_script_checks,
+        authorities: config.checks.authorities.clone(),
         services: config.service_definitions.clone(),
         checks: config.check_definitions.clone(),
         ..local::Settings::default()

@@ -115,6 +115,7 @@ pub struct ServiceDefinition {
 /// A check as its owner describes it. Durations are texts such as `10s`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "the API has them as such")]
 pub struct CheckDefinition {
     /// Unique on its agent.
     #[serde(rename = "CheckID", alias = "ID", skip_serializing_if = "Option::is_none")]
@@ -146,9 +147,27 @@ pub struct CheckDefinition {
     /// Its body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// Take a redirect as the answer instead of following it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disable_redirects: bool,
     /// `host:port` of a TCP check.
     #[serde(rename = "TCP", skip_serializing_if = "Option::is_none")]
     pub tcp: Option<String>,
+    /// Complete a TLS handshake, too.
+    #[serde(rename = "TCPUseTLS", skip_serializing_if = "std::ops::Not::not")]
+    pub tcp_use_tls: bool,
+    /// `host:port` of a UDP check.
+    #[serde(rename = "UDP", skip_serializing_if = "Option::is_none")]
+    pub udp: Option<String>,
+    /// `host:port` that is to answer an HTTP/2 ping.
+    #[serde(rename = "H2PING", skip_serializing_if = "Option::is_none")]
+    pub h2ping: Option<String>,
+    /// Over TLS; it is unless this is `false`.
+    #[serde(rename = "H2PingUseTLS", skip_serializing_if = "Option::is_none")]
+    pub h2ping_use_tls: Option<bool>,
+    /// Name of a unit of the operating system's service manager.
+    #[serde(rename = "OSService", skip_serializing_if = "Option::is_none")]
+    pub os_service: Option<String>,
     /// `host:port[/service]` of a gRPC check.
     #[serde(rename = "GRPC", skip_serializing_if = "Option::is_none")]
     pub grpc: Option<String>,
@@ -179,9 +198,15 @@ pub struct CheckDefinition {
     /// Do not verify the certificate.
     #[serde(rename = "TLSSkipVerify", skip_serializing_if = "std::ops::Not::not")]
     pub tls_skip_verify: bool,
+    /// The name that the certificate must be for, instead of the target's.
+    #[serde(rename = "TLSServerName", skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
     /// Successes in a row before it passes.
     #[serde(skip_serializing_if = "is_zero")]
     pub success_before_passing: u32,
+    /// Failures in a row before it is a warning; as many as make it critical when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_before_warning: Option<u32>,
     /// Failures in a row before it is critical.
     #[serde(skip_serializing_if = "is_zero")]
     pub failures_before_critical: u32,

@@ -47,13 +47,26 @@ impl Url {
 
     /// Fails unless this can be asked over HTTP.
     pub(super) fn supported(&self) -> Result<(), String> {
-        if self.scheme != "http" {
+        if self.scheme != "http" && self.scheme != "https" {
             return Err(format!("unsupported protocol scheme {:?}", self.scheme));
         }
         if self.authority.is_empty() || self.authority.starts_with(':') {
             return Err("http: no Host in request URL".to_owned());
         }
         Ok(())
+    }
+
+    /// Is the connection to be encrypted?
+    pub(super) fn is_tls(&self) -> bool {
+        self.scheme == "https"
+    }
+
+    /// The host without its port.
+    pub(super) fn host(&self) -> &str {
+        match self.authority.rfind(':') {
+            Some(colon) if !self.authority[colon..].contains(']') => &self.authority[..colon],
+            _ => &self.authority,
+        }
     }
 
     /// `host:port` to connect to.
@@ -64,7 +77,8 @@ impl Url {
         if has_port {
             self.authority.clone()
         } else {
-            format!("{}:80", self.authority.trim_end_matches(':'))
+            let port = if self.is_tls() { 443 } else { 80 };
+            format!("{}:{port}", self.authority.trim_end_matches(':'))
         }
     }
 

@@ -89,7 +89,9 @@ impl From<local::Error> for Error {
             }
             local::Error::UnknownService(_) => Error::NotFound(error.to_string()),
             local::Error::Refused(_) => Error::Refused(error.to_string()),
-            local::Error::Configured { .. } | local::Error::Drawer(_) => {
+            local::Error::Configured { .. }
+            | local::Error::Authority(_)
+            | local::Error::Drawer(_) => {
                 tracing::error!(%error, "the agent's own state could not be changed");
                 Error::Refused(error.to_string())
             }

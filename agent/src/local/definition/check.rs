@@ -76,7 +76,16 @@ pub(super) fn check_fields(
         header: headers(&mut object)?,
         method: text(&mut object, "Method")?,
         body: text(&mut object, "Body")?,
+        disable_redirects: object.flag("DisableRedirects")?,
         tcp: text(&mut object, "TCP")?,
+        tcp_use_tls: object.flag("TCPUseTLS")?,
+        udp: text(&mut object, "UDP")?,
+        h2ping: text(&mut object, "H2PING")?,
+        h2ping_use_tls: object
+            .has("H2PingUseTLS")
+            .then(|| object.flag("H2PingUseTLS"))
+            .transpose()?,
+        os_service: text(&mut object, "OSService")?,
         grpc: text(&mut object, "GRPC")?,
         grpc_use_tls: object.flag("GRPCUseTLS")?,
         ttl: duration_text(&mut object, "TTL")?,
@@ -87,7 +96,12 @@ pub(super) fn check_fields(
         interval: duration_text(&mut object, "Interval")?,
         timeout: duration_text(&mut object, "Timeout")?,
         tls_skip_verify: object.flag("TLSSkipVerify")?,
+        tls_server_name: text(&mut object, "TLSServerName")?,
         success_before_passing: count(&mut object, "SuccessBeforePassing")?,
+        failures_before_warning: object
+            .has("FailuresBeforeWarning")
+            .then(|| count(&mut object, "FailuresBeforeWarning"))
+            .transpose()?,
         failures_before_critical: count(&mut object, "FailuresBeforeCritical")?,
         deregister_critical_service_after: duration_text(
             &mut object,
