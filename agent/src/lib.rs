@@ -2,6 +2,7 @@
 //! doors (`http`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`, `rpc`) → truth (`store`).
 
 pub mod acl; // one question for every door: may this token do that?
+pub mod archive; // a saved state as a file
 pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
 pub mod cli; // the command line: an ordinary client of the HTTP API
 pub mod config; // files and flags in, the settings of each part out

@@ -12,7 +12,7 @@ use muster_tests::programs::workspace;
 /// The layers, lowest first. A module may use those of its own layer and of lower ones.
 const LAYERS: [&[&str]; 4] = [
     &["store"],
-    &["raft", "gossip", "rpc"],
+    &["raft", "gossip", "rpc", "archive"],
     &["local", "checks", "acl", "read", "sessions", "tombstones", "filter"],
     &["http", "dns", "ui"],
 ];

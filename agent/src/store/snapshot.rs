@@ -24,7 +24,7 @@ use super::{Check, Counts, Entry, Index, Node, Service, Session, Store, Timestam
 
 const MAGIC: [u8; 8] = *b"MUSTER\0S";
 /// Of the whole file. A new kind of record needs a new format, a new field does not.
-const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 1;
 /// A block is closed once it holds so much; one large record may make it longer.
 const BLOCK_TARGET: usize = 64 * 1024;
 /// What a reader believes: more than any record that the limits on values and requests allow.

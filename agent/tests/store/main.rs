@@ -10,6 +10,7 @@ mod a_simple_model_agrees;
 mod changed_answers_are_woken;
 mod commands_survive_encoding;
 mod damaged_snapshots_are_refused;
+mod earlier_formats_are_read;
 mod indexes_never_go_back;
 mod same_log_same_bytes;
 mod snapshot_and_restore_is_identity;
