@@ -183,17 +183,17 @@ impl RaftStateMachine<Types> for Machine {
                 }
             };
             let index = entry.log_id.index;
-            let reply = match entry.payload {
-                Payload::Blank => Reply::Done,
+            let (reply, index) = match entry.payload {
+                Payload::Blank => (Reply::Done, self.store.index_of(index)),
                 Payload::Normal(proposal) => {
                     bytes += proposal.encoded().len() as u64;
                     let applied = self.store.apply(index, proposal.command());
                     touched.extend(applied.touched);
-                    applied.reply
+                    (applied.reply, applied.index)
                 }
                 Payload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    Reply::Done
+                    (Reply::Done, self.store.index_of(index))
                 }
             };
             self.last = Some(entry.log_id);

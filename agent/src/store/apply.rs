@@ -11,13 +11,17 @@ use super::{
 impl Store {
     /// Applies one committed command. Deterministic and total: whatever the command says, the
     /// answer is a reply, and a refused command changes nothing.
-    pub fn apply(&mut self, index: Index, command: &Command) -> Applied {
+    ///
+    /// `position` is the entry's place in the log; the answer says its index as clients see it.
+    pub fn apply(&mut self, position: Index, command: &Command) -> Applied {
+        self.forget_staging(command.at);
+        let index = self.index_of(position);
         self.index = self.index.max(index);
         let mut step = Step::new(index, command.at);
         match self.change(&mut step, &command.change) {
-            Ok(reply) => Applied { reply, touched: step.into_touched() },
+            Ok(reply) => Applied { reply, index: step.index, touched: step.into_touched() },
             Err(refusal) => {
-                Applied { reply: Reply::Refused(refusal.to_string()), touched: Vec::new() }
+                Applied { reply: Reply::Refused(refusal.to_string()), index, touched: Vec::new() }
             }
         }
     }
@@ -43,6 +47,8 @@ impl Store {
             Change::SessionDestroy { id } => self.end_session(step, id),
             Change::Txn(ops) => return Ok(txn::apply(self, step, ops)),
             Change::TombstonesReap { up_to } => self.kv.reap(*up_to),
+            Change::Autopilot(change) => return Ok(self.set_autopilot(step, change)),
+            Change::Restore(restore) => self.restore(step, restore)?,
         }
         Ok(Reply::Done)
     }

@@ -5,7 +5,10 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Check, Node, Service, Session, SessionId, TxnError, TxnOp, TxnResult};
+use super::{
+    AutopilotChange, Check, Node, Restore, Service, Session, SessionId, TxnError, TxnOp, TxnResult,
+    snapshot,
+};
 
 /// Milliseconds since the Unix epoch, stamped by the proposer: the store has no clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,6 +48,10 @@ pub enum Change {
         /// Inclusive.
         up_to: u64,
     },
+    /// Sets how the leader looks after the servers.
+    Autopilot(AutopilotChange),
+    /// A step of replacing the whole state.
+    Restore(Restore),
 }
 
 /// As `PUT /v1/catalog/register` means it.
@@ -107,7 +114,7 @@ pub enum KvVerb {
 const ENCODING: u8 = 1;
 
 /// Names of all changes, as they are encoded.
-const CHANGES: [&str; 8] = [
+const CHANGES: [&str; 10] = [
     "Noop",
     "Register",
     "Deregister",
@@ -116,6 +123,8 @@ const CHANGES: [&str; 8] = [
     "SessionDestroy",
     "Txn",
     "TombstonesReap",
+    "Autopilot",
+    "Restore",
 ];
 
 /// Why bytes of the log are no command. Whoever met them must stop: a server that skips a command
@@ -131,6 +140,9 @@ pub enum DecodeError {
     /// A change that this program does not know: written by a newer one.
     #[error("the unknown change `{0}`; a newer program wrote it")]
     Unknown(String),
+    /// Rows of a state in a newer format.
+    #[error("rows of a restored state in format {0}; this program knows formats up to {known}", known = snapshot::FORMAT)]
+    Format(u16),
     /// Damaged, or not one of ours.
     #[error("a malformed command")]
     Malformed(#[source] rmp_serde::decode::Error),
@@ -152,12 +164,20 @@ impl Command {
         if *encoding != ENCODING {
             return Err(DecodeError::Encoding(*encoding));
         }
-        rmp_serde::from_slice(body).map_err(|error| match rmp_serde::from_slice::<Outline>(body) {
-            Ok(Outline { change: Name(name) }) if !CHANGES.contains(&&*name) => {
-                DecodeError::Unknown(name)
+        let command: Command = rmp_serde::from_slice(body).map_err(|error| {
+            match rmp_serde::from_slice::<Outline>(body) {
+                Ok(Outline { change: Name(name) }) if !CHANGES.contains(&&*name) => {
+                    DecodeError::Unknown(name)
+                }
+                _ => DecodeError::Malformed(error),
             }
-            _ => DecodeError::Malformed(error),
-        })
+        })?;
+        match &command.change {
+            Change::Restore(Restore::Rows { format, .. }) if *format > snapshot::FORMAT => {
+                Err(DecodeError::Format(*format))
+            }
+            _ => Ok(command),
+        }
     }
 }
 

@@ -9,10 +9,12 @@
 //! on it, a node ends those on it, and a session releases or deletes the keys it holds.
 
 mod apply;
+mod autopilot;
 mod catalog;
 mod command;
 mod kv;
 mod refusal;
+mod restore;
 mod scope;
 mod session;
 pub mod snapshot;
@@ -20,14 +22,18 @@ pub mod snapshot;
 mod tests;
 mod txn;
 
+pub use autopilot::{Autopilot, AutopilotChange};
 pub use catalog::{Catalog, Check, CheckStatus, Instance, Node, Service, ServiceAddress, Weights};
 pub use command::{
     Change, Command, DecodeError, Deregister, KvChange, KvVerb, Register, Reply, Timestamp,
 };
 pub use kv::{Entry, Kv};
+pub use restore::Restore;
 pub use scope::{Scope, Scopes};
 pub use session::{Behavior, Session, SessionId, Sessions};
 pub use txn::{CatalogVerb, TxnError, TxnOp, TxnResult};
+
+use std::sync::Arc;
 
 /// Position in the replicated log: the only clock that clients see (`X-Consul-Index`).
 pub type Index = u64;
@@ -48,6 +54,8 @@ pub struct Found<T> {
 pub struct Applied {
     /// The answer to whoever proposed the command. Bad input is a reply, never a panic.
     pub reply: Reply,
+    /// Its index as clients see it.
+    pub index: Index,
     /// Scopes whose readers must look again, sorted. Empty when nothing changed.
     pub touched: Vec<Scope>,
 }
@@ -56,12 +64,18 @@ pub struct Applied {
 #[derive(Debug, Clone, Default)]
 pub struct Store {
     index: Index,
+    /// How far indexes are ahead of positions in the log: a restored state may come from a cluster
+    /// with a longer history, and no index may go back.
+    ahead: Index,
     /// Counts restores: a cached answer of an earlier epoch is worthless even at an equal index.
     /// Each server's own, so it is in no snapshot.
     epoch: u64,
     catalog: Catalog,
     kv: Kv,
     sessions: Sessions,
+    autopilot: Option<Arc<Autopilot>>,
+    /// A state that is on its way in, and will replace this one.
+    staging: Option<restore::Staging>,
 }
 
 /// How much a store holds.
@@ -109,6 +123,16 @@ impl Store {
         &self.sessions
     }
 
+    /// How the leader looks after the servers; `None` until a leader has said so.
+    pub fn autopilot(&self) -> Option<&Arc<Autopilot>> {
+        self.autopilot.as_ref()
+    }
+
+    /// The index of the entry at this position in the log, as clients see it.
+    pub fn index_of(&self, position: Index) -> Index {
+        position + self.ahead
+    }
+
     /// How much it holds, for metrics. Nothing is counted for it.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -120,6 +144,12 @@ impl Store {
             tombstones: self.kv.tombstones(),
             sessions: self.sessions.len(),
         }
+    }
+
+    /// This state without another one that may be on its way in: what is worth saving.
+    #[must_use]
+    pub fn settled(&self) -> Store {
+        Store { staging: None, ..self.clone() }
     }
 
     /// This state as the successor of `previous`, which a snapshot has replaced: a new epoch, so

@@ -45,6 +45,8 @@ pub(super) enum Refusal {
     SessionUnknown(String),
     #[error("failed session lookup: index error: {0}")]
     SessionId(String),
+    #[error("the restore cannot go on: {0}")]
+    Restore(String),
     #[error("{0}")]
     Text(String),
 }

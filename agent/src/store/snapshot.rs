@@ -8,6 +8,11 @@
 //! payload = record* = kind: u8 length + text | length: u32 | MessagePack with named fields
 //! ```
 //!
+//! | format | came with |
+//! |---|---|
+//! | 1 | nodes, checks, services, keys, tombstones, sessions, lock-delays |
+//! | 2 | `autopilot`; `staging`, and rows under `staged/`: a state that is on its way in |
+//!
 //! All numbers are big-endian. The first record is the header. A program ignores fields that it
 //! does not know; a record of a kind that it does not know is an error, since leaving it out
 //! would lose a part of the truth. Rows come sorted, so equal states give equal bytes.
@@ -20,13 +25,16 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::Indexes;
 use super::kv::KvIndexes;
-use super::{Check, Counts, Entry, Index, Node, Service, Session, Store, Timestamp};
+use super::restore::Staging;
+use super::{Autopilot, Check, Counts, Entry, Index, Node, Service, Session, Store, Timestamp};
 
 const MAGIC: [u8; 8] = *b"MUSTER\0S";
 /// Of the whole file. A new kind of record needs a new format, a new field does not.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 /// A block is closed once it holds so much; one large record may make it longer.
 const BLOCK_TARGET: usize = 64 * 1024;
+/// Before the kinds of rows that belong to a state on its way in.
+const STAGED: &str = "staged/";
 /// What a reader believes: more than any record that the limits on values and requests allow.
 const BLOCK_MAX: u32 = 1 << 30;
 
@@ -61,8 +69,11 @@ pub enum Error {
 
 /// What a snapshot holds, told before its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Header {
-    index: Index,
+pub(super) struct Header {
+    pub(super) index: Index,
+    /// Indexes are so far ahead of the log.
+    #[serde(default)]
+    ahead: Index,
     nodes: u64,
     checks: u64,
     services: u64,
@@ -96,10 +107,17 @@ struct TableIndexes {
 }
 
 impl Header {
-    fn of(store: &Store) -> Header {
+    /// Does it announce the same rows?
+    pub(super) fn same_rows(&self, other: &Header) -> bool {
+        let here = |header: &Header| Header { index: 0, ahead: 0, ..header.clone() };
+        here(self) == here(other)
+    }
+
+    pub(super) fn of(store: &Store) -> Header {
         let Counts { nodes, instances, checks, keys, sessions, .. } = store.counts();
         Header {
             index: store.index,
+            ahead: store.ahead,
             nodes: nodes as u64,
             checks: checks as u64,
             services: instances as u64,
@@ -112,41 +130,85 @@ impl Header {
 /// Writes `store` to `out`, in blocks: memory does not grow with the state.
 pub fn write(store: &Store, out: impl Write) -> Result<(), Error> {
     let mut blocks = Blocks::new(out)?;
-    blocks.record("header", &Header::of(store))?;
-    let (catalog, kv, sessions) = (&store.catalog, &store.kv, &store.sessions);
-    blocks.record(
-        "indexes",
-        &TableIndexes {
-            catalog: catalog.indexes().clone(),
-            kv: kv.indexes(),
-            sessions: sessions.index(),
-        },
-    )?;
-    for node in catalog.node_rows() {
-        blocks.record("node", &**node)?;
-    }
-    for check in catalog.check_rows() {
-        blocks.record("check", &**check)?;
-    }
-    for service in catalog.service_rows() {
-        blocks.record("service", &**service)?;
-    }
-    for (name, index) in catalog.service_indexes() {
-        blocks.record("service-index", &ServiceIndex { name: name.clone(), index: *index })?;
-    }
-    for entry in kv.entries() {
-        blocks.record("kv", &**entry)?;
-    }
-    for (key, index) in kv.stones() {
-        blocks.record("tombstone", &Tombstone { key: key.clone(), index: *index })?;
-    }
-    for session in sessions.rows() {
-        blocks.record("session", &**session)?;
-    }
-    for (key, until) in sessions.delays() {
-        blocks.record("lock-delay", &LockDelay { key: key.clone(), until: *until })?;
+    blocks.record("", "header", &Header::of(store))?;
+    rows(store, "", &mut blocks)?;
+    if let Some(staging) = &store.staging {
+        blocks.record("", "staging", &staging.outline())?;
+        rows(staging.store(), STAGED, &mut blocks)?;
     }
     blocks.finish()
+}
+
+/// Gives the records of `store` in pieces of about `bytes_max` to `take`, in order and without
+/// their envelope: for the log, which has its own.
+pub fn pieces(
+    store: &Store,
+    bytes_max: usize,
+    take: impl FnMut(Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut pieces = Pieces { bytes_max, take, piece: Vec::new(), body: Vec::new() };
+    pieces.record("", "header", &Header::of(store))?;
+    rows(store, "", &mut pieces)?;
+    pieces.hand_over()
+}
+
+/// Takes the records of one of the pieces that [`pieces`] gave.
+pub(super) fn take_piece(
+    store: &mut Store,
+    header: &mut Option<Header>,
+    mut piece: &[u8],
+) -> Result<(), Error> {
+    while !piece.is_empty() {
+        let (kind, body) = split_record(&mut piece)?;
+        restore(store, header, kind, body)?;
+    }
+    Ok(())
+}
+
+/// What takes records one by one.
+trait Sink {
+    /// The record's kind is `prefix` and `kind` together.
+    fn record(&mut self, prefix: &str, kind: &str, row: &impl Serialize) -> Result<(), Error>;
+}
+
+/// All rows of a store but its header, sorted.
+fn rows(store: &Store, prefix: &str, sink: &mut impl Sink) -> Result<(), Error> {
+    let (catalog, kv, sessions) = (&store.catalog, &store.kv, &store.sessions);
+    let indexes = TableIndexes {
+        catalog: catalog.indexes().clone(),
+        kv: kv.indexes(),
+        sessions: sessions.index(),
+    };
+    sink.record(prefix, "indexes", &indexes)?;
+    for node in catalog.node_rows() {
+        sink.record(prefix, "node", &**node)?;
+    }
+    for check in catalog.check_rows() {
+        sink.record(prefix, "check", &**check)?;
+    }
+    for service in catalog.service_rows() {
+        sink.record(prefix, "service", &**service)?;
+    }
+    for (name, index) in catalog.service_indexes() {
+        let row = ServiceIndex { name: name.clone(), index: *index };
+        sink.record(prefix, "service-index", &row)?;
+    }
+    for entry in kv.entries() {
+        sink.record(prefix, "kv", &**entry)?;
+    }
+    for (key, index) in kv.stones() {
+        sink.record(prefix, "tombstone", &Tombstone { key: key.clone(), index: *index })?;
+    }
+    for session in sessions.rows() {
+        sink.record(prefix, "session", &**session)?;
+    }
+    for (key, until) in sessions.delays() {
+        sink.record(prefix, "lock-delay", &LockDelay { key: key.clone(), until: *until })?;
+    }
+    if let Some(autopilot) = &store.autopilot {
+        sink.record(prefix, "autopilot", &**autopilot)?;
+    }
+    Ok(())
 }
 
 /// Reads a store. Whatever the bytes are, it neither panics nor allocates more than they are
@@ -232,10 +294,17 @@ fn restore(
         rmp_serde::from_slice(body)
             .map_err(|source| Error::Record { kind: kind.to_owned(), source })
     }
+    if let Some(kind) = kind.strip_prefix(STAGED) {
+        let Some(staging) = &mut store.staging else {
+            return Err(Error::Damaged("rows of a state on its way in, without its outline"));
+        };
+        return restore(staging.store_mut(), &mut None, kind, body);
+    }
     match kind {
         "header" => {
             let told: Header = decode(kind, body)?;
             store.index = told.index;
+            store.ahead = told.ahead;
             *header = Some(told);
         }
         "indexes" => {
@@ -269,6 +338,8 @@ fn restore(
             let LockDelay { key, until } = decode(kind, body)?;
             store.sessions.restore_delay(key, until);
         }
+        "autopilot" => store.autopilot = Some(Arc::new(decode::<Autopilot>(kind, body)?)),
+        "staging" => store.staging = Some(Staging::from_outline(decode(kind, body)?)),
         unknown => return Err(Error::Kind(unknown.to_owned())),
     }
     Ok(())
@@ -289,6 +360,71 @@ struct Blocks<W> {
     crcs: crc32fast::Hasher,
 }
 
+/// Appends one record. `body` is scratch space.
+fn append(
+    to: &mut Vec<u8>,
+    body: &mut Vec<u8>,
+    kind: [&str; 2],
+    row: &impl Serialize,
+) -> Result<(), Error> {
+    body.clear();
+    rmp_serde::encode::write_named(body, row).map_err(io::Error::other)?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|length| *length < BLOCK_MAX / 2)
+        .ok_or_else(|| io::Error::other("a row is too large for a snapshot"))?;
+    let kind_length =
+        u8::try_from(kind[0].len() + kind[1].len()).expect("kinds are short words of this file");
+    to.push(kind_length);
+    to.extend_from_slice(kind[0].as_bytes());
+    to.extend_from_slice(kind[1].as_bytes());
+    to.extend_from_slice(&length.to_be_bytes());
+    to.extend_from_slice(body);
+    Ok(())
+}
+
+/// Collects records into pieces for the log.
+struct Pieces<F> {
+    bytes_max: usize,
+    take: F,
+    piece: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl<F: FnMut(Vec<u8>) -> Result<(), Error>> Pieces<F> {
+    fn hand_over(&mut self) -> Result<(), Error> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        (self.take)(std::mem::take(&mut self.piece))
+    }
+}
+
+impl<F: FnMut(Vec<u8>) -> Result<(), Error>> Sink for Pieces<F> {
+    fn record(&mut self, prefix: &str, kind: &str, row: &impl Serialize) -> Result<(), Error> {
+        let before = self.piece.len();
+        append(&mut self.piece, &mut self.body, [prefix, kind], row)?;
+        if self.piece.len() > self.bytes_max && before > 0 {
+            // The record that runs over begins the next piece: only a large row makes a large one.
+            let next = self.piece.split_off(before);
+            self.hand_over()?;
+            self.piece = next;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Sink for Blocks<W> {
+    fn record(&mut self, prefix: &str, kind: &str, row: &impl Serialize) -> Result<(), Error> {
+        append(&mut self.payload, &mut self.body, [prefix, kind], row)?;
+        self.records += 1;
+        if self.payload.len() >= BLOCK_TARGET {
+            self.close_block()?;
+        }
+        Ok(())
+    }
+}
+
 impl<W: Write> Blocks<W> {
     fn new(mut out: W) -> Result<Self, Error> {
         out.write_all(&MAGIC)?;
@@ -300,25 +436,6 @@ impl<W: Write> Blocks<W> {
             records: 0,
             crcs: crc32fast::Hasher::new(),
         })
-    }
-
-    fn record(&mut self, kind: &'static str, row: &impl Serialize) -> Result<(), Error> {
-        self.body.clear();
-        rmp_serde::encode::write_named(&mut self.body, row).map_err(io::Error::other)?;
-        let length = u32::try_from(self.body.len())
-            .ok()
-            .filter(|length| *length < BLOCK_MAX / 2)
-            .ok_or_else(|| io::Error::other("a row is too large for a snapshot"))?;
-        let kind_length = u8::try_from(kind.len()).expect("kinds are short words of this file");
-        self.payload.push(kind_length);
-        self.payload.extend_from_slice(kind.as_bytes());
-        self.payload.extend_from_slice(&length.to_be_bytes());
-        self.payload.extend_from_slice(&self.body);
-        self.records += 1;
-        if self.payload.len() >= BLOCK_TARGET {
-            self.close_block()?;
-        }
-        Ok(())
     }
 
     fn close_block(&mut self) -> Result<(), Error> {

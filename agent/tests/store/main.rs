@@ -6,6 +6,7 @@
 mod log;
 mod questions;
 
+mod a_restore_replaces_the_state;
 mod a_simple_model_agrees;
 mod changed_answers_are_woken;
 mod commands_survive_encoding;
