@@ -1,5 +1,7 @@
 //! Archives of our own, of others, and damaged ones.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -36,7 +38,7 @@ fn foreign(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut sums = String::new();
     for (name, bytes) in files {
         tar::entry(&mut out, name, bytes, 0).unwrap();
-        sums.push_str(&format!("{:x}  {name}\n", Sha256::digest(bytes)));
+        let _ = writeln!(sums, "{:x}  {name}", Sha256::digest(bytes));
     }
     if !files.iter().any(|(name, _)| *name == SUMS) {
         tar::entry(&mut out, SUMS, sums.as_bytes(), 0).unwrap();
@@ -66,7 +68,7 @@ fn meta_is_in_the_words_of_the_reference() {
     let format = store::snapshot::FORMAT;
     assert_eq!(
         text,
-        format!(r#"{{"Version":1,"ID":"2-10-1795263894757","Index":10,"Term":2,"#)
+        r#"{"Version":1,"ID":"2-10-1795263894757","Index":10,"Term":2,"#.to_owned()
             + r#""Peers":"ka8xMjcuMC4wLjE6NDUyMzc=","Configuration":{"Servers":[{"Suffrage":0,"ID":"x","#
             + &format!(
                 r#""Address":"127.0.0.1:45237"}}]}},"ConfigurationIndex":1,"Size":2468,"StateFormat":{format}}}"#
@@ -139,7 +141,13 @@ proptest! {
         // The first ten bytes hold a time and a name of the compressing system: they may differ.
         let place = 10 + place.index(bytes.len() - 10);
         bytes[place] ^= flip;
-        prop_assert!(read(&*bytes).is_err(), "byte {} flipped by {}", place, flip);
+        // Bits that only fill a byte of the compressed form say nothing: then all is as it was.
+        if let Ok((_, found)) = read(&*bytes) {
+            let (mut as_read, mut expected) = (Vec::new(), Vec::new());
+            encode(&found, &mut as_read).unwrap();
+            encode(&state(20), &mut expected).unwrap();
+            prop_assert!(as_read == expected, "byte {} flipped by {}", place, flip);
+        }
         prop_assert!(read(&good[..cut.index(good.len())]).is_err());
         prop_assert!(read(&*noise).is_err());
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());

@@ -39,6 +39,16 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// An error of the system in the words of the C library, without its number.
+pub(super) fn system(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().collect::<String>() + letters.as_str()
+    })
+}
+
 /// JSON without blanks between its parts.
 pub(super) fn compact(json: &str) -> String {
     let mut text = String::with_capacity(json.len());

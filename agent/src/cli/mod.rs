@@ -28,6 +28,7 @@ mod maint;
 mod members;
 mod operator;
 mod services;
+mod snapshot;
 mod validate;
 mod version;
 mod watch;
@@ -55,10 +56,16 @@ static COMMANDS: &[&Spec] = &[
     &lock::LOCK,
     &maint::MAINT,
     &members::MEMBERS,
-    &operator::LIST_PEERS,
+    &operator::autopilot::GET_CONFIG,
+    &operator::autopilot::SET_CONFIG,
+    &operator::raft::LIST_PEERS,
+    &operator::raft::REMOVE_PEER,
     &control::RELOAD,
     &services::DEREGISTER,
     &services::REGISTER,
+    &snapshot::INSPECT,
+    &snapshot::RESTORE,
+    &snapshot::SAVE,
     &validate::VALIDATE,
     &version::VERSION,
     &watch::WATCH,
@@ -70,11 +77,21 @@ static GROUPS: &[&Group] = &[
     &Group { path: "kv", synopsis: "Read and write keys", about: kv::ABOUT },
     &Group { path: "operator", synopsis: "Look after the cluster", about: operator::ABOUT },
     &Group {
+        path: "operator autopilot",
+        synopsis: "Look after how the leader looks after the servers",
+        about: operator::autopilot::ABOUT,
+    },
+    &Group {
         path: "operator raft",
         synopsis: "Look after the agreement between servers",
-        about: operator::ABOUT_RAFT,
+        about: operator::raft::ABOUT,
     },
     &Group { path: "services", synopsis: "Register services", about: services::ABOUT },
+    &Group {
+        path: "snapshot",
+        synopsis: "Save and restore the state of the servers",
+        about: snapshot::ABOUT,
+    },
 ];
 
 /// Runs the command that the arguments name.

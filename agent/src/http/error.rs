@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::{acl, filter, raft, read};
+use crate::{acl, archive, filter, raft, read};
 
 /// Why a request is not answered with what it asked for. `Display` is the body that the client sees.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,9 @@ pub enum Error {
     /// The read path could not read.
     #[error(transparent)]
     Read(#[from] read::Error),
+    /// A saved state that cannot be taken.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
     /// The cluster could not agree.
     #[error(transparent)]
     Consensus(#[from] raft::Error),
@@ -80,6 +83,7 @@ impl Error {
             | Error::UnknownDatacenter
             | Error::NoServer
             | Error::Read(_)
+            | Error::Archive(_)
             | Error::Consensus(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Error::Status(status) => *status,
         }

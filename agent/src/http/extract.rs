@@ -1,5 +1,6 @@
 //! What a request says: path, parameters, token, and how its answer is wanted.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use muster_client::types::parse_nanos;
+use tokio::sync::mpsc;
 
 use super::Door;
 use super::encode::Layout;
@@ -222,6 +224,34 @@ async fn drain(mut body: Incoming) {
     };
     // A client that is slower than that misses the answer: nothing to be done.
     let _ = tokio::time::timeout(DRAIN_WAIT, read).await;
+}
+
+/// How long the next piece of a large body may take.
+const PIECE_WAIT: Duration = Duration::from_secs(30);
+
+/// Hands a body over piece by piece to whoever reads at the other end. A reader that has seen
+/// enough closes its end, and the rest is read and thrown away.
+pub(crate) async fn pour(body: RequestBody, to: mpsc::Sender<io::Result<Bytes>>) {
+    let Some(mut body) = body.take() else { return };
+    loop {
+        let piece = match tokio::time::timeout(PIECE_WAIT, body.frame()).await {
+            Ok(None) => return,
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Ok(data),
+                Err(_) => continue,
+            },
+            Ok(Some(Err(error))) => Err(io::Error::other(error)),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        };
+        let failed = piece.is_err();
+        if to.send(piece).await.is_err() {
+            drain(body).await;
+            return;
+        }
+        if failed {
+            return;
+        }
+    }
 }
 
 /// The whole of a body, up to `bytes_max`.

@@ -26,6 +26,7 @@ mod event;
 mod extract;
 mod health;
 mod kv;
+mod operator;
 mod page;
 mod reading;
 mod reply;
@@ -35,6 +36,7 @@ mod select;
 mod server;
 mod session;
 mod settings;
+mod snapshot;
 mod status;
 mod stream;
 mod txn;
@@ -102,6 +104,7 @@ pub(crate) struct Door {
     pub(crate) settings: Settings,
     pub(crate) coordinates: Arc<coordinate::Coordinates>,
     pub(crate) events: event::Events,
+    pub(crate) snapshots: snapshot::Gate,
     /// Were the datacenters asked for with `?cached` before?
     datacenters_cached: AtomicBool,
     router: routes::Router,
@@ -122,6 +125,7 @@ impl Door {
         Arc::new(Door {
             coordinates: Arc::new(coordinate::Coordinates::new()),
             events: event::Events::new(),
+            snapshots: snapshot::Gate::default(),
             datacenters_cached: AtomicBool::new(false),
             router: routes::Router::new(),
             response_headers,

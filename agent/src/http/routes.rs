@@ -70,7 +70,9 @@ fn table() -> impl Iterator<Item = &'static Route> {
         super::event::ROUTES,
         super::health::ROUTES,
         super::kv::ROUTES,
+        super::operator::ROUTES,
         super::session::ROUTES,
+        super::snapshot::ROUTES,
         super::status::ROUTES,
         super::txn::ROUTES,
     ]

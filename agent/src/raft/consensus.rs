@@ -11,7 +11,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Raft, ReadPolicy, ServerState};
+use openraft::{ChangeMembers, Raft, ReadPolicy, ServerState};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -202,6 +202,25 @@ impl Consensus {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         Timestamp(self.inner.stamped.fetch_max(now, Ordering::Relaxed).max(now))
+    }
+
+    /// The library's handle, for the other files of this module.
+    pub(super) fn raft(&self) -> &Raft<Types, Machine> {
+        &self.inner.raft
+    }
+
+    /// `ip:port` under which this server was started.
+    pub(super) fn own_address(&self) -> &str {
+        &self.inner.server.address
+    }
+
+    /// Has the servers agree on who takes part.
+    pub(super) async fn change_servers(
+        &self,
+        change: ChangeMembers<ServerId, Server>,
+    ) -> Result<(), Error> {
+        self.inner.raft.change_membership(change, false).await.map_err(write_error)?;
+        Ok(())
     }
 
     /// The newest published state. Never blocks.

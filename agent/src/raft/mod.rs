@@ -16,6 +16,8 @@ pub mod log;
 pub mod machine;
 mod observer;
 mod opening;
+mod restore;
+mod servers;
 pub mod snapshots;
 pub mod transport;
 pub mod types;
@@ -25,6 +27,7 @@ mod watch;
 use std::path::PathBuf;
 
 pub use consensus::Consensus;
+pub use servers::{Configuration, Participant};
 pub use watch::{Waiter, Watches};
 
 /// What consensus needs to know.
@@ -64,6 +67,9 @@ pub enum Error {
     /// Nobody leads; the caller may try again.
     #[error("No cluster leader")]
     NoLeader,
+    /// Understood, and refused by the rules; the text is for whoever asked.
+    #[error("{0}")]
+    Refused(String),
     /// This server is going away.
     #[error("the server is shutting down")]
     Shutdown,

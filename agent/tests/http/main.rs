@@ -7,6 +7,7 @@ mod limits;
 mod paging;
 mod rows;
 mod sessions;
+mod snapshots;
 mod streams;
 mod support;
 mod watches;

@@ -200,3 +200,8 @@ async fn edges() {
 async fn agent() {
     replay(include_str!("rows/agent.txt")).await;
 }
+
+#[tokio::test]
+async fn operator() {
+    replay(include_str!("rows/operator.txt")).await;
+}

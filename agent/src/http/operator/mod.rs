@@ -1,0 +1,16 @@
+//! `/v1/operator/`: the servers, and the rules by which the leader looks after them.
+
+mod autopilot;
+mod raft;
+
+use super::routes::{Route, route};
+
+pub(super) const ROUTES: &[Route] = &[
+    route(
+        "/v1/operator/autopilot/configuration",
+        &["GET", "PUT"],
+        &[autopilot::configuration, autopilot::set_configuration],
+    ),
+    route("/v1/operator/raft/configuration", &["GET"], &[raft::configuration]),
+    route("/v1/operator/raft/peer", &["DELETE"], &[raft::remove_peer]),
+];

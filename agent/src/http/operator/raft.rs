@@ -1,0 +1,93 @@
+//! Who takes part in the agreement.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::acl::{Access, Resource};
+use crate::http::error::Error;
+use crate::http::extract::Request;
+use crate::http::reply::Reply;
+use crate::http::routes::{Answer, later, now};
+use crate::raft::Participant;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Configuration {
+    servers: Vec<Server>,
+    index: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Server {
+    #[serde(rename = "ID")]
+    id: String,
+    node: String,
+    address: String,
+    leader: bool,
+    protocol_version: &'static str,
+    voter: bool,
+}
+
+impl From<Participant> for Server {
+    fn from(server: Participant) -> Server {
+        Server {
+            id: server.id.to_string(),
+            node: server.name,
+            address: server.address,
+            leader: server.leader,
+            protocol_version: "3",
+            voter: server.voter,
+        }
+    }
+}
+
+pub(super) fn configuration(request: Request) -> Result<Answer, Error> {
+    request.read_options()?;
+    request.authorize(Resource::Operator, Access::Read)?;
+    request.datacenter_is_here()?;
+    let found = request.door.reader()?.consensus().configuration();
+    let servers = found.servers.into_iter().map(Server::from).collect();
+    // The reference has not told the position for long; its clients expect the number all the same.
+    now(request.json(&Configuration { servers, index: 0 }))
+}
+
+pub(super) fn remove_peer(request: Request) -> Result<Answer, Error> {
+    let params = &request.params;
+    let wanted = match (params.get("id"), params.get("address")) {
+        (None, None) => {
+            return Err(Error::BadRequest(
+                "Must specify either ?id with the server's ID or ?address with IP:port of peer to \
+                 remove"
+                    .to_owned(),
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Error::BadRequest("Must specify only one of ?id or ?address".to_owned()));
+        }
+        (Some(id), None) => ("id", id.to_owned()),
+        (None, Some(address)) => ("address", address.to_owned()),
+    };
+    request.datacenter_is_here()?;
+    request.authorize(Resource::Operator, Access::Write)?;
+    let door = Arc::clone(&request.door);
+    drop(request);
+    later(async move {
+        let consensus = door.reader()?.consensus();
+        let (what, name) = wanted;
+        let servers = consensus.configuration().servers;
+        let found = servers.iter().find(|server| match what {
+            "id" => server.id.to_string().eq_ignore_ascii_case(&name),
+            _ => server.address == name,
+        });
+        let Some(server) = found else {
+            return Err(Error::Refused(format!(
+                "{what} {name:?} was not found in the Raft configuration"
+            )));
+        };
+        consensus.remove_server(server.id).await?;
+        tracing::warn!(server = %server.id, address = server.address, "an operator removed a server");
+        Ok(Reply::empty())
+    })
+}

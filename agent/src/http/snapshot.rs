@@ -1,0 +1,203 @@
+//! `/v1/snapshot`: the whole state as a file, and back.
+//!
+//! Both directions stream: the archive is never in memory, neither as it comes nor as it goes.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::Door;
+use super::error::Error;
+use super::extract::{self, Request};
+use super::reply::{Content, Reply};
+use super::routes::{Answer, Route, later, route};
+use crate::acl::{Access, Resource};
+use crate::archive::{self, Meta};
+use crate::raft::{self, Configuration, Consensus};
+use crate::read::{Consistency, Options};
+use crate::store::{Found, Store};
+
+pub(super) const ROUTES: &[Route] = &[route("/v1/snapshot", &["GET", "PUT"], &[save, restore])];
+
+/// States that are encoded at one time: each takes a processor.
+const SAVES_MAX: usize = 2;
+
+/// Pieces of a body between the connection and who makes or takes them.
+const PIECES: usize = 4;
+
+/// Bytes of a piece.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A leader that appears so late was not there.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Bounds what snapshots take of this server.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    saves: Arc<Semaphore>,
+    restores: Arc<Semaphore>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        // A state on its way in is in memory beside the present one: one of them is enough.
+        Gate { saves: Arc::new(Semaphore::new(SAVES_MAX)), restores: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+fn save(request: Request) -> Result<Answer, Error> {
+    request.authorize(Resource::Operator, Access::Write)?;
+    request.datacenter_is_here()?;
+    let consistency = if request.params.has("stale") {
+        Consistency::Stale { max: None }
+    } else {
+        Consistency::Consistent
+    };
+    let door = Arc::clone(&request.door);
+    drop(request);
+    later(async move {
+        let saves = Arc::clone(&door.snapshots.saves);
+        let permit = saves.acquire_owned().await.map_err(|_| raft::Error::Shutdown)?;
+        let reader = door.reader()?;
+        let options = Options { consistency, ..Options::default() };
+        let outcome = reader
+            .read(options, |store| Found {
+                rows: store.settled(),
+                index: store.index(),
+                scopes: Vec::new(),
+            })
+            .await?;
+        let meta = meta(&reader.consensus().configuration(), &outcome.found.rows);
+        let mut reply =
+            Reply::empty().with(CONTENT_TYPE, HeaderValue::from_static("application/x-gzip"));
+        reply.meta(outcome.index, outcome.known_leader, outcome.last_contact.as_millis());
+        reply.content = Content::Stream(Box::pin(pieces(meta, outcome.found.rows.clone(), permit)));
+        Ok(reply)
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a saved state says when it was saved")]
+fn meta(configuration: &Configuration, state: &Store) -> Meta {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let servers = configuration.servers.iter().map(|server| archive::Server {
+        suffrage: u8::from(!server.voter),
+        id: server.id.to_string(),
+        address: server.address.clone(),
+    });
+    Meta::new(
+        state.index(),
+        configuration.term,
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        servers.collect(),
+        configuration.index,
+    )
+}
+
+/// The archive, encoded as fast as the client takes it.
+fn pieces(
+    meta: Meta,
+    state: Store,
+    permit: OwnedSemaphorePermit,
+) -> impl futures::Stream<Item = Bytes> + Send {
+    let (hand, taken) = mpsc::channel(PIECES);
+    tokio::task::spawn_blocking(move || {
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, Hand(hand));
+        if let Err(error) = archive::write(&meta, &state, &mut out).and_then(|()| out.flush()) {
+            // The client sees an archive without its end, which no reader takes for sound.
+            tracing::warn!(%error, "a snapshot was not sent whole");
+        }
+        drop(permit);
+    });
+    futures::stream::unfold(taken, |mut taken| async {
+        let piece = taken.recv().await?;
+        Some((piece, taken))
+    })
+}
+
+/// The writing end of a body.
+struct Hand(mpsc::Sender<Bytes>);
+
+impl Write for Hand {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .blocking_send(Bytes::copy_from_slice(bytes))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn restore(request: Request) -> Result<Answer, Error> {
+    request.authorize(Resource::Operator, Access::Write)?;
+    request.datacenter_is_here()?;
+    if request.params.has("stale") {
+        return Err(Error::refused("stale not allowed for restore"));
+    }
+    let door = Arc::clone(&request.door);
+    let body = request.into_body();
+    later(async move {
+        let restores = Arc::clone(&door.snapshots.restores);
+        let permit = restores
+            .try_acquire_owned()
+            .map_err(|_| Error::refused("another restore is under way on this agent: try later"))?;
+        let (hand, taken) = mpsc::channel(PIECES);
+        let reading = tokio::task::spawn_blocking(move || archive::read(Taken::new(taken)));
+        extract::pour(body, hand).await;
+        let (meta, state) = reading.await.map_err(|error| Error::refused(error.to_string()))??;
+        // From here on it does not depend on the client's patience.
+        let work = tokio::spawn(async move {
+            let _permit = permit;
+            bring(&door, state).await
+        });
+        let index = work.await.map_err(|error| Error::refused(error.to_string()))??;
+        tracing::info!(saved = meta.id, index, "the state was replaced by a saved one");
+        Ok(Reply::empty())
+    })
+}
+
+/// Has the cluster take the state; waits for a leader as other writes do.
+async fn bring(door: &Door, state: Store) -> Result<u64, Error> {
+    let reader = door.reader()?;
+    let deadline = tokio::time::Instant::now() + reader.leader_wait();
+    let consensus: &Consensus = reader.consensus();
+    loop {
+        match consensus.restore(state.clone()).await {
+            Err(raft::Error::NoLeader) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(RETRY).await;
+            }
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// The reading end of a body.
+struct Taken {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Taken {
+    fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Taken {
+        Taken { pieces, piece: Bytes::new() }
+    }
+}
+
+impl Read for Taken {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.piece.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}

@@ -1,0 +1,100 @@
+//! Who takes part, as an operator sees and changes it.
+
+use std::collections::BTreeSet;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+
+use super::types::{ServerId, StoredMembership};
+use super::{Consensus, Error};
+use crate::store::Index;
+
+/// The servers as last agreed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    /// The position in the log that set them.
+    pub index: Index,
+    /// The term that this server is in.
+    pub term: u64,
+    /// Sorted by ID.
+    pub servers: Vec<Participant>,
+}
+
+/// One of the servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Participant {
+    /// Its lasting identity.
+    pub id: ServerId,
+    /// Its node's name.
+    pub name: String,
+    /// `ip:port`.
+    pub address: String,
+    /// Leads, as far as this server knows.
+    pub leader: bool,
+    /// Counts towards a majority.
+    pub voter: bool,
+}
+
+impl Configuration {
+    fn of(membership: &StoredMembership, term: u64, leader: Option<ServerId>) -> Configuration {
+        let (position, members) = (membership.log_id(), membership.membership());
+        let voters: BTreeSet<ServerId> = members.voter_ids().collect();
+        let servers = members.nodes().map(|(id, server)| Participant {
+            id: *id,
+            name: server.name.clone(),
+            address: server.address.clone(),
+            leader: leader == Some(*id),
+            voter: voters.contains(id),
+        });
+        Configuration {
+            index: position.as_ref().map_or(0, |position| position.index),
+            term,
+            servers: servers.collect(),
+        }
+    }
+
+    /// How many vote.
+    pub fn voters(&self) -> usize {
+        self.servers.iter().filter(|server| server.voter).count()
+    }
+}
+
+impl Consensus {
+    /// The servers as last agreed, as far as this server knows.
+    pub fn configuration(&self) -> Configuration {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let leader = metrics.current_leader.filter(|_| self.knows_leader());
+        let mut found = Configuration::of(&metrics.membership_config, metrics.current_term, leader);
+        let own = self.own_address();
+        for server in &mut found.servers {
+            // Its own address may be newer than what the log says.
+            if server.id == metrics.id {
+                own.clone_into(&mut server.address);
+            }
+        }
+        found
+    }
+
+    /// Takes a server out of the agreement. The last voter stays.
+    pub async fn remove_server(&self, id: ServerId) -> Result<(), Error> {
+        let now = self.configuration();
+        let Some(server) = now.servers.iter().find(|server| server.id == id) else {
+            return Ok(());
+        };
+        if server.voter && now.voters() == 1 {
+            return Err(Error::Refused(
+                "Need at least one voter in configuration: {[]}".to_owned(),
+            ));
+        }
+        let ids = BTreeSet::from([id]);
+        if server.voter {
+            self.change_servers(ChangeMembers::RemoveVoters(ids.clone())).await?;
+        }
+        // A voter that was removed may be left as a learner.
+        let rest = self.raft().metrics().borrow_watched().membership_config.clone();
+        if rest.membership().nodes().any(|(known, _)| *known == id) {
+            self.change_servers(ChangeMembers::RemoveNodes(ids)).await?;
+        }
+        Ok(())
+    }
+}

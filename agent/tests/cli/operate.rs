@@ -1,0 +1,78 @@
+//! What an operator types, against a running agent.
+
+use std::fs;
+
+use crate::support::Agent;
+
+#[test]
+fn the_state_is_saved_and_restored() {
+    let agent = Agent::start();
+    let file = |name: &str| agent.folder().join(name).display().to_string();
+    let saved = file("backup.snap");
+    agent.expect(&["kv", "put", "a", "saved"], 0, "Success! Data written to: a\n", "");
+    let (code, out, err) = agent.run(&["snapshot", "save", &saved]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("Saved and verified snapshot to index "), "{out}");
+    let index = out.trim_end().rsplit(' ').next().unwrap();
+
+    let (code, out, _) = agent.run(&["snapshot", "inspect", &saved]);
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 6, "{out}");
+    assert!(lines[0].starts_with("ID           "), "{out}");
+    assert_eq!(lines[2], format!("Index        {index}"));
+    assert_eq!((lines[4], lines[5]), ("Version      1", ""));
+    let (_, json, _) = agent.run(&["snapshot", "inspect", "-format=json", &saved]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["Index"].to_string(), index);
+
+    agent.expect(&["kv", "put", "a", "later"], 0, "Success! Data written to: a\n", "");
+    agent.expect(&["snapshot", "restore", &saved], 0, "Restored snapshot\n", "");
+    agent.expect(&["kv", "get", "a"], 0, "saved\n", "");
+
+    let junk = file("junk");
+    fs::write(&junk, "no archive, whatever its name").unwrap();
+    let words = "failed to decompress snapshot: gzip: invalid header";
+    let verifying = format!("Error verifying snapshot: {words}\n");
+    agent.expect(&["snapshot", "inspect", &junk], 1, "", &verifying);
+    let refused = format!("Error restoring snapshot: Unexpected response code: 500 ({words})\n");
+    agent.expect(&["snapshot", "restore", &junk], 1, "", &refused);
+    agent.expect(&["kv", "get", "a"], 0, "saved\n", "");
+    let none = file("none");
+    let opening = format!("Error opening snapshot file: open {none}: no such file or directory\n");
+    agent.expect(&["snapshot", "restore", &none], 1, "", &opening);
+    agent.expect(&["snapshot", "save"], 1, "", "Missing FILE argument\n");
+    let many = "Too many arguments (expected 1, got 2)\n";
+    agent.expect(&["snapshot", "inspect", "a", "b"], 1, "", many);
+}
+
+#[test]
+fn the_servers_and_their_rules() {
+    let agent = Agent::start();
+    let what = "Error removing peer:";
+    let text = format!("{what} an address or id is required for the peer to remove\n");
+    agent.expect(&["operator", "raft", "remove-peer"], 1, "", &text);
+    let text = format!("{what} cannot give both an address and id\n");
+    agent.expect(&["operator", "raft", "remove-peer", "-id=a", "-address=b"], 1, "", &text);
+    let text = format!(
+        "{what} Unexpected response code: 500 (id \"nope\" was not found in the Raft \
+         configuration)\n"
+    );
+    agent.expect(&["operator", "raft", "remove-peer", "-id=nope"], 1, "", &text);
+
+    let set = ["operator", "autopilot", "set-config"];
+    let with = |flags: &[&'static str]| [&set[..], flags].concat();
+    agent.expect(
+        &with(&["-last-contact-threshold=1s", "-cleanup-dead-servers=false", "-min-quorum=3"]),
+        0,
+        "Configuration updated!\n",
+        "",
+    );
+    let rules = "CleanupDeadServers = false\nLastContactThreshold = 1s\nMaxTrailingLogs = 250\n\
+                 MinQuorum = 3\nServerStabilizationTime = 10s\nRedundancyZoneTag = \"\"\n\
+                 DisableUpgradeMigration = false\nUpgradeVersionTag = \"\"\n";
+    agent.expect(&["operator", "autopilot", "get-config"], 0, rules, "");
+    let (code, _, err) = agent.run(&with(&["-redundancy-zone-tag=zone"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("RedundancyZoneTag is a Consul Enterprise feature"), "{err}");
+}
