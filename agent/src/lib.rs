@@ -1,11 +1,12 @@
 //! The Muster agent. Four layers, calls only downward:
-//! doors (`http`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`, `rpc`) → truth (`store`).
+//! doors (`http`, `dns`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`, `rpc`) → truth (`store`).
 
 pub mod acl; // one question for every door: may this token do that?
 pub mod archive; // a saved state as a file
 pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
 pub mod cli; // the command line: an ordinary client of the HTTP API
 pub mod config; // files and flags in, the settings of each part out
+pub mod dns; // the DNS door: question → look-up → rows → answer
 pub mod filter; // `?filter=`: the boolean expressions of the API
 pub mod http; // the HTTP door: one file per family of paths
 mod json; // what users write as JSON, with the reference's tolerance

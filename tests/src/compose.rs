@@ -75,6 +75,7 @@ impl Stack {
             .env("MUSTER_FOLDER", &self.folder)
             // Port 0: one that is free, asked for again by `port` since a restarted container gets another.
             .env("MUSTER_HTTP_PORT", "0")
+            .env("MUSTER_DNS_PORT", "0")
             .env("MUSTER_EDGE_PORT", "0");
         command
     }

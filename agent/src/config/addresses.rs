@@ -105,11 +105,14 @@ pub(super) fn http_addresses(text: &str, port: Option<u16>) -> Result<Vec<HttpAd
 }
 
 /// Two doors on one port would fail later and less clearly.
-pub(super) fn distinct(http: &[HttpAddress], client: &str, ports: Ports) -> Result<(), Error> {
+pub(super) fn distinct(
+    http: &[HttpAddress],
+    dns: &[SocketAddr],
+    ports: Ports,
+) -> Result<(), Error> {
     for address in http {
         if let HttpAddress::Tcp(address) = address
-            && Some(address.port()) == ports.dns
-            && client.split_whitespace().any(|word| word == address.ip().to_string())
+            && dns.contains(address)
         {
             return Err(Error(format!("HTTP address {address} already configured for DNS")));
         }

@@ -38,14 +38,9 @@ impl Config {
             })
             .collect();
         let dns: Vec<String> = self
-            .ports
-            .dns
+            .dns_addresses
             .iter()
-            .flat_map(|port| {
-                clients.iter().flat_map(move |ip| {
-                    ["tcp", "udp"].map(|network| format!("{network}://{ip}:{port}"))
-                })
-            })
+            .flat_map(|address| ["tcp", "udp"].map(|network| format!("{network}://{address}")))
             .collect();
         let port = |port: Option<u16>| port.map_or(-1, i64::from);
         let wan = self.ports.serf_wan;
@@ -74,7 +69,7 @@ impl Config {
             "ConsulRaftHeartbeatTimeout": raft_time(1000),
             "ConsulRaftLeaderLeaseTimeout": raft_time(500),
             "DNSAddrs": dns,
-            "DNSDomain": self.domain,
+            "DNSDomain": self.dns.domain.to_string(),
             "DNSPort": port(self.ports.dns),
             "DataDir": self.data_dir.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             "Datacenter": self.datacenter,
@@ -129,6 +124,7 @@ impl Config {
                 "TxnMaxReqLen": limits.txn_max_req_len,
                 "Version": version,
             }),
+            self.dns_shown(),
             off(&self.datacenter),
         ];
         for (name, value) in more.iter().filter_map(Value::as_object).flatten() {
@@ -138,14 +134,43 @@ impl Config {
     }
 }
 
+impl Config {
+    fn dns_shown(&self) -> Value {
+        let dns = &self.dns;
+        let recursors: Vec<String> = dns.recursors.iter().map(ToString::to_string).collect();
+        let service_ttl: serde_json::Map<String, Value> =
+            dns.service_ttl.written().map(|(name, ttl)| (name, json!(time(ttl)))).collect();
+        json!({
+            "DNSARecordLimit": dns.a_record_limit,
+            "DNSAllowStale": dns.allow_stale,
+            "DNSAltDomain": dns.alt_domain.as_ref().map(ToString::to_string).unwrap_or_default(),
+            "DNSCacheMaxAge": time(dns.cache_max_age),
+            "DNSDisableCompression": dns.disable_compression,
+            "DNSEnableTruncate": dns.enable_truncate,
+            "DNSMaxStale": time(dns.max_stale),
+            "DNSNodeMetaTXT": dns.node_meta_txt,
+            "DNSNodeTTL": time(dns.node_ttl),
+            "DNSOnlyPassing": dns.only_passing,
+            "DNSRecursorTimeout": time(dns.recursor_timeout),
+            "DNSRecursors": recursors,
+            "DNSSOA": {
+                "Expire": dns.soa.expire, "Minttl": dns.soa.min_ttl,
+                "Refresh": dns.soa.refresh, "Retry": dns.soa.retry,
+            },
+            "DNSServiceTTL": service_ttl,
+            "DNSUDPAnswerLimit": dns.udp_answer_limit,
+            "DNSUseCache": dns.use_cache,
+        })
+    }
+}
+
 /// What does not exist here: access control, TLS, the mesh, automatic set-up, a web interface, other
 /// datacenters. Tools look these names up, so they are there, switched off.
 fn off(datacenter: &str) -> Value {
-    let lists: [&str; 16] = [
+    let lists: [&str; 15] = [
         "AutoEncryptDNSSAN",
         "AutoEncryptIPSAN",
         "ConfigEntryBootstrap",
-        "DNSRecursors",
         "GRPCAddrs",
         "HTTPSAddrs",
         "PrimaryGateways",
@@ -159,7 +184,7 @@ fn off(datacenter: &str) -> Value {
         "TLSCipherSuites",
         "Watches",
     ];
-    let no: [&str; 24] = [
+    let no: [&str; 20] = [
         "ACLEnableKeyListPolicy",
         "ACLEnableTokenPersistence",
         "ACLTokenReplication",
@@ -169,10 +194,6 @@ fn off(datacenter: &str) -> Value {
         "AutopilotDisableUpgradeMigration",
         "ConnectEnabled",
         "ConnectMeshGatewayWANFederationEnabled",
-        "DNSDisableCompression",
-        "DNSEnableTruncate",
-        "DNSOnlyPassing",
-        "DNSUseCache",
         "DisableCoordinates",
         "EnableAgentTLSForChecks",
         "EnableCentralServiceConfig",

@@ -7,6 +7,7 @@
 mod addresses;
 mod debug;
 mod definitions;
+mod dns;
 mod file;
 mod flags;
 mod hcl;
@@ -69,8 +70,10 @@ pub struct Config {
     pub http: Vec<HttpAddress>,
     /// Ports; `None` is off.
     pub ports: Ports,
-    /// DNS domain with a dot at its end.
-    pub domain: String,
+    /// Where DNS is served.
+    pub dns_addresses: Vec<SocketAddr>,
+    /// How DNS is answered.
+    pub dns: crate::dns::Settings,
     /// Log level: trace, debug, info, warn, error.
     pub log_level: String,
     /// Log as JSON lines.
@@ -308,9 +311,6 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         warnings
             .push("`ports.https` has no effect without a certificate: HTTPS is not served".into());
     }
-    if let Some(port) = dns_port {
-        warnings.push(format!("DNS is not served yet: nothing listens on port {port}"));
-    }
     let server = written.bool("server").unwrap_or(false) || dev;
     let bootstrap = written.bool("bootstrap").unwrap_or(false);
     let expect = written.int("bootstrap_expect").unwrap_or(0);
@@ -402,7 +402,9 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         serf_lan: lan_port.ok_or_else(|| Error("ports.serf_lan cannot be turned off".into()))?,
         serf_wan: wan_port,
     };
-    addresses::distinct(&http, client, ports)?;
+    let dns_addresses = dns::addresses(written, client, dns_port)?;
+    addresses::distinct(&http, &dns_addresses, ports)?;
+    let dns = dns::resolve(written, &datacenter)?;
 
     let size = |key: &str, default: usize| {
         written.int(key).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
@@ -414,7 +416,6 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     service_definitions.extend(written.definitions("services"));
     let mut check_definitions = written.definitions("check");
     check_definitions.extend(written.definitions("checks"));
-    let domain = written.text("domain").unwrap_or("consul.").to_lowercase();
 
     Ok(Config {
         dev,
@@ -431,7 +432,8 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         advertise_wan,
         http,
         ports,
-        domain: if domain.ends_with('.') { domain } else { format!("{domain}.") },
+        dns_addresses,
+        dns,
         log_level,
         log_json: written.bool("log_json").unwrap_or(false),
         pid_file: written.text("pid_file").filter(|t| !t.is_empty()).map(PathBuf::from),

@@ -8,6 +8,7 @@ mod settings;
 mod start;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -16,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
-use crate::http;
 use crate::local::{self, Local};
 use crate::raft::{self, Consensus};
+use crate::{dns, http};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -107,6 +108,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub struct Node {
     consensus: Consensus,
     local: Local,
+    names: Arc<dns::Door>,
     wishes: mpsc::Receiver<http::Wish>,
     shutdown: CancellationToken,
     leave: CancellationToken,
@@ -156,7 +158,7 @@ impl Node {
         }
     }
 
-    /// Takes the services and checks of the configuration over as they are now; all else takes
+    /// Takes services, checks and DNS settings of the configuration over as they are now; all else takes
     /// effect at the next start. A mistake anywhere changes nothing.
     async fn reload(
         &self,
@@ -170,12 +172,18 @@ impl Node {
                     &config.check_definitions,
                     &config.checks.authorities,
                 );
-                reloaded.await.map_err(|error| chain(&error))
+                let reloaded = reloaded.await.map_err(|error| chain(&error));
+                if reloaded.is_ok() {
+                    self.names.set(config.dns);
+                }
+                reloaded
             }
         };
         match &done {
             Ok(()) => {
-                info!("reloaded services and checks; other keys take effect at the next start");
+                info!(
+                    "reloaded services, checks and DNS; other keys take effect at the next start"
+                );
             }
             Err(reason) => warn!(reason, "the reload failed: nothing was changed"),
         }

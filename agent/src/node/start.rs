@@ -10,12 +10,12 @@ use tracing::{info, warn};
 use super::banner::banner;
 use super::{Error, Node, REFERENCE_VERSION, settings};
 use crate::config::{Config, HttpAddress};
-use crate::http;
 use crate::local::{self, Lead, Local};
 use crate::raft::Consensus;
 use crate::read::{self, Reader};
 use crate::sessions::Lifetimes;
 use crate::tombstones;
+use crate::{dns, http};
 
 impl Node {
     /// Opens what is on disk, starts consensus, the agent's own state and the doors, in this order.
@@ -50,6 +50,14 @@ impl Node {
         for address in &config.http {
             listeners.push(listen(address).await?);
         }
+        let mut dns_listeners = Vec::new();
+        for address in &config.dns_addresses {
+            let listener = dns::Listener::bind(*address).await;
+            dns_listeners.push(listener.map_err(|source| Error::Io {
+                what: format!("cannot serve DNS on {address}"),
+                source,
+            })?);
+        }
 
         let shutdown = CancellationToken::new();
         let leave = CancellationToken::new();
@@ -75,6 +83,9 @@ impl Node {
         start_part(&mut tasks, "leader", duty);
         let (own, stop) = (local.clone(), shutdown.child_token());
         start_part(&mut tasks, "local", async move { own.run(stop).await });
+        let names = Arc::new(dns::Door::new(dns::Source::Own(reader.clone()), config.dns.clone()));
+        let door = dns::serve(dns_listeners, names.clone(), shutdown.child_token());
+        start_part(&mut tasks, "dns", door);
         let (reload, wishes) = http::Reload::new();
         let parts = http::Parts {
             truth: http::Truth::Here { reader, lifetimes },
@@ -87,8 +98,8 @@ impl Node {
         };
         let door = http::serve(listeners, parts, settings::http(&config)?, shutdown.child_token());
         start_part(&mut tasks, "http", door);
-        info!(http = ?config.http, "agent is ready to serve");
-        Ok(Node { consensus, local, wishes, shutdown, leave, tasks })
+        info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
+        Ok(Node { consensus, local, names, wishes, shutdown, leave, tasks })
     }
 }
 

@@ -1,0 +1,32 @@
+//! The DNS door: names of nodes and services as every program can ask for them.
+//!
+//! ```text
+//! packet ─ wire ─▶ query ─ name ─▶ Lookup ─ lookup(store) ─▶ rows ─ answer ─▶ Prepared ─ write ─▶ packet
+//!                     │                    └─ or a server, by RPC ┘     │ kept until it changes
+//!                     └─ not ours: recursor ─▶ another server's answer, as it is
+//! ```
+//!
+//! `name`, `lookup`, `answer` and `write` are plain functions of their input. `door` puts them
+//! together, `server` owns the sockets. What the store says is [`Rows`], a value that can travel:
+//! an agent without a catalog asks a server for it through [`Remote`], and does all else itself.
+
+mod answer;
+mod cache;
+mod door;
+mod limit;
+mod lookup;
+mod name;
+mod recursor;
+mod server;
+mod settings;
+mod source;
+mod wire;
+mod write;
+
+pub use door::{Door, answer_packet};
+pub use lookup::{Address, InstanceRow, Lookup, NodeRow, OwnerRow, Rows, look};
+pub use server::{Listener, serve};
+pub use settings::{Settings, SoaTimes, Strategy, TtlMap};
+pub use source::{Freshness, Remote, Source, Unavailable, find};
+pub use wire::Name;
+pub use write::Transport;
