@@ -10,6 +10,7 @@ mod definitions;
 mod dns;
 mod file;
 mod flags;
+mod gossip;
 mod hcl;
 mod keys;
 
@@ -23,6 +24,7 @@ use serde_json::Value;
 use crate::checks::tls::{Authorities, Tls};
 use crate::local;
 use file::Written;
+pub use gossip::GossipTuning;
 pub(crate) use keys::distance;
 
 /// The text of `muster agent -help`.
@@ -90,6 +92,8 @@ pub struct Config {
     pub checks: CheckLimits,
     /// Raft.
     pub raft: RaftTuning,
+    /// The gossip pool.
+    pub gossip: GossipTuning,
     /// Shortest session TTL.
     pub session_ttl_min: Duration,
     /// How long a request waits for a leader.
@@ -406,6 +410,8 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     addresses::distinct(&http, &dns_addresses, ports)?;
     let dns = dns::resolve(written, &datacenter)?;
 
+    let gossip = gossip::resolve(written, dev)?;
+
     let size = |key: &str, default: usize| {
         written.int(key).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
     };
@@ -471,6 +477,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             trailing_logs: positive("raft_trailing_logs", 10240),
             log_backend,
         },
+        gossip,
         session_ttl_min: if session_ttl_min.is_zero() { secs(10) } else { session_ttl_min },
         rpc_hold_timeout,
         service_definitions,

@@ -52,6 +52,7 @@ pub use settings::{Network, NotANetwork, Settings};
 pub(crate) use crate::json as decode;
 use tokio_util::sync::CancellationToken;
 
+use crate::gossip::Members;
 use crate::local::Local;
 use crate::raft;
 use crate::read::Reader;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub local: Local,
     /// What this agent says of itself.
     pub identity: Arc<Identity>,
+    /// The gossip pool.
+    pub members: Members,
     /// Asks for the configuration to be read anew.
     pub reload: Reload,
     /// Cancelled when somebody asks this agent to leave.

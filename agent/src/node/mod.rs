@@ -4,6 +4,7 @@
 //! `banner` what people see of it; here is the life after it: signals, reload, stop.
 
 mod banner;
+mod pool;
 mod settings;
 mod start;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
+use crate::gossip::{self, Members};
 use crate::local::{self, Local};
 use crate::raft::{self, Consensus};
 use crate::{dns, http};
@@ -46,6 +48,9 @@ pub enum Error {
     /// The agent's own services and checks.
     #[error(transparent)]
     Local(#[from] local::Error),
+    /// The gossip pool.
+    #[error(transparent)]
+    Gossip(#[from] gossip::Error),
     /// Consensus.
     #[error("consensus could not start")]
     Raft(#[from] raft::Error),
@@ -109,6 +114,8 @@ pub struct Node {
     consensus: Consensus,
     local: Local,
     names: Arc<dns::Door>,
+    members: Members,
+    data_dir: Option<std::path::PathBuf>,
     wishes: mpsc::Receiver<http::Wish>,
     shutdown: CancellationToken,
     leave: CancellationToken,
@@ -154,6 +161,10 @@ impl Node {
                 }
             };
             info!(signal = name, graceful, "stopping");
+            if graceful {
+                self.members.leave().await;
+                pool::forget(self.data_dir.as_deref()).await;
+            }
             return u8::from(!graceful);
         }
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::banner::banner;
-use super::{Error, Node, REFERENCE_VERSION, settings};
+use super::{Error, Node, REFERENCE_VERSION, pool, settings};
 use crate::config::{Config, HttpAddress};
 use crate::local::{self, Lead, Local};
 use crate::raft::Consensus;
@@ -69,6 +69,7 @@ impl Node {
         );
 
         let mut tasks = JoinSet::new();
+        let members = pool::start(&config, &node_id, &mut tasks, &shutdown).await?;
         let lifetimes = Lifetimes::new();
         let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
         start_part(&mut tasks, "sessions", timers);
@@ -92,6 +93,7 @@ impl Node {
             local: local.clone(),
             identity: settings::identity(&config, &node_id).into(),
             reload,
+            members: members.clone(),
             leave: leave.clone(),
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
@@ -99,12 +101,13 @@ impl Node {
         let door = http::serve(listeners, parts, settings::http(&config)?, shutdown.child_token());
         start_part(&mut tasks, "http", door);
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
-        Ok(Node { consensus, local, names, wishes, shutdown, leave, tasks })
+        let data_dir = config.data_dir;
+        Ok(Node { consensus, local, members, names, data_dir, wishes, shutdown, leave, tasks })
     }
 }
 
 /// Runs a part until it ends; its name says which one did.
-fn start_part(
+pub(super) fn start_part(
     tasks: &mut JoinSet<&'static str>,
     name: &'static str,
     part: impl Future<Output = ()> + Send + 'static,

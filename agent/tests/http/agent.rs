@@ -78,10 +78,16 @@ async fn live_is_not_ready() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_yet_says_so() {
+async fn what_cannot_be_done_says_so() {
     let server = Server::start(Settings::default()).await;
     let rows = [
-        ("PUT", "/v1/agent/join/10.9.9.9", 500, "joining other agents is not supported yet"),
+        (
+            "PUT",
+            "/v1/agent/join/127.0.0.1:1",
+            500,
+            "dial tcp 127.0.0.1:1: connect: connection refused",
+        ),
+        ("PUT", "/v1/agent/join/10.9.9.9?wan=1", 500, "other datacenters is not supported yet"),
         ("PUT", "/v1/agent/force-leave/nope", 500, "agent: No node found with name 'nope'"),
         ("PUT", "/v1/agent/force-leave/n1", 200, ""),
         ("PUT", "/v1/agent/reload", 500, "nothing was changed"),

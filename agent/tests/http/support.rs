@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_agent::gossip;
 use muster_agent::http::{Listener, Parts, Reload, Settings, Truth, serve};
 use muster_agent::local::{self, Local};
 use muster_agent::raft::{self, Consensus, LogBackend};
@@ -75,6 +76,7 @@ impl Server {
             local: Local::open(claims, Arc::new(reader.consensus().clone())).unwrap(),
             identity: Arc::default(),
             reload: Reload::default(),
+            members: alone(&shutdown).await,
             truth: Truth::Here { reader: reader.clone(), lifetimes },
             leave: CancellationToken::new(),
             datacenter: "dc1".into(),
@@ -110,6 +112,25 @@ impl Server {
         let stream = TcpStream::connect(self.address).await.unwrap();
         ask(stream, method, path, headers, body).await
     }
+}
+
+/// A gossip pool of one.
+async fn alone(shutdown: &CancellationToken) -> gossip::Members {
+    let tags = [("dc", "dc1"), ("role", "consul"), ("segment", "")];
+    let settings = gossip::Settings {
+        bind: "127.0.0.1:0".parse().unwrap(),
+        advertise: "127.0.0.1:0".parse().unwrap(),
+        name: "n1".into(),
+        id: uuid::Uuid::new_v4(),
+        tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        timing: gossip::Timing::default(),
+        keyring: gossip::Keyring::new(&[]).unwrap(),
+        keyring_file: None,
+        allowed: Vec::new(),
+    };
+    let (members, run) = gossip::start(settings, shutdown.child_token()).await.unwrap();
+    tokio::spawn(run);
+    members
 }
 
 impl Drop for Server {

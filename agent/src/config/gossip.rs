@@ -1,0 +1,193 @@
+//! Keys of the gossip pool: its paces, its keys, and where to find it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::file::Written;
+use super::{Error, list_errors};
+use crate::gossip::{Keyring, Timing};
+
+/// What the gossip pool of the datacenter is told.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one switch of the reference's configuration"
+)]
+#[derive(Debug, Clone)]
+pub struct GossipTuning {
+    /// Where it listens, if elsewhere than everything else.
+    pub bind: Option<IpAddr>,
+    /// Its paces.
+    pub timing: Timing,
+    /// The key to begin with.
+    pub encrypt: Option<Vec<u8>>,
+    /// Refuse what is not encrypted.
+    pub verify_incoming: bool,
+    /// Encrypt what goes out.
+    pub verify_outgoing: bool,
+    /// Keep the keys in a file.
+    pub keep_keyring: bool,
+    /// Networks that are listened to; all if empty.
+    pub allowed: Vec<(IpAddr, u8)>,
+    /// Members to meet at the start, or there is none.
+    pub start_join: Vec<String>,
+    /// Members to meet as soon as one of them can be.
+    pub retry_join: Vec<String>,
+    /// Pause between attempts.
+    pub retry_interval: Duration,
+    /// Attempts; 0 is no limit.
+    pub retry_max: u32,
+    /// Join again after having left.
+    pub rejoin_after_leave: bool,
+}
+
+pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Error> {
+    let mut invalid = Vec::new();
+    let timing = timing(written, dev, &mut invalid);
+    let retry_interval = duration(written, "retry_interval", Duration::from_secs(30), &mut invalid);
+    let bind = match written.text("serf_lan").map(str::trim).filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => text
+            .parse()
+            .map_err(|_| invalid.push(format!("serf_lan: invalid ip address: {text}")))
+            .ok(),
+    };
+    if !invalid.is_empty() {
+        return Err(Error(list_errors(&invalid)));
+    }
+    let encrypt = match written.text("encrypt").filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(Keyring::read(text).map_err(|error| {
+            Error(format!("encrypt has invalid key: {error}\nhint: `muster keygen` makes one"))
+        })?),
+    };
+    let allowed = written
+        .list("serf_lan_allowed_cidrs")
+        .iter()
+        .map(|text| {
+            network(text).ok_or_else(|| {
+                let wrong = list_errors(&[format!("invalid cidr: {text}")]);
+                Error(format!("serf_lan_allowed_cidrs: {wrong}"))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let (start_join, retry_join) = (written.list("start_join"), written.list("retry_join"));
+    if let Some(cloud) = retry_join.iter().find(|text| text.contains("provider=")) {
+        return Err(Error(format!(
+            "retry_join: `{cloud}`: looking members up with a cloud's API is not supported\nhint: give addresses or a DNS name"
+        )));
+    }
+    let on = |key: &str| written.bool(key).unwrap_or(true);
+    Ok(GossipTuning {
+        bind,
+        timing,
+        encrypt,
+        verify_incoming: on("encrypt_verify_incoming"),
+        verify_outgoing: on("encrypt_verify_outgoing"),
+        keep_keyring: !written.bool("disable_keyring_file").unwrap_or(false),
+        allowed,
+        start_join,
+        retry_join,
+        retry_interval,
+        retry_max: written.int("retry_max").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        rejoin_after_leave: written.bool("rejoin_after_leave").unwrap_or(false),
+    })
+}
+
+fn timing(written: &Written, dev: bool, invalid: &mut Vec<String>) -> Timing {
+    let mut timing = Timing::default();
+    if dev {
+        let quick = Duration::from_millis(100);
+        (timing.gossip_interval, timing.probe_interval) = (quick, quick);
+        (timing.probe_timeout, timing.suspicion_mult) = (quick, 3);
+    }
+    for (key, pace) in [
+        ("gossip_lan.gossip_interval", &mut timing.gossip_interval),
+        ("gossip_lan.probe_interval", &mut timing.probe_interval),
+        ("gossip_lan.probe_timeout", &mut timing.probe_timeout),
+        ("reconnect_timeout", &mut timing.reconnect_timeout),
+    ] {
+        let given = duration(written, key, *pace, invalid);
+        if given.is_zero() {
+            invalid.push(format!("{key}: cannot be 0: nothing would ever be done"));
+        } else {
+            *pace = given;
+        }
+    }
+    let mut number = |key: &str, default: u32| match written.int(key).map(u32::try_from) {
+        None => default,
+        Some(Ok(number)) if (1..=1000).contains(&number) => number,
+        Some(_) => {
+            invalid.push(format!("{key}: must be between 1 and 1000"));
+            default
+        }
+    };
+    timing.suspicion_mult = number("gossip_lan.suspicion_mult", timing.suspicion_mult);
+    timing.retransmit_mult = number("gossip_lan.retransmit_mult", timing.retransmit_mult);
+    timing.gossip_nodes = number("gossip_lan.gossip_nodes", 3) as usize;
+    timing
+}
+
+fn duration(
+    written: &Written,
+    key: &str,
+    default: Duration,
+    invalid: &mut Vec<String>,
+) -> Duration {
+    let Some(text) = written.text(key) else { return default };
+    muster_client::types::parse_duration(text).unwrap_or_else(|_| {
+        invalid.push(format!(
+            "{key}: invalid duration: \"{text}\": time: invalid duration \"{text}\""
+        ));
+        default
+    })
+}
+
+fn network(text: &str) -> Option<(IpAddr, u8)> {
+    let (base, bits) = text.split_once('/')?;
+    let base: IpAddr = base.parse().ok()?;
+    let bits: u8 = bits.parse().ok()?;
+    (bits <= if base.is_ipv4() { 32 } else { 128 }).then_some((base, bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<GossipTuning, String> {
+        let written = Written::from_text(json, "json").map_err(|error| error.to_string())?;
+        resolve(&written, false).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn paces_and_keys_are_read() {
+        let tuning = read(
+            r#"{"encrypt":"AAAAAAAAAAAAAAAAAAAAAA==","retry_join":["a","b:1"],"retry_max":3,
+                "reconnect_timeout":"8h","serf_lan_allowed_cidrs":["10.0.0.0/8"],
+                "gossip_lan":{"probe_interval":"2s","gossip_nodes":5,"suspicion_mult":7}}"#,
+        )
+        .unwrap();
+        assert_eq!(tuning.encrypt, Some(vec![0; 16]));
+        assert_eq!((tuning.retry_join.len(), tuning.retry_max), (2, 3));
+        let timing = &tuning.timing;
+        assert_eq!(timing.probe_interval, Duration::from_secs(2));
+        assert_eq!((timing.gossip_nodes, timing.suspicion_mult), (5, 7));
+        assert_eq!(timing.reconnect_timeout, Duration::from_hours(8));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (json, expected) in [
+            (r#"{"encrypt":"xx"}"#, "encrypt has invalid key: illegal base64 data"),
+            (r#"{"encrypt":"eHg="}"#, "key size must be 16, 24 or 32 bytes"),
+            (r#"{"serf_lan":"x"}"#, "serf_lan: invalid ip address: x"),
+            (r#"{"serf_lan_allowed_cidrs":["x"]}"#, "invalid cidr: x"),
+            (r#"{"gossip_lan":{"probe_interval":"0s"}}"#, "gossip_lan.probe_interval: cannot be 0"),
+            (r#"{"gossip_lan":{"gossip_nodes":0}}"#, "gossip_lan.gossip_nodes: must be between"),
+            (r#"{"gossip_lan":{"nodes":0}}"#, "invalid config key gossip_lan.nodes"),
+            (r#"{"retry_join":["provider=aws x=y"]}"#, "cloud's API is not supported"),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+}

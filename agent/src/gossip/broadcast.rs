@@ -1,0 +1,163 @@
+//! News that wait to be passed on.
+//!
+//! Each is sent a number of times that grows with the logarithm of the pool's size, the least sent
+//! first. News of a member push older news of the same member aside.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::member::Name;
+use super::message::Message;
+
+/// News waiting at once. What does not fit is the news sent most often already: everybody has
+/// probably heard it, and the periodical meetings carry it on.
+const NEWS_MAX: usize = 4096;
+
+/// Least sent first, newest of these first.
+type Turn = (u32, std::cmp::Reverse<u64>);
+
+#[derive(Debug)]
+struct News {
+    message: Message,
+    size: usize,
+    about: Option<Name>,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Broadcasts {
+    waiting: BTreeMap<Turn, News>,
+    about: HashMap<Name, Turn>,
+    count: u64,
+}
+
+impl Broadcasts {
+    /// Takes news of a member (`about`), or such that stand for themselves.
+    pub(super) fn push(&mut self, message: Message, about: Option<Name>) {
+        let turn = (0, std::cmp::Reverse(self.count));
+        self.count += 1;
+        if let Some(name) = &about
+            && let Some(older) = self.about.insert(name.clone(), turn)
+        {
+            self.waiting.remove(&older);
+        }
+        let size = message.size();
+        self.waiting.insert(turn, News { message, size, about });
+        if self.waiting.len() > NEWS_MAX
+            && let Some((_, news)) = self.waiting.pop_last()
+            && let Some(name) = news.about
+        {
+            self.about.remove(&name);
+        }
+    }
+
+    /// Adds news to `packet` as long as they fit into `room`; each is forgotten after `times`.
+    pub(super) fn fill(&mut self, packet: &mut Vec<Message>, mut room: usize, times: u32) {
+        /// No message is smaller.
+        const SIZE_MIN: usize = 24;
+        let mut taken = Vec::new();
+        for (turn, news) in &self.waiting {
+            if room < SIZE_MIN || taken.len() == 255 {
+                break;
+            }
+            if news.size <= room {
+                room -= news.size;
+                taken.push(*turn);
+            }
+        }
+        for turn in taken {
+            let Some(news) = self.waiting.remove(&turn) else { continue };
+            packet.push(news.message.clone());
+            let next = (turn.0 + 1, turn.1);
+            if next.0 < times {
+                if let Some(name) = &news.about {
+                    self.about.insert(name.clone(), next);
+                }
+                self.waiting.insert(next, news);
+            } else if let Some(name) = &news.about {
+                self.about.remove(name);
+            }
+        }
+    }
+
+    /// Is there nothing to tell?
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// News that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+/// How often each piece of news is sent in a pool of `members`.
+pub(super) fn times(multiplier: u32, members: usize) -> u32 {
+    multiplier * digits(members)
+}
+
+/// The decimal logarithm of `members + 1`, rounded up.
+fn digits(members: usize) -> u32 {
+    members.checked_ilog10().map_or(1, |log| log + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::message::Claim;
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn news(name: &str, incarnation: u64) -> (Message, Option<Name>) {
+        let claim =
+            Claim { name: name.into(), id: Uuid::nil(), incarnation, from: "somebody".into() };
+        (Message::Suspect(Arc::new(claim)), Some(name.into()))
+    }
+
+    fn sent(queue: &mut Broadcasts, room: usize) -> Vec<Message> {
+        let mut packet = Vec::new();
+        queue.fill(&mut packet, room, 2);
+        packet
+    }
+
+    #[test]
+    fn newer_news_of_a_member_replace_older_and_each_is_sent_its_times() {
+        let mut queue = Broadcasts::default();
+        for incarnation in [1, 2] {
+            let (message, about) = news("a", incarnation);
+            queue.push(message, about);
+        }
+        let expected = vec![news("a", 2).0];
+        assert_eq!(sent(&mut queue, 1400), expected);
+        assert_eq!(sent(&mut queue, 1400), expected);
+        assert!(queue.is_empty() && queue.about.is_empty());
+    }
+
+    #[test]
+    fn the_least_sent_go_first_and_packets_are_not_overfilled() {
+        let mut queue = Broadcasts::default();
+        let size = news("a", 1).0.size();
+        for name in ["a", "b", "c"] {
+            let (message, about) = news(name, 1);
+            queue.push(message, about);
+        }
+        assert_eq!(sent(&mut queue, 2 * size), [news("c", 1).0, news("b", 1).0]);
+        assert_eq!(sent(&mut queue, size), [news("a", 1).0]);
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let mut queue = Broadcasts::default();
+        for number in 0..NEWS_MAX + 10 {
+            let (message, about) = news(&number.to_string(), 1);
+            queue.push(message, about);
+        }
+        assert_eq!((queue.len(), queue.about.len()), (NEWS_MAX, NEWS_MAX));
+    }
+
+    #[test]
+    fn times_grow_with_the_logarithm() {
+        for (members, expected) in [(0, 4), (1, 4), (9, 4), (10, 8), (99, 8), (100, 12)] {
+            assert_eq!(times(4, members), expected, "{members}");
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! Membership as a value: inputs and the time go in, outputs come out. It knows no socket, no task,
+//! no clock; chance comes from a seed, so that equal inputs give equal outputs.
+//!
+//! The protocol is SWIM with Lifeguard's corrections:
+//!
+//! ```text
+//! probe.rs    ping one member after the other ─▶ silent: ask others, and by TCP ─▶ Suspect
+//! rumour.rs   Alive, Suspect, Failed, Left: which statement wins, and what it changes
+//! meeting.rs  all that two members know, exchanged over a connection: on joining, then now and then
+//!
+//!           Alive ──no answer──▶ Suspect ──no objection──▶ Failed ──long──▶ (forgotten)
+//!             ▲                     │                        │
+//!             └──── objects with a greater incarnation ──────┘      any ──says good-bye──▶ Left
+//! ```
+//!
+//! A statement about a member is ordered by the member's incarnation, then by state.
+
+mod io;
+mod meeting;
+mod probe;
+mod rumour;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+
+use super::broadcast::{self, Broadcasts};
+use super::member::{Details, Incarnation, Member, Name, State, Status, Time, UserEvent};
+use super::message::{Claim, Knowledge, Message};
+use super::suspicion::{Awareness, Suspicion};
+use super::vivaldi::Place;
+pub use io::{Counters, Input, Notice, Output, Timing, Token};
+
+/// Room for messages in a datagram that passes every usual network whole, encryption included.
+pub const PACKET_ROOM: usize = 1400 - 48;
+/// Names of members that were pruned, kept so that late news of them bring nothing back.
+const FORGOTTEN_MAX: usize = 1024;
+/// Events known by id, so that none is heard twice.
+const EVENTS_KNOWN_MAX: usize = 512;
+/// Events that pass in a meeting: late ones, for who missed them as they went round.
+const EVENTS_TOLD_MAX: usize = 64;
+/// Which are late ones.
+const EVENT_LATE: Duration = Duration::from_secs(30);
+/// Members that have been gone for long are looked for at this interval.
+const REAP_INTERVAL: Duration = Duration::from_secs(15);
+/// Longest time a good-bye takes.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+/// Another member.
+#[derive(Debug)]
+struct Peer {
+    details: Arc<Details>,
+    state: State,
+    /// Since when.
+    since: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Active,
+    Leaving { until: Time },
+    Gone,
+}
+
+/// A member of a pool.
+#[derive(Debug)]
+pub struct Core {
+    timing: Timing,
+    me: Arc<Details>,
+    phase: Phase,
+    rng: SmallRng,
+    /// Everybody else, in the order in which they are asked.
+    peers: IndexMap<Name, Peer>,
+    live: usize,
+    failed: usize,
+    suspicions: BTreeMap<Name, Suspicion>,
+    /// Members of whom somebody said that they are to leave; when they fail, they have left.
+    leaving: BTreeSet<Name>,
+    /// Who else claims a member's name.
+    conflicts: BTreeMap<Name, Arc<str>>,
+    forgotten: VecDeque<(Name, Incarnation)>,
+    broadcasts: Broadcasts,
+    awareness: Awareness,
+    place: Place,
+    probe: Option<probe::Probe>,
+    relays: VecDeque<probe::Relay>,
+    /// Place of the next member to ask.
+    turn: usize,
+    seq: u32,
+    token: Token,
+    /// Joins under way.
+    joins: BTreeMap<Token, Option<Token>>,
+    heard: VecDeque<(Time, Arc<UserEvent>)>,
+    event_clock: u64,
+    next_probe: Time,
+    /// When news were last passed on.
+    last_gossip: Time,
+    next_exchange: Time,
+    next_reconnect: Time,
+    next_reap: Time,
+    /// Pause between attempts of a member whose name is taken.
+    retry: Duration,
+    counters: Counters,
+}
+
+impl Core {
+    /// A member that knows nobody. `seed` decides what chance will bring.
+    pub fn new(now: Time, me: Details, timing: Timing, seed: u64) -> Core {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut within = |pause: Duration| now + pause.mul_f64(rng.random_range(0.0..1.0));
+        let (next_probe, next_exchange, next_reconnect) = (
+            within(timing.probe_interval),
+            within(timing.exchange_interval),
+            within(timing.reconnect_interval),
+        );
+        Core {
+            timing,
+            me: Arc::new(me),
+            phase: Phase::Active,
+            peers: IndexMap::new(),
+            live: 0,
+            failed: 0,
+            suspicions: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            conflicts: BTreeMap::new(),
+            forgotten: VecDeque::new(),
+            broadcasts: Broadcasts::default(),
+            awareness: Awareness::default(),
+            place: Place::default(),
+            probe: None,
+            relays: VecDeque::new(),
+            turn: usize::MAX,
+            seq: rng.random(),
+            token: 0,
+            joins: BTreeMap::new(),
+            heard: VecDeque::new(),
+            event_clock: 1,
+            next_probe,
+            last_gossip: now,
+            next_exchange,
+            next_reconnect,
+            next_reap: now + REAP_INTERVAL,
+            retry: Duration::from_secs(1),
+            counters: Counters::default(),
+            rng,
+        }
+    }
+
+    /// Takes one input at a time; what is to be done is added to `out`.
+    pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Tick => {}
+            Input::Packet(messages) => {
+                for message in messages {
+                    self.message(now, message, out);
+                }
+            }
+            Input::Asked { token, request } => {
+                let answer = self.asked(now, request, out);
+                out.push(Output::Answer { token, answer });
+            }
+            Input::Answered { token, result } => self.answered(now, token, result, out),
+            Input::Join { token, address } => {
+                let own = self.meet(now, address, true, out);
+                self.joins.insert(own, Some(token));
+            }
+            Input::Leave => self.leave(now, out),
+            Input::ForceLeave { name, prune } => {
+                if let Some(peer) = self.peers.get(&name) {
+                    let claim = Claim {
+                        id: peer.details.id,
+                        incarnation: peer.details.incarnation,
+                        name,
+                        from: self.me.name.clone(),
+                    };
+                    self.left(now, &Arc::new(claim), prune, out);
+                }
+            }
+            Input::Fire(mut event) => {
+                event.ltime = self.event_clock;
+                self.event(now, &Arc::new(event), false, out);
+            }
+            Input::SetTags(tags) => {
+                let me = Details {
+                    tags,
+                    incarnation: self.me.incarnation + 1,
+                    ..Details::clone(&self.me)
+                };
+                self.speak(me);
+                out.push(Output::Notice(Notice::Updated(self.me.name.clone())));
+            }
+        }
+        self.time_passes(now, out);
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    pub fn deadline(&self) -> Time {
+        let mut earliest = self.next_exchange.min(self.next_reap).min(self.next_reconnect);
+        let mut consider = |time: Time| earliest = earliest.min(time);
+        match &self.probe {
+            Some(probe) => consider(probe.next()),
+            None if self.live > 0 => consider(self.next_probe),
+            None => {}
+        }
+        if !self.broadcasts.is_empty() && !self.peers.is_empty() {
+            consider(self.last_gossip + self.timing.gossip_interval);
+        }
+        if let Some(relay) = self.relays.front() {
+            consider(relay.nack_at);
+        }
+        for suspicion in self.suspicions.values() {
+            consider(suspicion.deadline());
+        }
+        if let Phase::Leaving { until } = self.phase {
+            consider(until);
+        }
+        earliest
+    }
+
+    /// What this member says of itself.
+    pub fn me(&self) -> &Arc<Details> {
+        &self.me
+    }
+
+    /// How a member is; this one included.
+    pub fn member(&self, name: &str) -> Option<Member> {
+        if *name == *self.me.name {
+            return Some(self.myself());
+        }
+        self.peers.get(name).map(|peer| self.seen(peer))
+    }
+
+    /// Everybody, this one included, in no order.
+    pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        std::iter::once(self.myself()).chain(self.peers.values().map(|peer| self.seen(peer)))
+    }
+
+    /// Members that are there, this one included.
+    pub fn live(&self) -> usize {
+        self.live + 1
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Doubt of this member in itself: 0 is none.
+    pub fn health_score(&self) -> u32 {
+        self.awareness.score()
+    }
+
+    /// News waiting to be passed on.
+    pub fn news(&self) -> usize {
+        self.broadcasts.len()
+    }
+
+    /// Where this member is in the network.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The order of events as far as it got.
+    pub fn event_clock(&self) -> u64 {
+        self.event_clock
+    }
+
+    fn myself(&self) -> Member {
+        let status = match self.phase {
+            Phase::Active => Status::Alive,
+            Phase::Leaving { .. } => Status::Leaving,
+            Phase::Gone => Status::Left,
+        };
+        let conflict = self.conflicts.get(&self.me.name).cloned();
+        Member { details: Arc::clone(&self.me), status, conflict }
+    }
+
+    fn seen(&self, peer: &Peer) -> Member {
+        let status = match peer.state {
+            State::Alive | State::Suspect if self.leaving.contains(&peer.details.name) => {
+                Status::Leaving
+            }
+            State::Alive | State::Suspect => Status::Alive,
+            State::Failed => Status::Failed,
+            State::Left => Status::Left,
+        };
+        let conflict = self.conflicts.get(&peer.details.name).cloned();
+        Member { details: Arc::clone(&peer.details), status, conflict }
+    }
+
+    /// Does whatever is due.
+    fn time_passes(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.doubts_end(now, out);
+        self.probe_goes_on(now, out);
+        self.relays_end(now, out);
+        if now >= self.next_reap {
+            self.next_reap = now + REAP_INTERVAL;
+            self.reap(now, out);
+        }
+        self.meetings(now, out);
+        if now >= self.last_gossip + self.timing.gossip_interval {
+            self.gossip(now, out);
+        }
+        if let Phase::Leaving { until } = self.phase
+            && (now >= until || self.broadcasts.is_empty())
+        {
+            self.phase = Phase::Gone;
+            out.push(Output::Gone);
+        }
+    }
+
+    /// Passes news on to a few.
+    fn gossip(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.broadcasts.is_empty() {
+            return;
+        }
+        self.last_gossip = now;
+        let recently = self.timing.gossip_to_gone;
+        let chosen = self.pick(self.timing.gossip_nodes, |peer| {
+            peer.state.is_live() || now < peer.since + recently
+        });
+        for to in chosen {
+            let messages = self.with_news(Vec::new());
+            if messages.is_empty() {
+                break;
+            }
+            out.push(Output::Send { to, messages });
+        }
+    }
+
+    /// Fills a packet up with news.
+    fn with_news(&mut self, mut messages: Vec<Message>) -> Vec<Message> {
+        let used: usize = messages.iter().map(Message::size).sum();
+        let times = broadcast::times(self.timing.retransmit_mult, self.live + 1);
+        self.broadcasts.fill(&mut messages, PACKET_ROOM.saturating_sub(used), times);
+        messages
+    }
+
+    /// Addresses of up to `count` members by chance, none twice.
+    fn pick(&mut self, count: usize, wanted: impl Fn(&Peer) -> bool) -> Vec<SocketAddr> {
+        /// In pools up to this size all are looked at; in larger ones, places by chance.
+        const SMALL: usize = 64;
+        let mut chosen: Vec<usize> = Vec::with_capacity(count);
+        let total = self.peers.len();
+        if total <= SMALL {
+            let mut places: Vec<usize> = (0..total).filter(|at| wanted(&self.peers[*at])).collect();
+            while chosen.len() < count && !places.is_empty() {
+                chosen.push(places.swap_remove(self.rng.random_range(0..places.len())));
+            }
+        } else {
+            for _ in 0..3 * SMALL {
+                if chosen.len() == count {
+                    break;
+                }
+                let at = self.rng.random_range(0..total);
+                if !chosen.contains(&at) && wanted(&self.peers[at]) {
+                    chosen.push(at);
+                }
+            }
+        }
+        chosen.into_iter().map(|at| self.peers[at].details.address).collect()
+    }
+
+    /// Says something new of oneself.
+    fn speak(&mut self, me: Details) {
+        self.me = Arc::new(me);
+        let news = Message::Alive(Arc::clone(&self.me));
+        self.broadcasts.push(news, Some(self.me.name.clone()));
+    }
+
+    /// Objects to what is said of oneself: `incarnation` was the last that was spoken of.
+    fn refute(&mut self, incarnation: Incarnation) {
+        self.counters.refutations += 1;
+        let incarnation = incarnation.max(self.me.incarnation) + 1;
+        self.speak(Details { incarnation, ..Details::clone(&self.me) });
+    }
+
+    fn leave(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        let time = if self.live > 0 { LEAVE_MAX } else { Duration::ZERO };
+        self.phase = Phase::Leaving { until: now + time };
+        self.probe = None;
+        if self.live > 0 {
+            let claim = Claim {
+                name: self.me.name.clone(),
+                id: self.me.id,
+                incarnation: self.me.incarnation,
+                from: self.me.name.clone(),
+            };
+            let claim = Arc::new(claim);
+            let news = Message::Left { claim, prune: false };
+            self.broadcasts.push(news, Some(self.me.name.clone()));
+            self.gossip(now, out);
+        }
+        out.push(Output::Notice(Notice::Updated(self.me.name.clone())));
+    }
+
+    /// Hears an event, once. Who is `deaf` only remembers that it was heard.
+    fn event(&mut self, now: Time, event: &Arc<UserEvent>, deaf: bool, out: &mut Vec<Output>) {
+        let known = EVENTS_KNOWN_MAX as u64;
+        if event.ltime.saturating_add(known) < self.event_clock
+            || self.heard.iter().any(|(_, heard)| heard.id == event.id)
+        {
+            return;
+        }
+        // A clock that somebody set to the end of time must not stop all others.
+        let sane = event.ltime.min(self.event_clock.saturating_add(u64::from(u32::MAX)));
+        self.event_clock = self.event_clock.max(sane + 1);
+        if self.heard.len() == EVENTS_KNOWN_MAX {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((now, Arc::clone(event)));
+        if !deaf {
+            self.broadcasts.push(Message::Event(Arc::clone(event)), None);
+            out.push(Output::Notice(Notice::Event(Arc::clone(event))));
+        }
+    }
+
+    fn knowledge(&self, now: Time, join: bool) -> Knowledge {
+        let late = self.heard.iter().rev().take(EVENTS_TOLD_MAX);
+        let events = late
+            .filter(|(at, _)| now < *at + EVENT_LATE)
+            .map(|(_, event)| Arc::clone(event))
+            .collect();
+        Knowledge {
+            join,
+            from: Arc::clone(&self.me),
+            members: self.peers.values().map(|peer| peer.known(now)).collect(),
+            events,
+            event_clock: self.event_clock,
+        }
+    }
+
+    fn next_token(&mut self) -> Token {
+        self.token += 1;
+        self.token
+    }
+
+    /// Is `id` this member's own?
+    fn is_me(&self, name: &str, id: Uuid) -> bool {
+        *name == *self.me.name && id == self.me.id
+    }
+}

@@ -1,0 +1,353 @@
+//! What is said of members: which statement wins over which, and what it changes.
+
+use std::sync::Arc;
+
+use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time};
+use crate::gossip::member::{Details, Incarnation, Name};
+use crate::gossip::message::{Claim, Known, Message};
+use crate::gossip::suspicion::Suspicion;
+
+impl Peer {
+    pub(super) fn known(&self, now: Time) -> Known {
+        let age = now.saturating_sub(self.since);
+        Known { details: Arc::clone(&self.details), state: self.state, age }
+    }
+
+    /// Is the claim about what is known now, or older?
+    fn outdates(&self, claim: &Claim) -> bool {
+        claim.incarnation < self.details.incarnation || claim.id != self.details.id
+    }
+}
+
+impl Core {
+    pub(super) fn message(&mut self, now: Time, message: Message, out: &mut Vec<Output>) {
+        match message {
+            Message::Ping { seq, target, reply_to } => {
+                // Whoever lived here before does not answer through this member.
+                if target == self.me.name {
+                    let coordinate = Some(Box::new(*self.place.coordinate()));
+                    let messages = self.with_news(vec![Message::Ack { seq, coordinate }]);
+                    out.push(Output::Send { to: reply_to, messages });
+                }
+            }
+            Message::Ack { seq, coordinate } => self.ack(now, seq, coordinate.as_deref(), out),
+            Message::PingReq { seq, target, address, reply_to } => {
+                self.relay(now, seq, (target, address), reply_to, out);
+            }
+            Message::Nack { seq } => self.nack(seq),
+            Message::Alive(details) => self.alive(now, &details, true, out),
+            Message::Suspect(claim) => self.suspect(now, &claim, out),
+            Message::Failed(claim) => self.fail(now, &claim, out),
+            Message::Left { claim, prune } => self.left(now, &claim, prune, out),
+            Message::Event(event) => self.event(now, &event, false, out),
+        }
+    }
+
+    /// A member speaks of itself. `spread`: is it news to others?
+    pub(super) fn alive(
+        &mut self,
+        now: Time,
+        said: &Arc<Details>,
+        spread: bool,
+        out: &mut Vec<Output>,
+    ) {
+        if said.name == self.me.name {
+            self.alive_with_my_name(now, said, out);
+            return;
+        }
+        if said.tags.get("dc") != self.me.tags.get("dc") {
+            return;
+        }
+        if self.forgotten.iter().any(|(name, at)| *name == said.name && said.incarnation <= *at) {
+            return;
+        }
+        let name = said.name.clone();
+        let notice = match self.peers.get_mut(&name) {
+            None => {
+                self.insert(Peer { details: Arc::clone(said), state: State::Alive, since: now });
+                Notice::Joined(name.clone())
+            }
+            Some(peer) if said.incarnation <= peer.details.incarnation => return,
+            Some(peer) if is_disputed(peer, said) => {
+                // The living keep their names; the next question goes to who has it, so that a
+                // name does not stay with the dead for longer than it must.
+                let place = self.peers.get_index_of(&name).unwrap_or(usize::MAX);
+                self.turn = place;
+                self.dispute(&name, said, out);
+                return;
+            }
+            Some(peer) => {
+                let (was, details) = (peer.state, Arc::clone(&peer.details));
+                peer.details = Arc::clone(said);
+                peer.state = State::Alive;
+                self.suspicions.remove(&name);
+                self.leaving.remove(&name);
+                let settled = self.conflicts.remove(&name).is_some();
+                if was.is_live() {
+                    if details.tags == said.tags
+                        && details.address == said.address
+                        && details.id == said.id
+                        && !settled
+                    {
+                        // An objection: nothing that anybody outside would see.
+                        self.spread(spread, Message::Alive(Arc::clone(said)), name);
+                        return;
+                    }
+                    Notice::Updated(name.clone())
+                } else {
+                    self.live += 1;
+                    self.failed -= usize::from(was == State::Failed);
+                    self.since(&name, now);
+                    Notice::Joined(name.clone())
+                }
+            }
+        };
+        self.spread(spread, Message::Alive(Arc::clone(said)), name);
+        out.push(Output::Notice(notice));
+    }
+
+    fn alive_with_my_name(&mut self, now: Time, said: &Arc<Details>, out: &mut Vec<Output>) {
+        if said.id != self.me.id {
+            // Somebody else has the name as well. If it was there first, others do not believe
+            // this member; it tells them again until the name is free.
+            self.next_exchange = self.next_exchange.min(now + self.retry);
+            self.retry = (2 * self.retry).min(self.timing.exchange_interval);
+            let name = said.name.clone();
+            self.dispute(&name, said, out);
+        } else if said.incarnation > self.me.incarnation
+            || (said.incarnation == self.me.incarnation && **said != *self.me)
+        {
+            // What an earlier life of this member said, with a clock that was ahead.
+            self.refute(said.incarnation);
+        }
+    }
+
+    fn dispute(&mut self, name: &Name, by: &Details, out: &mut Vec<Output>) {
+        let who: Arc<str> = format!("{} at {}", by.id, by.address).into();
+        if self.conflicts.get(name) != Some(&who) {
+            out.push(Output::Notice(Notice::Warning(format!(
+                "the name {name} is also claimed by node {who}"
+            ))));
+            self.conflicts.insert(name.clone(), who);
+            out.push(Output::Notice(Notice::Updated(name.clone())));
+        }
+    }
+
+    /// Somebody got no answer from a member.
+    pub(super) fn suspect(&mut self, now: Time, claim: &Arc<Claim>, out: &mut Vec<Output>) {
+        if claim.name == self.me.name {
+            if claim.id == self.me.id
+                && claim.incarnation >= self.me.incarnation
+                && self.phase == Phase::Active
+            {
+                self.awareness.worse(1);
+                self.refute(claim.incarnation);
+                // The objection is urgent.
+                self.gossip(now, out);
+            }
+            return;
+        }
+        let members = self.live + 1;
+        let Some(peer) = self.peers.get_mut(&claim.name) else { return };
+        if peer.outdates(claim) {
+            return;
+        }
+        match peer.state {
+            State::Alive => {
+                peer.state = State::Suspect;
+                let (multiplier, interval) =
+                    (self.timing.suspicion_mult, self.timing.probe_interval);
+                let from = claim.from.clone();
+                let doubt = Suspicion::new(now, from, members, multiplier, interval);
+                self.suspicions.insert(claim.name.clone(), doubt);
+            }
+            State::Suspect => {
+                let doubt = self.suspicions.get_mut(&claim.name);
+                if !doubt.is_some_and(|doubt| doubt.confirm(&claim.from)) {
+                    return;
+                }
+            }
+            State::Failed | State::Left => return,
+        }
+        let news = Message::Suspect(Arc::clone(claim));
+        self.broadcasts.push(news, Some(claim.name.clone()));
+    }
+
+    /// Doubts that lasted long enough become certainty.
+    pub(super) fn doubts_end(&mut self, now: Time, out: &mut Vec<Output>) {
+        while let Some(name) = self
+            .suspicions
+            .iter()
+            .find(|(_, doubt)| now >= doubt.deadline())
+            .map(|(name, _)| name.clone())
+        {
+            self.suspicions.remove(&name);
+            let Some(peer) = self.peers.get(&name) else { continue };
+            self.counters.failures += 1;
+            let claim = Claim {
+                id: peer.details.id,
+                incarnation: peer.details.incarnation,
+                name,
+                from: self.me.name.clone(),
+            };
+            self.fail(now, &Arc::new(claim), out);
+        }
+    }
+
+    /// A member did not object in time.
+    pub(super) fn fail(&mut self, now: Time, claim: &Arc<Claim>, out: &mut Vec<Output>) {
+        if claim.name == self.me.name {
+            self.said_gone(now, claim, out);
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&claim.name) else { return };
+        if peer.outdates(claim) || !peer.state.is_live() {
+            return;
+        }
+        let name = claim.name.clone();
+        if self.leaving.remove(&name) {
+            peer.state = State::Left;
+            out.push(Output::Notice(Notice::Left(name.clone())));
+        } else {
+            peer.state = State::Failed;
+            self.failed += 1;
+            out.push(Output::Notice(Notice::Failed(name.clone())));
+        }
+        self.live -= 1;
+        self.suspicions.remove(&name);
+        self.since(&name, now);
+        self.broadcasts.push(Message::Failed(Arc::clone(claim)), Some(name));
+    }
+
+    /// A member said good-bye, or an operator did for it.
+    pub(super) fn left(
+        &mut self,
+        now: Time,
+        claim: &Arc<Claim>,
+        prune: bool,
+        out: &mut Vec<Output>,
+    ) {
+        if claim.name == self.me.name {
+            self.said_gone(now, claim, out);
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&claim.name) else { return };
+        if peer.outdates(claim) {
+            return;
+        }
+        let name = claim.name.clone();
+        let news = Message::Left { claim: Arc::clone(claim), prune };
+        match peer.state {
+            State::Alive | State::Suspect if claim.from != claim.name => {
+                // Whoever is alive will object. Until it does, it is taken to be leaving.
+                if self.leaving.insert(name.clone()) {
+                    self.broadcasts.push(news, Some(name.clone()));
+                    out.push(Output::Notice(Notice::Updated(name)));
+                }
+                return;
+            }
+            State::Left if !prune => return,
+            was => {
+                peer.state = State::Left;
+                self.live -= usize::from(was.is_live());
+                self.failed -= usize::from(was == State::Failed);
+                if was != State::Left {
+                    self.since(&name, now);
+                    out.push(Output::Notice(Notice::Left(name.clone())));
+                }
+            }
+        }
+        self.suspicions.remove(&name);
+        self.leaving.remove(&name);
+        self.broadcasts.push(news, Some(name.clone()));
+        if prune {
+            self.forget(&name, claim.incarnation, out);
+        }
+    }
+
+    /// Others take this member for gone.
+    fn said_gone(&mut self, now: Time, claim: &Claim, out: &mut Vec<Output>) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        if self.is_me(&claim.name, claim.id) {
+            if claim.incarnation >= self.me.incarnation {
+                self.refute(claim.incarnation);
+                self.gossip(now, out);
+            }
+        } else {
+            // Who had the name is gone: it is free.
+            self.conflicts.remove(&claim.name);
+            self.refute(claim.incarnation);
+            out.push(Output::Notice(Notice::Updated(claim.name.clone())));
+        }
+    }
+
+    /// Takes a member that is not there yet, at a place by chance: who joined last must not always
+    /// be asked last.
+    pub(super) fn insert(&mut self, peer: Peer) {
+        use rand::RngExt;
+        self.live += usize::from(peer.state.is_live());
+        self.failed += usize::from(peer.state == State::Failed);
+        let (last, _) = self.peers.insert_full(peer.details.name.clone(), peer);
+        let at = self.rng.random_range(0..=last);
+        self.peers.swap_indices(at, last);
+    }
+
+    /// Drops a member and remembers for a while not to take it back by hearsay.
+    pub(super) fn forget(&mut self, name: &Name, incarnation: Incarnation, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.swap_remove(name) else { return };
+        self.live -= usize::from(peer.state.is_live());
+        self.failed -= usize::from(peer.state == State::Failed);
+        self.suspicions.remove(name);
+        self.leaving.remove(name);
+        self.conflicts.remove(name);
+        self.place.forget(name);
+        if self.forgotten.len() == FORGOTTEN_MAX {
+            self.forgotten.pop_front();
+        }
+        self.forgotten.push_back((name.clone(), incarnation));
+        out.push(Output::Notice(Notice::Reaped(name.clone())));
+    }
+
+    /// Forgets who has been gone for long.
+    pub(super) fn reap(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.peers.len() == self.live {
+            return;
+        }
+        let over: Vec<(Name, Incarnation)> = self
+            .peers
+            .values()
+            .filter(|peer| {
+                let limit = match peer.state {
+                    State::Failed => self.timing.reconnect_timeout,
+                    State::Left => self.timing.left_timeout,
+                    State::Alive | State::Suspect => return false,
+                };
+                now >= peer.since + limit
+            })
+            .map(|peer| (peer.details.name.clone(), peer.details.incarnation))
+            .collect();
+        for (name, incarnation) in over {
+            self.forget(&name, incarnation, out);
+        }
+    }
+
+    fn since(&mut self, name: &Name, now: Time) {
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.since = now;
+        }
+    }
+
+    fn spread(&mut self, wanted: bool, message: Message, about: Name) {
+        if wanted {
+            self.broadcasts.push(message, Some(about));
+        }
+    }
+}
+
+/// Does somebody else claim the name of a member that is there? Who has the member's id is the
+/// member itself, wherever it is now; who lives at its address has taken its place.
+fn is_disputed(peer: &Peer, said: &Details) -> bool {
+    peer.state.is_live() && peer.details.id != said.id && peer.details.address != said.address
+}

@@ -1,0 +1,448 @@
+//! Sockets, clocks and tasks around the core.
+//!
+//! One task owns the core. Datagrams come straight to it; each connection has a small task of its
+//! own, which reads, opens, asks the core's task and writes. What cannot be read is counted and
+//! dropped: it changes nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::core::{Core, Input, Notice, Output, Timing, Token};
+use super::keyring::Keyring;
+use super::member::{Details, Name, TIME_AT_START, Tags, Time, UserEvent};
+use super::members::{Feed, Members, Stats};
+use super::message::{Answer, Request};
+use super::wire;
+
+/// Datagrams are not longer.
+const DATAGRAM_MAX: usize = 64 * 1024;
+/// Datagrams that are taken before anything else gets its turn.
+const BURST: usize = 64;
+/// Connections served at once; others wait in the system's queue.
+const CONNECTIONS_MAX: usize = 128;
+/// Wishes and connections' questions that wait for the core.
+const INBOX: usize = 256;
+/// Longest time for a connection's question to come and its answer to go.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
+
+/// What a member of a pool needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// Where others reach it; port 0 is the one it listens on.
+    pub advertise: SocketAddr,
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: Uuid,
+    /// What else it says of itself.
+    pub tags: Tags,
+    /// The pool's paces.
+    pub timing: Timing,
+    /// The pool's keys.
+    pub keyring: Keyring,
+    /// Where the keys are kept, if they are.
+    pub keyring_file: Option<PathBuf>,
+    /// Networks that are listened to, as base and number of bits; all if empty.
+    pub allowed: Vec<(IpAddr, u8)>,
+}
+
+/// Why a member could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for gossip on {address}")]
+pub struct Error {
+    address: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// What the core's task is asked.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Asked(Request, oneshot::Sender<Answer>),
+    Answered(Token, Result<Answer, String>),
+    Join(SocketAddr, oneshot::Sender<Result<(), String>>),
+    Leave(oneshot::Sender<()>),
+    ForceLeave(Name, bool),
+    Fire(UserEvent, oneshot::Sender<u64>),
+    SetTags(Tags),
+}
+
+/// Listens, and becomes a member of a pool of one. The future drives it until `stop`.
+pub async fn start(
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<(Members, impl Future<Output = ()> + Send + 'static), Error> {
+    let failed = |source| Error { address: settings.bind, source };
+    let (listener, socket) = listen(settings.bind).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let mut address = settings.advertise;
+    if address.port() == 0 {
+        address.set_port(bound.port());
+    }
+    let me = Details {
+        name: settings.name.as_str().into(),
+        id: settings.id,
+        address,
+        incarnation: first_incarnation(),
+        tags: settings.tags.clone(),
+    };
+    let core = Core::new(TIME_AT_START, me, settings.timing.clone(), rand::random());
+    let (wishes, inbox) = mpsc::channel(INBOX);
+    let shared = Arc::new(Shared {
+        keyring: settings.keyring,
+        keyring_file: settings.keyring_file,
+        stats: Arc::default(),
+        allowed: settings.allowed,
+        wishes: wishes.clone(),
+        places: Semaphore::new(CONNECTIONS_MAX),
+    });
+    let (members, feed) = Members::new(&core, wishes, Arc::clone(&shared));
+    let driver = Driver {
+        core,
+        began: Instant::now(),
+        socket,
+        shared: Arc::clone(&shared),
+        feed,
+        asked: HashMap::new(),
+        joins: HashMap::new(),
+        leaving: Vec::new(),
+        token: 0,
+    };
+    let run = async move {
+        let doors = accept(listener, shared, stop.child_token());
+        tokio::join!(driver.run(inbox, stop), doors);
+    };
+    Ok((members, run))
+}
+
+#[expect(clippy::disallowed_methods, reason = "who starts later is believed before who was there")]
+fn first_incarnation() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+/// Both sockets on one port.
+async fn listen(bind: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
+    /// A port that is free for connections may be taken for datagrams.
+    const TRIES: u32 = 16;
+    let mut tries = 0;
+    loop {
+        let listener = TcpListener::bind(bind).await?;
+        match UdpSocket::bind(listener.local_addr()?).await {
+            Ok(socket) => return Ok((listener, socket)),
+            Err(_) if bind.port() == 0 && tries < TRIES => tries += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What all tasks of a member share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) keyring: Keyring,
+    pub(super) keyring_file: Option<PathBuf>,
+    pub(super) stats: Arc<Stats>,
+    allowed: Vec<(IpAddr, u8)>,
+    wishes: mpsc::Sender<Wish>,
+    places: Semaphore,
+}
+
+impl Shared {
+    fn is_allowed(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        self.allowed.is_empty()
+            || self.allowed.iter().any(|(base, bits)| within(*base, *bits, from))
+    }
+
+    /// Asks somebody over a connection.
+    pub(super) async fn ask(
+        &self,
+        to: SocketAddr,
+        request: &Request,
+        patience: Duration,
+    ) -> Result<Answer, String> {
+        let meeting = async {
+            let said = |error: io::Error| format!("dial tcp {to}: {}", plain(&error));
+            let mut stream = TcpStream::connect(to).await.map_err(said)?;
+            let text = |error: io::Error| plain(&error);
+            send(&mut stream, self.keyring.seal(wire::question(request))).await.map_err(text)?;
+            let heard = receive(&mut stream).await.map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    "the other side closed the connection: its keys may be others".to_owned()
+                }
+                _ => plain(&error),
+            })?;
+            let heard =
+                self.keyring.open(heard).ok_or("the answer is not sealed with a key of ours")?;
+            wire::read_answer(&heard).map_err(|error| error.to_string())
+        };
+        match timeout(patience, meeting).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("dial tcp {to}: i/o timeout")),
+        }
+    }
+
+    /// Serves one connection.
+    async fn serve(&self, mut stream: TcpStream) {
+        let stats = &self.stats;
+        let served = async {
+            let Ok(heard) = receive(&mut stream).await else {
+                stats.garbage();
+                return;
+            };
+            let opened = self.keyring.open(heard);
+            let Some(Ok(request)) = opened.map(|bytes| wire::read_question(&bytes)) else {
+                stats.garbage();
+                return;
+            };
+            let answer = match request {
+                Request::Keys(order) => Answer::Keys(self.obey(&order).await),
+                request => {
+                    let (reply, answer) = oneshot::channel();
+                    if self.wishes.send(Wish::Asked(request, reply)).await.is_err() {
+                        return;
+                    }
+                    let Ok(answer) = answer.await else { return };
+                    answer
+                }
+            };
+            // Who does not take its answer goes without.
+            let _ = send(&mut stream, self.keyring.seal(wire::answer(&answer))).await;
+        };
+        let _ = timeout(CONNECTION_TIME, served).await;
+    }
+}
+
+/// Connections, each served by its own task.
+async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    /// When the system has no room for a connection, it will not have any at once.
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, from)) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        if !shared.is_allowed(from.ip()) {
+            shared.stats.garbage();
+            continue;
+        }
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        tokio::spawn(async move {
+            let served = async {
+                // The semaphore is never closed.
+                let Ok(_place) = shared.places.acquire().await else { return };
+                shared.serve(stream).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = served => {}
+            }
+        });
+    }
+}
+
+struct Driver {
+    core: Core,
+    began: Instant,
+    socket: UdpSocket,
+    shared: Arc<Shared>,
+    feed: Feed,
+    asked: HashMap<Token, oneshot::Sender<Answer>>,
+    joins: HashMap<Token, oneshot::Sender<Result<(), String>>>,
+    leaving: Vec<oneshot::Sender<()>>,
+    token: Token,
+}
+
+impl Driver {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Wish>, stop: CancellationToken) {
+        let mut datagram = vec![0; DATAGRAM_MAX];
+        let mut out = Vec::new();
+        loop {
+            let due = self.began + self.core.deadline().saturating_sub(TIME_AT_START);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                received = self.socket.recv_from(&mut datagram) => {
+                    let mut received = received.ok();
+                    for _ in 0..BURST {
+                        let Some((length, from)) = received else { break };
+                        self.hear(from, &datagram[..length], &mut out);
+                        received = self.socket.try_recv_from(&mut datagram).ok();
+                    }
+                }
+                Some(wish) = inbox.recv() => self.wish(wish, &mut out),
+                () = tokio::time::sleep_until(due) => self.step(Input::Tick, &mut out),
+            }
+            self.act(&mut out).await;
+        }
+    }
+
+    fn now(&self) -> Time {
+        TIME_AT_START + self.began.elapsed()
+    }
+
+    fn step(&mut self, input: Input, out: &mut Vec<Output>) {
+        let now = self.now();
+        self.core.step(now, input, out);
+    }
+
+    fn hear(&mut self, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
+        let stats = &self.shared.stats;
+        stats.heard(bytes.len());
+        let messages = self
+            .shared
+            .is_allowed(from.ip())
+            .then(|| self.shared.keyring.open(bytes.to_vec()))
+            .flatten()
+            .and_then(|bytes| wire::read_datagram(&bytes).ok());
+        match messages {
+            Some(messages) => self.step(Input::Packet(messages), out),
+            None => stats.garbage(),
+        }
+    }
+
+    fn wish(&mut self, wish: Wish, out: &mut Vec<Output>) {
+        self.token += 1;
+        let token = self.token;
+        let input = match wish {
+            Wish::Asked(request, reply) => {
+                self.asked.insert(token, reply);
+                Input::Asked { token, request }
+            }
+            Wish::Answered(token, result) => Input::Answered { token, result },
+            Wish::Join(address, done) => {
+                self.joins.insert(token, done);
+                Input::Join { token, address }
+            }
+            Wish::Leave(done) => {
+                self.leaving.push(done);
+                Input::Leave
+            }
+            Wish::ForceLeave(name, prune) => Input::ForceLeave { name, prune },
+            Wish::Fire(event, at) => {
+                // Who fired may be gone.
+                let _ = at.send(self.core.event_clock());
+                Input::Fire(event)
+            }
+            Wish::SetTags(tags) => Input::SetTags(tags),
+        };
+        self.step(input, out);
+    }
+
+    async fn act(&mut self, out: &mut Vec<Output>) {
+        for output in out.drain(..) {
+            match output {
+                Output::Send { to, messages } => {
+                    let bytes = self.shared.keyring.seal(wire::datagram(&messages));
+                    self.shared.stats.said(bytes.len());
+                    // A datagram may get lost here as anywhere.
+                    let _ = self.socket.send_to(&bytes, to).await;
+                }
+                Output::Ask { token, to, request, patience } => {
+                    let shared = Arc::clone(&self.shared);
+                    tokio::spawn(async move {
+                        let result = shared.ask(to, &request, patience).await;
+                        // The core may have stopped meanwhile.
+                        let _ = shared.wishes.send(Wish::Answered(token, result)).await;
+                    });
+                }
+                Output::Answer { token, answer } => {
+                    if let Some(reply) = self.asked.remove(&token) {
+                        // Who asked may have gone.
+                        let _ = reply.send(answer);
+                    }
+                }
+                Output::Joined { token, result } => {
+                    if let Some(done) = self.joins.remove(&token) {
+                        // As above.
+                        let _ = done.send(result);
+                    }
+                }
+                Output::Notice(notice) => {
+                    log(&notice);
+                    self.feed.notice(&self.core, notice);
+                }
+                Output::Gone => {
+                    for done in self.leaving.drain(..) {
+                        // As above.
+                        let _ = done.send(());
+                    }
+                }
+            }
+        }
+        self.feed.publish(&self.core);
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Joined(name) => tracing::info!(member = &**name, "member joined"),
+        Notice::Updated(name) => tracing::debug!(member = &**name, "member changed"),
+        Notice::Failed(name) => tracing::info!(member = &**name, "member failed"),
+        Notice::Left(name) => tracing::info!(member = &**name, "member left"),
+        Notice::Reaped(name) => tracing::info!(member = &**name, "member forgotten"),
+        Notice::Event(event) => tracing::debug!(name = event.name, "user event"),
+        Notice::Warning(text) => tracing::warn!("{text}"),
+    }
+}
+
+/// An error of the system without its number.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
+        io::ErrorKind::ConnectionReset => "read: connection reset by peer".into(),
+        io::ErrorKind::UnexpectedEof => "EOF".into(),
+        _ => error.to_string(),
+    }
+}
+
+async fn send(stream: &mut TcpStream, bytes: Vec<u8>) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream.write_all(&length.to_be_bytes()).await?;
+    stream.write_all(&bytes).await?;
+    stream.flush().await
+}
+
+async fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    use tokio::io::AsyncReadExt;
+    let length = stream.read_u32().await? as usize;
+    if length > wire::STREAM_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
+    }
+    // Memory grows with what comes, not with what is announced.
+    let mut bytes = Vec::with_capacity(length.min(DATAGRAM_MAX));
+    stream.take(length as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+}
+
+fn within(base: IpAddr, bits: u8, address: IpAddr) -> bool {
+    match (base, address) {
+        (IpAddr::V4(base), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            u32::from(base) & mask == u32::from(address) & mask
+        }
+        (IpAddr::V6(base), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
+            u128::from(base) & mask == u128::from(address) & mask
+        }
+        _ => false,
+    }
+}

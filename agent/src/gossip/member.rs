@@ -1,0 +1,106 @@
+//! What is known of a member: what it says of itself, and what the others say of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// Time on the clock of whoever drives a core. Clocks start at [`TIME_AT_START`], so that what was
+/// long before can be written.
+pub type Time = Duration;
+
+/// What a driver's clock shows when it starts: longer than anything is remembered.
+pub const TIME_AT_START: Time = Duration::from_hours(24 * 365 * 10);
+
+/// The name of a member: unique in its pool.
+pub type Name = Arc<str>;
+
+/// Grows with everything a member says of itself; it alone sets it. It starts at the wall clock's
+/// milliseconds, so that who comes back is believed without having to deny its own death first.
+pub type Incarnation = u64;
+
+/// What a member tells the others of itself, beyond its identity.
+pub type Tags = BTreeMap<String, String>;
+
+/// What a member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details {
+    /// Its name.
+    pub name: Name,
+    /// Who it is, whatever its name or address.
+    pub id: Uuid,
+    /// Where others reach it, by datagrams and by connections.
+    pub address: SocketAddr,
+    /// Which of its statements this is.
+    pub incarnation: Incarnation,
+    /// The rest.
+    pub tags: Tags,
+}
+
+/// How a member is, as others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It answers.
+    Alive,
+    /// Somebody got no answer; it may still object.
+    Suspect,
+    /// It did not object in time.
+    Failed,
+    /// It said good-bye, or somebody did in its stead.
+    Left,
+}
+
+impl State {
+    /// Is it taken to be there?
+    pub fn is_live(self) -> bool {
+        matches!(self, State::Alive | State::Suspect)
+    }
+}
+
+/// How a member is, in the words of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It is there.
+    Alive,
+    /// It is about to go.
+    Leaving,
+    /// It went.
+    Left,
+    /// It went without a word.
+    Failed,
+}
+
+/// A member as others than the core see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// What it says of itself.
+    pub details: Arc<Details>,
+    /// How it is.
+    pub status: Status,
+    /// Somebody else claims its name or its id: who, and from where.
+    pub conflict: Option<Arc<str>>,
+}
+
+impl Member {
+    /// One of its tags.
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        self.details.tags.get(name).map(String::as_str)
+    }
+}
+
+/// What a user's event says, as it travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserEvent {
+    /// Which event it is: those heard before are not heard again.
+    pub id: Uuid,
+    /// Its place in the order of events.
+    pub ltime: u64,
+    /// Its name.
+    pub name: String,
+    /// What it carries.
+    pub payload: bytes::Bytes,
+    /// Expressions for nodes, services and tags: who does not match does not keep it.
+    pub filters: [String; 3],
+}

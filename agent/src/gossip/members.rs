@@ -1,0 +1,307 @@
+//! The handle to a pool: who is in it, news of it, and wishes to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use imbl::OrdMap;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::core::{Core, Counters, Notice};
+use super::driver::{Shared, Wish};
+use super::keyring::{Keyring, Order, Report};
+use super::member::{Member, Name, Status, Tags, UserEvent};
+use super::message::{Answer, Request};
+use super::vivaldi::Coordinate;
+
+/// Events that a slow reader may be behind before it misses some.
+const EVENTS_BEHIND: usize = 512;
+/// Members asked about their keys at once.
+const KEYS_AT_ONCE: usize = 32;
+/// Longest time for one of them.
+const KEYS_TIME: Duration = Duration::from_secs(5);
+
+/// Everybody by name, as of some moment. Clones cost nothing.
+pub type Roll = OrdMap<Name, Arc<Member>>;
+
+/// What a driver counted.
+#[derive(Debug, Default)]
+pub struct Stats {
+    heard: AtomicU64,
+    heard_bytes: AtomicU64,
+    said: AtomicU64,
+    said_bytes: AtomicU64,
+    garbage: AtomicU64,
+}
+
+impl Stats {
+    pub(super) fn heard(&self, bytes: usize) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        self.heard_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn said(&self, bytes: usize) {
+        self.said.fetch_add(1, Ordering::Relaxed);
+        self.said_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn garbage(&self) {
+        self.garbage.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Datagrams heard and said.
+    pub fn datagrams(&self) -> (u64, u64) {
+        (self.heard.load(Ordering::Relaxed), self.said.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of these.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.heard_bytes.load(Ordering::Relaxed), self.said_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Datagrams and connections that made no sense, or were sealed with no key of ours.
+    pub fn dropped(&self) -> u64 {
+        self.garbage.load(Ordering::Relaxed)
+    }
+}
+
+/// What the core shows of itself besides its members.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Vitals {
+    /// What it counted.
+    pub counters: Counters,
+    /// How much it doubts itself.
+    pub health_score: u32,
+    /// News that wait.
+    pub news: usize,
+    /// Where it is.
+    pub coordinate: Coordinate,
+    /// The order of events as far as it got.
+    pub event_clock: u64,
+}
+
+/// A pool, seen from one of its members.
+#[derive(Debug, Clone)]
+pub struct Members {
+    name: Name,
+    address: SocketAddr,
+    roll: watch::Receiver<Roll>,
+    events: broadcast::Sender<Arc<UserEvent>>,
+    vitals: Arc<ArcSwap<Vitals>>,
+    wishes: mpsc::Sender<Wish>,
+    shared: Arc<Shared>,
+}
+
+/// The driver is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the gossip pool is shut down")]
+pub struct Stopped;
+
+/// Where the driver puts what is new.
+#[derive(Debug)]
+pub(super) struct Feed {
+    roll: watch::Sender<Roll>,
+    changed: Vec<Name>,
+    events: broadcast::Sender<Arc<UserEvent>>,
+    vitals: Arc<ArcSwap<Vitals>>,
+}
+
+impl Members {
+    pub(super) fn new(
+        core: &Core,
+        wishes: mpsc::Sender<Wish>,
+        shared: Arc<Shared>,
+    ) -> (Members, Feed) {
+        let entries = core.members().map(|it| (it.details.name.clone(), Arc::new(it)));
+        let (sender, roll) = watch::channel(entries.collect());
+        let (events, _) = broadcast::channel(EVENTS_BEHIND);
+        let vitals = Arc::new(ArcSwap::from_pointee(vitals(core)));
+        let feed = Feed {
+            roll: sender,
+            changed: Vec::new(),
+            events: events.clone(),
+            vitals: Arc::clone(&vitals),
+        };
+        let me = core.me();
+        let (name, address) = (me.name.clone(), me.address);
+        (Members { name, address, roll, events, vitals, wishes, shared }, feed)
+    }
+
+    /// The name of this member.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where others reach this member.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Everybody now.
+    pub fn roll(&self) -> Roll {
+        self.roll.borrow().clone()
+    }
+
+    /// Everybody, and whenever that changes.
+    pub fn watch(&self) -> watch::Receiver<Roll> {
+        self.roll.clone()
+    }
+
+    /// Members that are there, this one included.
+    pub fn live(&self) -> usize {
+        self.roll.borrow().values().filter(|member| member.status == Status::Alive).count()
+    }
+
+    /// User events from now on, this member's own included.
+    pub fn events(&self) -> broadcast::Receiver<Arc<UserEvent>> {
+        self.events.subscribe()
+    }
+
+    /// How the core is.
+    pub fn vitals(&self) -> Arc<Vitals> {
+        self.vitals.load_full()
+    }
+
+    /// What the driver counted.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// Meets the pool through whoever lives at `address`.
+    pub async fn join(&self, address: SocketAddr) -> Result<(), String> {
+        if address == self.address {
+            return Ok(());
+        }
+        let (done, result) = oneshot::channel();
+        let gone = |_| Stopped.to_string();
+        self.wishes.send(Wish::Join(address, done)).await.map_err(|_| Stopped.to_string())?;
+        result.await.map_err(gone)?
+    }
+
+    /// Says good-bye, and returns when that is said.
+    pub async fn leave(&self) {
+        let (done, gone) = oneshot::channel();
+        if self.wishes.send(Wish::Leave(done)).await.is_ok() {
+            // A driver that stopped meanwhile has nothing to say any more.
+            let _ = gone.await;
+        }
+    }
+
+    /// Declares a member gone; says whether there is one of this name.
+    pub async fn force_leave(&self, name: &str, prune: bool) -> Result<bool, Stopped> {
+        if !self.roll.borrow().contains_key(name) {
+            return Ok(false);
+        }
+        self.wishes.send(Wish::ForceLeave(name.into(), prune)).await.map_err(|_| Stopped)?;
+        Ok(true)
+    }
+
+    /// Tells all members something. Says the event's place in their order.
+    pub async fn fire(&self, event: UserEvent) -> Result<u64, Stopped> {
+        let (at, place) = oneshot::channel();
+        self.wishes.send(Wish::Fire(event, at)).await.map_err(|_| Stopped)?;
+        place.await.map_err(|_| Stopped)
+    }
+
+    /// Says something else of this member from now on.
+    pub async fn set_tags(&self, tags: Tags) -> Result<(), Stopped> {
+        self.wishes.send(Wish::SetTags(tags)).await.map_err(|_| Stopped)
+    }
+
+    /// The keys of this member.
+    pub fn keyring(&self) -> &Keyring {
+        &self.shared.keyring
+    }
+
+    /// Gives an order to the keyrings of all members that are there. Answers by name; who could not
+    /// be asked has an error.
+    pub async fn order_keys(&self, order: &Order) -> Vec<(Name, Report)> {
+        use futures::StreamExt;
+        let members: Vec<Arc<Member>> = self
+            .roll
+            .borrow()
+            .values()
+            .filter(|member| member.status == Status::Alive)
+            .cloned()
+            .collect();
+        let asked = members.into_iter().map(|member| async move {
+            let name = member.details.name.clone();
+            if name == self.name {
+                return (name, self.shared.obey(order).await);
+            }
+            let request = Request::Keys(order.clone());
+            let report = match self.shared.ask(member.details.address, &request, KEYS_TIME).await {
+                Ok(Answer::Keys(report)) => report,
+                Ok(Answer::Refused(error)) | Err(error) => Report { error, keys: Vec::new() },
+                Ok(_) => Report { error: "answered with something else".into(), keys: Vec::new() },
+            };
+            (name, report)
+        });
+        futures::stream::iter(asked).buffer_unordered(KEYS_AT_ONCE).collect().await
+    }
+}
+
+impl Shared {
+    /// Does what is ordered of the keyring, and keeps the keys as they are then.
+    pub(super) async fn obey(&self, order: &Order) -> Report {
+        let before = self.keyring.keys();
+        let mut report = self.keyring.obey(order);
+        if report.keys != before
+            && let Some(file) = &self.keyring_file
+        {
+            let (keyring, file) = (self.keyring.clone(), file.clone());
+            let kept = tokio::task::spawn_blocking(move || keyring.keep(&file)).await;
+            if !matches!(kept, Ok(Ok(()))) && report.error.is_empty() {
+                report.error = format!("the keyring file could not be written: {kept:?}");
+            }
+        }
+        report
+    }
+}
+
+impl Feed {
+    pub(super) fn notice(&mut self, _core: &Core, notice: Notice) {
+        match notice {
+            Notice::Joined(name)
+            | Notice::Updated(name)
+            | Notice::Failed(name)
+            | Notice::Left(name)
+            | Notice::Reaped(name) => self.changed.push(name),
+            // Nobody may listen.
+            Notice::Event(event) => drop(self.events.send(event)),
+            Notice::Warning(_) => {}
+        }
+    }
+
+    /// Shows the outside what one step brought.
+    pub(super) fn publish(&mut self, core: &Core) {
+        let now = vitals(core);
+        if **self.vitals.load() != now {
+            self.vitals.store(Arc::new(now));
+        }
+        if self.changed.is_empty() {
+            return;
+        }
+        let changed = std::mem::take(&mut self.changed);
+        self.roll.send_modify(|roll| {
+            for name in changed {
+                match core.member(&name) {
+                    Some(member) => roll.insert(name, Arc::new(member)),
+                    None => roll.remove(&name),
+                };
+            }
+        });
+    }
+}
+
+fn vitals(core: &Core) -> Vitals {
+    Vitals {
+        counters: core.counters(),
+        health_score: core.health_score(),
+        news: core.news(),
+        coordinate: *core.place().coordinate(),
+        event_clock: core.event_clock(),
+    }
+}

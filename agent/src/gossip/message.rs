@@ -1,0 +1,174 @@
+//! What members say to each other.
+//!
+//! Datagrams carry several messages each: the one that is meant and, as far as there is room, news
+//! that spread with it. Connections carry one question and one answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::member::{Details, Incarnation, Name, State, UserEvent};
+use super::vivaldi::Coordinate;
+
+/// One message of a datagram.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// Are you there, `target`? Answers go to `reply_to`, not to the packet's source, which
+    /// translation on the way may have changed.
+    Ping {
+        /// Comes back in the answer.
+        seq: u32,
+        /// Who is meant: whoever else lives at the address now keeps silent.
+        target: Name,
+        /// Where the answer goes.
+        reply_to: SocketAddr,
+    },
+    /// Yes.
+    Ack {
+        /// From the question.
+        seq: u32,
+        /// Where the answering member is in the network.
+        coordinate: Option<Box<Coordinate>>,
+    },
+    /// Ask `target` for me.
+    PingReq {
+        /// Comes back in the answer.
+        seq: u32,
+        /// Who is to be asked.
+        target: Name,
+        /// Where it is.
+        address: SocketAddr,
+        /// Where the answer goes.
+        reply_to: SocketAddr,
+    },
+    /// I asked in vain: tells apart a dead target from an asker whom nobody hears.
+    Nack {
+        /// From the request.
+        seq: u32,
+    },
+    /// A member's own statement.
+    Alive(Arc<Details>),
+    /// Somebody had no answer.
+    Suspect(Arc<Claim>),
+    /// It stayed silent for too long.
+    Failed(Arc<Claim>),
+    /// It said good-bye, or an operator did for it.
+    Left {
+        /// Who, and who said so.
+        claim: Arc<Claim>,
+        /// Forget it at once.
+        prune: bool,
+    },
+    /// Something users tell each other.
+    Event(Arc<UserEvent>),
+}
+
+/// What somebody says of somebody else's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Of whom.
+    pub name: Name,
+    /// Who has that name, as far as the speaker knows.
+    pub id: Uuid,
+    /// The last statement that the speaker knows of.
+    pub incarnation: Incarnation,
+    /// The speaker.
+    pub from: Name,
+}
+
+impl Message {
+    /// Room that the message takes in a datagram at most.
+    pub fn size(&self) -> usize {
+        /// Kind and length.
+        const FRAME: usize = 3;
+        /// An address of either family, with its port.
+        const ADDRESS: usize = 19;
+        let text = |text: &str| 2 + text.len();
+        FRAME
+            + match self {
+                Message::Ping { target, .. } => 5 + text(target) + ADDRESS,
+                Message::Ack { coordinate, .. } => {
+                    6 + if coordinate.is_some() { Coordinate::SIZE } else { 0 }
+                }
+                Message::PingReq { target, .. } => 5 + text(target) + 2 * ADDRESS,
+                Message::Nack { .. } => 5,
+                Message::Alive(details) => details.size(),
+                Message::Suspect(claim) | Message::Failed(claim) => claim.size(),
+                Message::Left { claim, .. } => 1 + claim.size(),
+                Message::Event(event) => {
+                    let filters: usize = event.filters.iter().map(|filter| text(filter)).sum();
+                    16 + 10 + text(&event.name) + 3 + event.payload.len() + filters
+                }
+            }
+    }
+}
+
+impl Details {
+    /// Room that it takes at most.
+    pub(super) fn size(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|(k, v)| 4 + k.len() + v.len()).sum();
+        2 + self.name.len() + 16 + 19 + 10 + 2 + tags
+    }
+}
+
+impl Claim {
+    fn size(&self) -> usize {
+        2 + self.name.len() + 16 + 10 + 2 + self.from.len()
+    }
+}
+
+/// A question over a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Here is all I know; tell me what you know.
+    Exchange(Box<Knowledge>),
+    /// Are you there? For networks that lose datagrams.
+    Ping {
+        /// Who is meant.
+        target: Name,
+    },
+    /// Change or list keys. The core does not see it.
+    Keys(super::keyring::Order),
+}
+
+/// The answer to a question over a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// All I know.
+    Exchange(Box<Knowledge>),
+    /// I am here.
+    Pong,
+    /// No, and why.
+    Refused(String),
+    /// What came of an order to the keyring.
+    Keys(super::keyring::Report),
+}
+
+/// All that a member knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Knowledge {
+    /// Somebody asked for this meeting, it is none of the periodical ones: the whole is refused if
+    /// a part of it cannot be.
+    pub join: bool,
+    /// The speaker itself.
+    pub from: Arc<Details>,
+    /// Everybody else.
+    pub members: Vec<Known>,
+    /// Events of late.
+    pub events: Vec<Arc<UserEvent>>,
+    /// The speaker's place in the order of events.
+    pub event_clock: u64,
+}
+
+/// What is known of one member.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// What it said last.
+    pub details: Arc<Details>,
+    /// How it is.
+    pub state: State,
+    /// For how long it has been so, in whole seconds.
+    pub age: Duration,
+}

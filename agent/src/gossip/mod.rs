@@ -1,0 +1,33 @@
+//! Membership: who is in the pool, what each says of itself, who went without a word.
+//!
+//! ```text
+//! core/       a value: inputs and time in, outputs out (SWIM with Lifeguard, meetings, events)
+//! broadcast   news on their way   suspicion   terms of doubt   vivaldi   places in the network
+//! message ─ wire ─ keyring        what is said, as bytes, encrypted
+//! driver      sockets, timers, one task that owns the core
+//! members     the handle of everybody else: who is there now, and news of it
+//! ```
+//!
+//! A member is known by its name; its identity is its id, its address and its incarnation. Tags
+//! travel with each statement of a member.
+
+mod broadcast;
+pub mod core;
+mod driver;
+mod join;
+mod keyring;
+mod member;
+mod members;
+pub mod message;
+mod suspicion;
+pub mod vivaldi;
+pub mod wire;
+
+pub use self::core::{Core, Timing};
+pub use driver::{Error, Settings, start};
+pub use join::{Joining, rejoin};
+pub use keyring::{Keyring, Order, Report, WrongKey};
+pub use member::{
+    Details, Incarnation, Member, Name, State, Status, TIME_AT_START, Tags, Time, UserEvent,
+};
+pub use members::{Members, Roll};
