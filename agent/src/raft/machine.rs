@@ -20,6 +20,7 @@ use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::log::Pace;
 use super::snapshots::{Coverage, Image, Snapshots};
 use super::types::{LogId, Outcome, Payload, StoredMembership, Types};
 use super::upkeep::{Growth, Upkeep};
@@ -47,6 +48,10 @@ impl Published {
     }
 
     fn touch(&self, scopes: impl IntoIterator<Item = Scope>) {
+        if !self.watches.is_awaited() {
+            // Saves every write that nobody watches the task that wakes.
+            return;
+        }
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(scopes);
         self.news.notify_one();
     }
@@ -78,6 +83,7 @@ pub struct Machine {
     membership: StoredMembership,
     published: Arc<Published>,
     upkeep: Arc<Upkeep>,
+    pace: Arc<Pace>,
     snapshots: Option<Snapshots>,
     /// The newest snapshot; built ones are noted by the builder.
     current: Arc<Mutex<Option<Current>>>,
@@ -122,6 +128,7 @@ impl Machine {
             membership: StoredMembership::default(),
             published,
             upkeep,
+            pace: Arc::default(),
             snapshots,
             current: Arc::default(),
         };
@@ -133,12 +140,27 @@ impl Machine {
         Ok(machine)
     }
 
+    /// With whom it tells what is done.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Arc<Pace>) -> Machine {
+        self.pace = pace;
+        self.keep_pace();
+        self
+    }
+
+    fn keep_pace(&self) {
+        let membership = self.membership.membership();
+        self.pace.alone(membership.nodes().count() == 1);
+        self.pace.applied(self.last.map_or(0, |id| id.index));
+    }
+
     fn replace(&mut self, coverage: &Coverage, store: Store, bytes: u64) {
         self.store = store.restored_over(&self.store);
         self.last = coverage.last;
         self.membership = coverage.membership.clone();
         self.published.store.store(Arc::new(self.store.clone()));
         self.upkeep.saved(self.upkeep.growth(), bytes);
+        self.keep_pace();
         self.published.touch([Scope::Everything]);
     }
 
@@ -208,6 +230,7 @@ impl RaftStateMachine<Types> for Machine {
             self.published.touch(touched);
         }
         self.upkeep.applied(self.last.map_or(0, |id| id.index), count, bytes);
+        self.keep_pace();
         failed.map_or(Ok(()), Err)
     }
 

@@ -9,7 +9,7 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::log::sled::Sled;
 use super::log::wal::Wal;
-use super::log::{Log, Room};
+use super::log::{Log, Pace, Room};
 use super::machine::{Machine, Published};
 use super::snapshots::Snapshots;
 use super::upkeep::Upkeep;
@@ -22,6 +22,7 @@ pub(super) fn open(
     published: Arc<Published>,
     upkeep: Arc<Upkeep>,
 ) -> io::Result<(Option<File>, Log, Machine)> {
+    let pace = Arc::new(Pace::here());
     let Some(data_dir) = &settings.data_dir else {
         return Ok((None, Log::in_memory(), Machine::open(None, published, upkeep)?));
     };
@@ -54,7 +55,7 @@ pub(super) fn open(
     };
     let snapshots = Snapshots::open(&directory.join("snapshots"))?;
     let machine = Machine::open(Some(snapshots), published, upkeep)?;
-    Ok((Some(lock), log, machine))
+    Ok((Some(lock), log.with_pace(Arc::clone(&pace)), machine.with_pace(pace)))
 }
 
 fn lock(directory: &Path) -> io::Result<File> {

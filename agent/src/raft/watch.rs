@@ -74,8 +74,7 @@ impl Watches {
     ///
     /// To be called after the change is published. Wakes of a batch may name a scope only once.
     pub fn wake(&self, touched: &[Scope]) {
-        fence(Ordering::SeqCst);
-        if touched.is_empty() || self.registry.waiters.load(Ordering::Relaxed) == 0 {
+        if !self.is_awaited() || touched.is_empty() {
             return;
         }
         let mut due = Vec::new();
@@ -86,6 +85,13 @@ impl Watches {
         for line in due {
             line.call();
         }
+    }
+
+    /// Is there anybody to wake? To be asked after the change is published: who registers later
+    /// reads what was published.
+    pub fn is_awaited(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.waiting() > 0
     }
 
     /// How many waiters are registered and not dropped.

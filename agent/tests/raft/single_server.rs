@@ -45,6 +45,35 @@ async fn wakes_readers_of_what_changed() {
     tokio::time::timeout(Duration::from_secs(10), other.woken()).await.unwrap();
 }
 
+/// A lone change is written by the library's own thread; as soon as there are more they gather in
+/// the queue. Both ways meet here over and over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lone_changes_and_crowds_keep_their_order_on_disk() {
+    for backend in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let consensus = Consensus::start(settings(Some(folder.path()), backend)).await.unwrap();
+        for round in 0..40 {
+            let alone = format!("alone/{round}");
+            consensus.propose(put(&alone, alone.clone())).await.unwrap();
+            let crowd = (0..round % 5).map(|n| {
+                let consensus = consensus.clone();
+                let key = format!("crowd/{round}/{n}");
+                tokio::spawn(async move { consensus.propose(put(&key, key.clone())).await })
+            });
+            for task in crowd.collect::<Vec<_>>() {
+                task.await.unwrap().unwrap();
+            }
+        }
+        let (store, keys) = (consensus.store(), consensus.store().counts().keys);
+        consensus.shutdown().await;
+        drop(consensus);
+        let again = Consensus::start(settings(Some(folder.path()), backend)).await.unwrap();
+        assert_eq!(again.store().counts().keys, keys);
+        assert_eq!(again.store().kv().list("").rows, store.kv().list("").rows);
+        again.shutdown().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_proposals_get_indexes_of_their_own() {
     for backend in BACKENDS {

@@ -11,6 +11,9 @@
 //! queued as one batch: while the disk is busy with one, the next one gathers (group commit).
 //! The commit position rides along with the next batch and never costs a flush of its own.
 //!
+//! A lone server that is asked for one change at a time has nothing to gather: there the library's
+//! own thread writes ([`Pace`]), which saves the way to the other thread and back.
+//!
 //! Without a store (`-dev`) entries live in memory only and are "flushed" at once.
 
 mod frame;
@@ -24,10 +27,12 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 pub use record::{Record, log_id};
@@ -122,11 +127,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the machine tells the log: is there anything that a write must not hold up?
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// May the thread that appends wait for the disk? Not if it is the only one that there is.
+    may_wait: bool,
+    alone: AtomicBool,
+    applied: AtomicU64,
+}
+
+impl Pace {
+    /// The pace of a log that is appended to by the tasks of this runtime.
+    pub fn here() -> Pace {
+        let may_wait = Handle::try_current().is_ok_and(|runtime| {
+            runtime.runtime_flavor() == RuntimeFlavor::MultiThread
+                && runtime.metrics().num_workers() > 1
+        });
+        Pace { may_wait, ..Pace::default() }
+    }
+
+    /// Everything up to `index` is applied, and its proposers have their answers.
+    pub(super) fn applied(&self, index: u64) {
+        self.applied.store(index, Ordering::Release);
+    }
+
+    /// Is this server the only one? Others must be sent an entry while it is written here.
+    pub(super) fn alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Release);
+    }
+
+    /// Is an entry after `last` the only thing that is under way?
+    fn is_idle(&self, last: Option<LogId>) -> bool {
+        self.may_wait
+            && self.alone.load(Ordering::Acquire)
+            && last.is_some_and(|last| last.index == self.applied.load(Ordering::Acquire))
+    }
+}
+
 /// The log as the library sees it. Clones are views of the same log.
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
     writer: Option<Arc<Writer>>,
+    pace: Arc<Pace>,
 }
 
 struct Shared {
@@ -156,7 +199,7 @@ impl Log {
     /// A log in memory: gone with the process.
     pub fn in_memory() -> Log {
         let shared = Shared { view: Mutex::default(), reader: None };
-        Log { shared: Arc::new(shared), writer: None }
+        Log { shared: Arc::new(shared), writer: None, pace: Arc::default() }
     }
 
     /// A log kept by `store`, which holds what `recovered` says.
@@ -173,7 +216,14 @@ impl Log {
         };
         let shared = Arc::new(Shared { view: Mutex::new(view), reader: Some(store.reader()) });
         let writer = Writer::start(store, Arc::clone(&shared))?;
-        Ok(Log { shared, writer: Some(Arc::new(writer)) })
+        Ok(Log { shared, writer: Some(Arc::new(writer)), pace: Arc::default() })
+    }
+
+    /// With what the machine tells it.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Arc<Pace>) -> Log {
+        self.pace = pace;
+        self
     }
 
     /// First index that is still there, and the last one (0 and 0: an empty log).
@@ -393,13 +443,22 @@ impl RaftLogStorage<Types> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        {
+        let idle = {
             let mut view = self.view();
+            let idle = self.pace.is_idle(view.last);
             for entry in &entries {
                 view.push(entry.clone());
             }
+            idle
+        };
+        let mut job = Job::Append(entries, callback);
+        if idle && let Some(writer) = &self.writer {
+            match writer.write_here(job) {
+                Ok(()) => return Ok(()),
+                Err(back) => job = back,
+            }
         }
-        self.enqueue(Job::Append(entries, callback)).await
+        self.enqueue(job).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {

@@ -1,14 +1,17 @@
-//! The thread that owns the store: whatever is queued becomes one batch.
+//! The thread that writes: whatever is queued becomes one batch. A lone write of a server that has
+//! nothing else to do skips the queue: see [`Writer::write_here`].
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{LogStore, Record, Shared, weight};
-use crate::raft::types::{Entry, Types};
+use super::{LogStore, Record, Shared, lock, weight};
+use crate::raft::types::{Entry, LogId, Types};
 
 /// What one batch takes at most, so that its buffer stays small. A larger append is several.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -16,10 +19,17 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Queued appends beyond this make the library wait. Each is a batch of its own making.
 const QUEUE_MAX: usize = 1024;
 
-/// The thread that writes.
+/// A disk that flushed its last batch within this time is quick: the hand-over to another thread
+/// and back costs about as much as the flush itself.
+const QUICK: Duration = Duration::from_millis(1);
+
+/// The store, and the thread that writes to it.
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    pen: Arc<Mutex<Pen>>,
+    /// Jobs that are queued or being written by the thread.
+    queued: Arc<AtomicUsize>,
 }
 
 /// What is queued for it.
@@ -31,16 +41,42 @@ pub(super) enum Job {
 impl Writer {
     pub(super) fn start(store: impl LogStore, shared: Arc<Shared>) -> io::Result<Writer> {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let thread = std::thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || write_batches(store, queue, &shared))?;
-        Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
+        let pen = Arc::new(Mutex::new(Pen {
+            store: Box::new(store),
+            shared,
+            records: Vec::new(),
+            done: Vec::new(),
+            failed: None,
+            quick: false,
+        }));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn({
+            let (pen, queued) = (Arc::clone(&pen), Arc::clone(&queued));
+            move || write_batches(&pen, queue, &queued)
+        })?;
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread), pen, queued })
     }
 
     /// Waits while the queue is full.
     pub(super) async fn enqueue(&self, job: Job) -> io::Result<()> {
         let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        self.queued.fetch_add(1, Ordering::AcqRel);
         jobs.send(job).await.map_err(|_| stopped())
+    }
+
+    /// Writes on the calling thread, which waits for the disk; gives the job back if others are
+    /// before it, or if the disk is not quick enough for that.
+    pub(super) fn write_here(&self, job: Job) -> Result<(), Job> {
+        // Who holds the pen writes; what was queued before it was taken comes first.
+        let Ok(mut pen) = self.pen.try_lock() else {
+            return Err(job);
+        };
+        if !pen.quick || self.queued.load(Ordering::Acquire) > 0 {
+            return Err(job);
+        }
+        pen.take(job);
+        pen.write();
+        Ok(())
     }
 }
 
@@ -61,30 +97,62 @@ pub(super) fn stopped() -> io::Error {
 }
 
 /// The writer thread: whatever is queued becomes one batch.
-fn write_batches(mut store: impl LogStore, mut jobs: mpsc::Receiver<Job>, shared: &Shared) {
-    let mut failed: Option<(io::ErrorKind, String)> = None;
-    let mut records = Vec::new();
-    let mut done: Vec<Done> = Vec::new();
+fn write_batches(pen: &Mutex<Pen>, mut jobs: mpsc::Receiver<Job>, queued: &AtomicUsize) {
     while let Some(job) = jobs.blocking_recv() {
-        let mut bytes = 0;
+        let mut pen = lock(pen);
+        let (mut bytes, mut count) = (0, 0);
         let mut next = Some(job);
         while let Some(job) = next {
-            bytes += job.take(&mut records, &mut done);
+            bytes += pen.take(job);
+            count += 1;
             next = if bytes < BATCH_BYTES_MAX { jobs.try_recv().ok() } else { None };
         }
-        let committed = {
-            let view = shared.view();
-            (view.committed != view.committed_written).then_some(view.committed).flatten()
-        };
-        records.extend(committed.map(Record::Committed));
-        let result = match &failed {
-            Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
-            None => store.write(&records),
+        pen.write();
+        queued.fetch_sub(count, Ordering::AcqRel);
+    }
+    lock(pen).close();
+}
+
+/// The store with what a batch is gathered in.
+struct Pen {
+    store: Box<dyn LogStore>,
+    shared: Arc<Shared>,
+    records: Vec<Record>,
+    done: Vec<Done>,
+    /// What the disk holds after an error is unknown: a later success could hide a hole.
+    failed: Option<(io::ErrorKind, String)>,
+    /// Was the last flush?
+    quick: bool,
+}
+
+impl Pen {
+    /// Adds a job to the batch, returns about how many bytes it is.
+    fn take(&mut self, job: Job) -> usize {
+        job.take(&mut self.records, &mut self.done)
+    }
+
+    /// The commit position, if the disk does not know it yet.
+    fn committed(&self) -> Option<LogId> {
+        let view = self.shared.view();
+        (view.committed != view.committed_written).then_some(view.committed).flatten()
+    }
+
+    /// Makes the batch durable and tells who waits for it.
+    fn write(&mut self) {
+        let committed = self.committed();
+        self.records.extend(committed.map(Record::Committed));
+        let result = if let Some((kind, text)) = &self.failed {
+            Err(io::Error::new(*kind, text.clone()))
+        } else {
+            let began = Instant::now();
+            let written = self.store.write(&self.records);
+            self.quick = began.elapsed() < QUICK;
+            written
         };
         match &result {
             Ok(()) => {
-                let mut view = shared.view();
-                for record in &records {
+                let mut view = self.shared.view();
+                for record in &self.records {
                     if let Record::Entry(entry) = record {
                         view.written = view.written.max(Some(entry.log_id.index));
                     }
@@ -94,27 +162,26 @@ fn write_batches(mut store: impl LogStore, mut jobs: mpsc::Receiver<Job>, shared
                 }
                 view.shed();
             }
-            Err(error) if failed.is_none() => {
+            Err(error) if self.failed.is_none() => {
                 tracing::error!("cannot write the log: {error}");
-                // What the disk holds is unknown now: a later success could hide a hole.
-                failed = Some((error.kind(), error.to_string()));
+                self.failed = Some((error.kind(), error.to_string()));
             }
             Err(_) => {}
         }
-        for done in done.drain(..) {
+        self.records.clear();
+        for done in self.done.drain(..) {
             done.tell(&result);
         }
-        records.clear();
     }
-    let committed = {
-        let view = shared.view();
-        (view.committed != view.committed_written).then_some(view.committed).flatten()
-    };
-    if let Some(committed) = committed
-        && failed.is_none()
-        && let Err(error) = store.write(&[Record::Committed(committed)])
-    {
-        tracing::warn!("cannot write the commit position at the end: {error}");
+
+    /// Writes what rides along with batches and found none.
+    fn close(&mut self) {
+        if let Some(committed) = self.committed()
+            && self.failed.is_none()
+            && let Err(error) = self.store.write(&[Record::Committed(committed)])
+        {
+            tracing::warn!("cannot write the commit position at the end: {error}");
+        }
     }
 }
 
