@@ -103,6 +103,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         work: |s, _| Box::pin(fanout(s, 5_000, Watched::Service)),
     },
     Scenario {
+        name: "churn",
+        about: "resident memory after 100,000 watches came and went, 5,000 at a time",
+        work: |s, n| Box::pin(churn(s, n)),
+    },
+    Scenario {
         name: "memory-kv",
         about: "resident memory a key after 100,000 writes",
         work: |s, n| Box::pin(memory_kv(s, n)),
@@ -309,6 +314,65 @@ async fn fanout(server: &Server, watchers: usize, watched: Watched) -> Result<Ve
         figure("last answer, median of 5", "ms", last[2].as_secs_f64() * 1e3, false),
         figure("memory a parked watcher", "KiB", per_watcher, false),
     ])
+}
+
+/// Watchers of keys and of a service that come, wait and hang up.
+async fn churn(server: &Server, scale: f64) -> Result<Vec<Figure>> {
+    const AT_ONCE: usize = 5_000;
+    load(server, 16, 100, |n| registration("web", n, "ok")).await?;
+    let path = |n: usize| match n % 4 {
+        0 => "/v1/health/service/web?passing".to_owned(),
+        _ => format!("/v1/kv/bench/{}", n % 1_000),
+    };
+    // What is loaded and set up by the first watches of their kinds is not what is asked for here.
+    let mut open = Vec::new();
+    park(server, &mut open, 0..8, path).await?;
+    open.clear();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = server.resident()?;
+    let (mut at, total, mut peak) = (0, scaled(100_000, scale), before);
+    while at < total {
+        let next = (at + AT_ONCE).min(total);
+        park(server, &mut open, at..next, path).await?;
+        peak = peak.max(server.resident()?);
+        open.clear();
+        at = next;
+    }
+    // A server may take a moment to notice who is gone, and to tidy up.
+    let mut after = server.resident()?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while after > before + before / 20 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        after = after.min(server.resident()?);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    Ok(vec![
+        figure("before", "MiB", mib(before), false),
+        figure("most", "MiB", mib(peak), false),
+        figure("after", "MiB", mib(after), false),
+        figure("after, of before", "%", mib(after) / mib(before) * 100.0, false),
+    ])
+}
+
+/// Opens a watch for each number, and waits until all of them sleep.
+async fn park(
+    server: &Server,
+    open: &mut Vec<Connection>,
+    numbers: std::ops::Range<usize>,
+    path: impl Fn(usize) -> String,
+) -> Result<()> {
+    for n in numbers {
+        let mut connection = Connection::open(&server.address).await?;
+        let path = path(n);
+        let index = connection.call(&request("GET", &path, b"")).await?.index;
+        let glue = if path.contains('?') { '&' } else { '?' };
+        let watch = format!("{path}{glue}index={index}&wait=300s");
+        connection.send(&request("GET", &watch, b"")).await?;
+        open.push(connection);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Ok(())
 }
 
 async fn memory_kv(server: &Server, scale: f64) -> Result<Vec<Figure>> {
