@@ -18,5 +18,6 @@ pub mod read; // the read path: consistency, blocking, shared answers
 pub mod rpc; // calls between agents: one port, many calls in flight
 pub mod sessions; // the leader's timers of session lifetimes
 pub mod store; // the truth: a pure value, changed by commands, read without locks
-pub mod telemetry;
-pub mod tombstones; // the leader's housekeeping of deleted keys // logs, set up once
+pub mod telemetry; // logs, set up once
+pub mod tombstones; // the leader's housekeeping of deleted keys
+pub mod upstream; // how an agent that is no server gets its answers from servers

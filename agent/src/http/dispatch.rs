@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service;
 
-use super::Door;
 use super::encode::Layout;
 use super::error::Error;
 use super::extract::{self, Params, Request, RequestBody};
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
+use super::{Door, Truth, passing};
 
 /// One connection's view of the door.
 pub(super) struct Dispatch {
@@ -100,22 +100,55 @@ impl Dispatch {
                 return Err((error.into(), manner));
             }
         };
-        let token = extract::token(&params, &head.headers);
+        let answer = match &self.door.parts.truth {
+            Truth::Elsewhere(upstream) if !routes::is_own(&path) => {
+                passing::pass_on(&self.door, upstream.clone(), head, body)
+            }
+            _ => handler(self.request(head.headers, path, route, params, body)),
+        };
+        match answer {
+            Ok(answer) => Ok((answer, manner)),
+            Err(error) => Err((error.into(), manner)),
+        }
+    }
+
+    fn request(
+        &self,
+        headers: HeaderMap,
+        path: String,
+        route: &Route,
+        params: Params,
+        body: RequestBody,
+    ) -> Request {
         let pretty = self.door.settings.pretty || params.has("pretty");
-        let request = Request {
+        Request {
             door: Arc::clone(&self.door),
-            token,
+            token: extract::token(&params, &headers),
             layout: if pretty { Layout::Pretty } else { Layout::Compact },
-            headers: head.headers,
+            headers,
             path,
             route_len: route.path.len(),
             params,
             body,
-        };
-        match handler(request) {
-            Ok(answer) => Ok((answer, manner)),
-            Err(error) => Err((error.into(), manner)),
         }
+    }
+
+    /// Runs the handler of a request that another agent took and passed on. What that agent checked is not checked
+    /// again, with two exceptions: it may be of another version, and know other paths.
+    pub(super) fn passed(
+        &self,
+        method: &Method,
+        (path, query): (&str, &str),
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<Answer, Error> {
+        let nothing = || Error::NotFound(String::new());
+        let path = extract::unescape(path, false).ok_or_else(nothing)?;
+        let route = self.door.router.find(&path).filter(|_| !routes::is_own(&path));
+        let route = route.ok_or_else(nothing)?;
+        let handler = Self::method(method, route)?.ok_or_else(nothing)?;
+        let params = Params::parse(query).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
+        handler(self.request(headers, path, route, params, body))
     }
 
     /// Refuses what configuration forbids.

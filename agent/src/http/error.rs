@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::{acl, archive, filter, raft, read};
+use crate::{acl, archive, filter, raft, read, upstream};
 
 /// Why a request is not answered with what it asked for. `Display` is the body that the client sees.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum Error {
     /// This agent is no server, and knows none.
     #[error("No known Consul servers")]
     NoServer,
+    /// No server gave an answer.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
     /// The read path could not read.
     #[error(transparent)]
     Read(#[from] read::Error),
@@ -82,6 +85,7 @@ impl Error {
             | Error::Filter(_)
             | Error::UnknownDatacenter
             | Error::NoServer
+            | Error::Upstream(_)
             | Error::Read(_)
             | Error::Archive(_)
             | Error::Consensus(_) => StatusCode::INTERNAL_SERVER_ERROR,

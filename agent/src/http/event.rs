@@ -231,7 +231,7 @@ impl Filters {
 
     /// The service filter looks at the ids of this agent's own services, as in the reference.
     fn accept(&self, door: &Door) -> bool {
-        let node = &door.parts.node_name;
+        let node = &door.parts.local.node().name;
         if self.node.as_ref().is_some_and(|filter| !filter.is_match(node)) {
             return false;
         }

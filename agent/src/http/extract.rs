@@ -180,7 +180,15 @@ impl Request {
 /// A request's body, for whoever takes it. What nobody took is read and thrown away before the
 /// answer goes out: clients that still write would miss the answer for a broken pipe.
 #[derive(Clone)]
-pub(crate) struct RequestBody(Option<Arc<Mutex<Option<Incoming>>>>);
+pub(crate) struct RequestBody(Option<Arc<Mutex<Option<Source>>>>);
+
+/// Where a body comes from.
+enum Source {
+    /// The connection, still unread.
+    Connection(Incoming),
+    /// The agent that passed the request on; `None`: it was too large for that.
+    Agent(Option<Bytes>),
+}
 
 /// Bytes of a refused body that are read all the same.
 const DRAIN_BYTES_MAX: u64 = 16 << 20;
@@ -190,10 +198,18 @@ const DRAIN_WAIT: Duration = Duration::from_secs(5);
 impl RequestBody {
     /// Most requests have none, and cost nothing here.
     pub(super) fn new(body: Incoming) -> RequestBody {
-        RequestBody((!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(body)))))
+        if body.is_end_stream() {
+            return RequestBody(None);
+        }
+        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Connection(body))))))
     }
 
-    fn take(&self) -> Option<Incoming> {
+    /// The body of a request that another agent passed on.
+    pub(super) fn passed(body: Option<Bytes>) -> RequestBody {
+        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Agent(body))))))
+    }
+
+    fn take(&self) -> Option<Source> {
         self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -206,7 +222,7 @@ impl RequestBody {
 
     /// Reads what nobody took.
     pub(super) async fn drain(&self) {
-        if let Some(body) = self.take() {
+        if let Some(Source::Connection(body)) = self.take() {
             drain(body).await;
         }
     }
@@ -232,7 +248,16 @@ const PIECE_WAIT: Duration = Duration::from_secs(30);
 /// Hands a body over piece by piece to whoever reads at the other end. A reader that has seen
 /// enough closes its end, and the rest is read and thrown away.
 pub(crate) async fn pour(body: RequestBody, to: mpsc::Sender<io::Result<Bytes>>) {
-    let Some(mut body) = body.take() else { return };
+    let mut body = match body.take() {
+        None => return,
+        Some(Source::Connection(body)) => body,
+        Some(Source::Agent(body)) => {
+            let piece = body.ok_or_else(|| io::Error::other("too large to be passed on whole"));
+            // Who reads may have seen enough.
+            let _ = to.send(piece).await;
+            return;
+        }
+    };
     loop {
         let piece = match tokio::time::timeout(PIECE_WAIT, body.frame()).await {
             Ok(None) => return,
@@ -256,7 +281,14 @@ pub(crate) async fn pour(body: RequestBody, to: mpsc::Sender<io::Result<Bytes>>)
 
 /// The whole of a body, up to `bytes_max`.
 pub(crate) async fn collect(body: RequestBody, bytes_max: u64) -> Result<Bytes, Error> {
-    let Some(mut body) = body.take() else { return Ok(Bytes::new()) };
+    let too_large =
+        || Error::TooLarge(format!("Request body too large, max size: {bytes_max} bytes."));
+    let mut body = match body.take() {
+        None => return Ok(Bytes::new()),
+        Some(Source::Agent(Some(bytes))) if bytes.len() as u64 <= bytes_max => return Ok(bytes),
+        Some(Source::Agent(_)) => return Err(too_large()),
+        Some(Source::Connection(body)) => body,
+    };
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame
@@ -265,9 +297,7 @@ pub(crate) async fn collect(body: RequestBody, bytes_max: u64) -> Result<Bytes, 
         if (whole.len() + data.len()) as u64 > bytes_max {
             drop(whole);
             drain(body).await;
-            return Err(Error::TooLarge(format!(
-                "Request body too large, max size: {bytes_max} bytes."
-            )));
+            return Err(too_large());
         }
         whole.extend_from_slice(data);
     }

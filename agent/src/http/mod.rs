@@ -8,6 +8,9 @@
 //!     reply.rs, encode.rs, stream.rs ◀── read path ◀─────┘      raft ◀───────┘
 //! ```
 //!
+//! On an agent that is no server, only its own end points are answered so; `passing.rs` has servers answer all others,
+//! where the same handlers run for it.
+//!
 //! A handler is an ordinary function from `extract::Request` to `routes::Answer`: it takes what
 //! it needs from the request, checks it with the reference's words, and gives back either an answer
 //! or a small future. Only `error.rs` knows which error has which status code.
@@ -28,6 +31,7 @@ mod health;
 mod kv;
 mod operator;
 mod page;
+mod passing;
 mod reading;
 mod reply;
 mod routes;
@@ -46,7 +50,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use agent::{Identity, Reload, Wish};
 pub use error::Error;
-pub use server::{Listener, serve};
+pub use passing::Passing;
+pub use server::{Listener, serve, serve_passing};
 pub use settings::{Network, NotANetwork, Settings};
 
 pub(crate) use crate::json as decode;
@@ -58,6 +63,7 @@ use crate::raft;
 use crate::read::Reader;
 use crate::sessions::Lifetimes;
 use crate::store::{Change, Index, Reply as Applied};
+use crate::upstream::Upstream;
 
 /// The handles that the door needs.
 #[derive(Debug, Clone)]
@@ -90,6 +96,8 @@ pub enum Truth {
         /// The timers of sessions, which renewals restart.
         lifetimes: Lifetimes,
     },
+    /// Servers have it, and are asked.
+    Elsewhere(Upstream),
 }
 
 impl Truth {
@@ -97,6 +105,7 @@ impl Truth {
     pub fn reader(&self) -> Option<&Reader> {
         match self {
             Truth::Here { reader, .. } => Some(reader),
+            Truth::Elsewhere(_) => None,
         }
     }
 }
@@ -106,11 +115,11 @@ pub(crate) struct Door {
     pub(crate) parts: Parts,
     pub(crate) settings: Settings,
     pub(crate) coordinates: Arc<coordinate::Coordinates>,
-    pub(crate) events: event::Events,
-    pub(crate) snapshots: snapshot::Gate,
+    pub(crate) events: Arc<event::Events>,
+    pub(crate) snapshots: Arc<snapshot::Gate>,
     /// Were the datacenters asked for with `?cached` before?
-    datacenters_cached: AtomicBool,
-    router: routes::Router,
+    datacenters_cached: Arc<AtomicBool>,
+    router: Arc<routes::Router>,
     /// Checked once: `response_headers` as they go out.
     response_headers: Vec<(http::HeaderName, http::HeaderValue)>,
 }
@@ -127,10 +136,10 @@ impl Door {
             .collect();
         Arc::new(Door {
             coordinates: Arc::new(coordinate::Coordinates::new()),
-            events: event::Events::new(),
-            snapshots: snapshot::Gate::default(),
-            datacenters_cached: AtomicBool::new(false),
-            router: routes::Router::new(),
+            events: Arc::new(event::Events::new()),
+            snapshots: Arc::default(),
+            datacenters_cached: Arc::default(),
+            router: Arc::new(routes::Router::new()),
             response_headers,
             parts,
             settings,

@@ -14,7 +14,9 @@ use serde::Serialize;
 use super::encode::{self, Layout};
 use super::error::Error;
 use crate::read::{Body, Consistency, Outcome};
+use crate::rpc;
 use crate::store::Found;
+use crate::upstream;
 
 pub(crate) const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 pub(crate) const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
@@ -44,6 +46,8 @@ pub(crate) enum Content {
     Shared(Arc<Found<Body>>),
     /// Pieces as they come: event streams.
     Stream(Pieces),
+    /// What a server answers, as it comes, and its length, if that is known.
+    Passed(Option<u64>, upstream::Pieces),
 }
 
 /// Pieces of a body that ends when it ends.
@@ -147,6 +151,7 @@ impl Reply {
             }
             Content::Shared(found) => Outgoing::Once(Some(found.rows.bytes().clone())),
             Content::Stream(pieces) => Outgoing::Stream(pieces),
+            Content::Passed(length, pieces) => Outgoing::Passed(length, pieces),
         };
         if gzip && matches!(body, Outgoing::Once(Some(_))) {
             self.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -193,11 +198,14 @@ pub(crate) enum Outgoing {
     Once(Option<Bytes>),
     /// Pieces as they come.
     Stream(Pieces),
+    /// Pieces as they come from a server.
+    Passed(Option<u64>, upstream::Pieces),
 }
 
 impl http_body::Body for Outgoing {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    /// A body that breaks off must not look like one that is complete.
+    type Error = rpc::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -208,6 +216,10 @@ impl http_body::Body for Outgoing {
             Outgoing::Stream(pieces) => {
                 pieces.as_mut().poll_next(context).map(|piece| piece.map(|b| Ok(Frame::data(b))))
             }
+            Outgoing::Passed(_, pieces) => pieces
+                .as_mut()
+                .poll_next(context)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
@@ -220,7 +232,8 @@ impl http_body::Body for Outgoing {
             Outgoing::Once(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
-            Outgoing::Stream(_) => SizeHint::default(),
+            Outgoing::Stream(_) | Outgoing::Passed(None, _) => SizeHint::default(),
+            Outgoing::Passed(Some(length), _) => SizeHint::with_exact(*length),
         }
     }
 }

@@ -109,6 +109,12 @@ impl Router {
     }
 }
 
+/// Is this path answered by the agent that is asked, server or not? All others are about the cluster.
+pub(super) fn is_own(path: &str) -> bool {
+    // Access control is refused by what the agent is told, not by what the cluster knows.
+    path.starts_with("/v1/agent/") || path.starts_with("/v1/acl/")
+}
+
 /// The path without empty, `.` and `..` elements; `None` if it is clean already.
 pub(super) fn cleaned(path: &str) -> Option<String> {
     let dirty = path.contains("//")

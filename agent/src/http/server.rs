@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch::Dispatch;
-use super::{Door, Parts, Settings};
+use super::{Door, Parts, Passing, Settings};
 
 /// How long connections may finish what they are writing when the agent stops.
 const GRACE: Duration = Duration::from_millis(250);
@@ -74,9 +74,24 @@ pub async fn serve(
     settings: Settings,
     shutdown: CancellationToken,
 ) {
+    serve_door(listeners, Door::new(parts, settings), shutdown).await;
+}
+
+/// As [`serve`], and gives the door for requests that other agents pass on: `node` puts it where those come in.
+pub fn serve_passing(
+    listeners: Vec<Listener>,
+    parts: Parts,
+    settings: Settings,
+    shutdown: CancellationToken,
+) -> (Passing, impl Future<Output = ()> + Send) {
+    let door = Door::new(parts, settings);
+    (Passing::new(Arc::clone(&door)), serve_door(listeners, door, shutdown))
+}
+
+async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: CancellationToken) {
     let server = Arc::new(Server {
-        clients: Clients { max: settings.connections_per_client_max, open: Mutex::default() },
-        door: Door::new(parts, settings),
+        clients: Clients { max: door.settings.connections_per_client_max, open: Mutex::default() },
+        door,
         connections: TaskTracker::new(),
         shutdown,
     });

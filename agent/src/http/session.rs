@@ -284,7 +284,9 @@ fn renew(request: Request) -> Result<Answer, Error> {
     let layout = request.layout;
     drop(request);
     later(async move {
-        let Truth::Here { reader, lifetimes } = &door.parts.truth;
+        let Truth::Here { reader, lifetimes } = &door.parts.truth else {
+            return Err(Error::NoServer);
+        };
         let outcome =
             reader.read(crate::read::Options::default(), |store| store.sessions().get(&id)).await?;
         let Some(session) = &outcome.found.rows else {

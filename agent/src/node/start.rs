@@ -102,7 +102,7 @@ impl Node {
         start_part(&mut tasks, "http", door);
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
         let data_dir = config.data_dir;
-        Ok(Node { consensus, local, members, names, data_dir, wishes, shutdown, leave, tasks })
+        Ok(Node { consensus, local, names, members, data_dir, wishes, shutdown, leave, tasks })
     }
 }
 

@@ -60,12 +60,14 @@ pub enum Method {
     NodeClaims = 31,
     /// A DNS look-up as a value.
     Lookup = 32,
+    /// A change of what an agent claims, for any server.
+    Claim = 33,
     /// The keys of gossip.
     Keyring = 40,
 }
 
 impl Method {
-    const ALL: [Method; 15] = [
+    const ALL: [Method; 16] = [
         Method::Ping,
         Method::Status,
         Method::Append,
@@ -80,6 +82,7 @@ impl Method {
         Method::Http,
         Method::NodeClaims,
         Method::Lookup,
+        Method::Claim,
         Method::Keyring,
     ];
 

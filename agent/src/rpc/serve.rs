@@ -165,15 +165,20 @@ pub async fn serve_one(
     };
     tracing::debug!(%peer, ?class, "connection ended: {why}");
     calls.outbox.close();
-    calls.stop_all();
 }
 
-/// Calls of one connection that run here.
+/// Calls of one connection that run here. They end with it, however it ends.
 struct Calls {
     handlers: Handlers,
     peer: SocketAddr,
     outbox: Outbox,
     running: Arc<Mutex<HashMap<u32, Running>>>,
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
 }
 
 #[derive(Default)]

@@ -23,7 +23,7 @@ use muster_agent::http::Settings;
 use regex::Regex;
 use tokio::net::TcpStream;
 
-use crate::support::{Response, Server, ask};
+use crate::support::{Client, Response, Server, ask};
 
 #[derive(Debug, Default)]
 struct Row {
@@ -128,15 +128,32 @@ fn compare(row: &Row, response: &Response, kept: &BTreeMap<String, String>) -> S
     faults
 }
 
+/// Which agent is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    Server,
+    /// One that is no server, and asks one.
+    Client,
+}
+
 async fn replay(table: &str) {
+    replay_through(Through::Server, table).await;
+}
+
+async fn replay_through(through: Through, table: &str) {
     let elsewhere = std::env::var("MUSTER_CONFORMANCE_SERVER").ok();
     let server = match elsewhere {
         Some(_) => None,
         None => Some(Server::start(Settings::default()).await),
     };
-    let address: SocketAddr = match (&server, elsewhere) {
-        (Some(server), _) => server.address,
-        (None, address) => address.unwrap().parse().expect("an address"),
+    let client = match (&server, through) {
+        (Some(server), Through::Client) => Some(Client::of(&[server], Settings::default()).await),
+        _ => None,
+    };
+    let address: SocketAddr = match (&client, &server, elsewhere) {
+        (Some(client), ..) => client.address,
+        (None, Some(server), _) => server.address,
+        (None, None, address) => address.unwrap().parse().expect("an address"),
     };
     let mut kept = BTreeMap::new();
     let mut faults = String::new();
@@ -194,6 +211,20 @@ async fn sessions() {
 #[tokio::test]
 async fn edges() {
     replay(include_str!("rows/edges.txt")).await;
+}
+
+/// What is about the cluster is answered alike by every agent, to the last header.
+#[tokio::test]
+async fn through_a_client() {
+    tokio::join!(
+        replay_through(Through::Client, include_str!("rows/keys.txt")),
+        replay_through(Through::Client, include_str!("rows/locks.txt")),
+        replay_through(Through::Client, include_str!("rows/transactions.txt")),
+        replay_through(Through::Client, include_str!("rows/catalog.txt")),
+        replay_through(Through::Client, include_str!("rows/filters.txt")),
+        replay_through(Through::Client, include_str!("rows/sessions.txt")),
+        replay_through(Through::Client, include_str!("rows/edges.txt")),
+    );
 }
 
 #[tokio::test]

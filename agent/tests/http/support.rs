@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_agent::gossip;
-use muster_agent::http::{Listener, Parts, Reload, Settings, Truth, serve};
+use muster_agent::http::{Listener, Parts, Reload, Settings, Truth, serve, serve_passing};
 use muster_agent::local::{self, Local};
 use muster_agent::raft::{self, Consensus, LogBackend};
 use muster_agent::read::{self, Reader};
+use muster_agent::rpc::{Handlers, Method, Pool};
 use muster_agent::sessions::Lifetimes;
 use muster_agent::store::{Change, Check, Node, Register};
+use muster_agent::upstream::{self, Upstream, answer_claims};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +30,11 @@ pub(crate) struct Server {
     pub(crate) reader: Reader,
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
+    /// What other agents may ask of it.
+    pub(crate) handlers: Handlers,
+    /// Where they ask it, until that is closed.
+    pub(crate) rpc: SocketAddr,
+    pub(crate) rpc_open: CancellationToken,
 }
 
 impl Server {
@@ -82,8 +90,27 @@ impl Server {
             datacenter: "dc1".into(),
             node_name: "n1".into(),
         };
-        let serving = tokio::spawn(serve(listeners, parts, settings, shutdown.child_token()));
-        Server { address, reader, shutdown, serving }
+        let (passing, door) = serve_passing(listeners, parts, settings, shutdown.child_token());
+        let serving = tokio::spawn(door);
+        let handlers =
+            answer_claims(Handlers::new(), reader.consensus().clone(), Duration::from_secs(7));
+        let handlers = handlers.on_stream(Method::Http, move |request, _, parts| {
+            let passing = passing.clone();
+            async move { passing.answer(request, parts).await }
+        });
+        let (rpc, rpc_open) = open_rpc("127.0.0.1:0", &handlers, &shutdown).await;
+        Server { address, reader, shutdown, serving, handlers, rpc, rpc_open }
+    }
+
+    /// Nobody can ask it any more; calls under way are lost.
+    pub(crate) fn close_rpc(&self) {
+        self.rpc_open.cancel();
+    }
+
+    /// It can be asked again, where it was.
+    pub(crate) async fn reopen_rpc(&mut self) {
+        let address = self.rpc.to_string();
+        (_, self.rpc_open) = open_rpc(&address, &self.handlers, &self.shutdown).await;
     }
 
     /// One request on a connection of its own.
@@ -131,6 +158,112 @@ async fn alone(shutdown: &CancellationToken) -> gossip::Members {
     let (members, run) = gossip::start(settings, shutdown.child_token()).await.unwrap();
     tokio::spawn(run);
     members
+}
+
+async fn open_rpc(
+    address: &str,
+    handlers: &Handlers,
+    shutdown: &CancellationToken,
+) -> (SocketAddr, CancellationToken) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let open = shutdown.child_token();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(muster_agent::rpc::serve(listener, handlers.clone(), open.clone()));
+    (address, open)
+}
+
+/// An agent that is no server and asks servers. It stops when it is dropped.
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) local: Local,
+    pub(crate) upstream: Upstream,
+    /// Whom it knows.
+    pub(crate) servers: watch::Sender<Vec<upstream::Server>>,
+    shutdown: CancellationToken,
+}
+
+impl Client {
+    /// One whose node has the name of the servers' node, so that the same answers can be expected.
+    pub(crate) async fn of(servers: &[&Server], settings: Settings) -> Client {
+        Client::named("n1", servers, settings).await
+    }
+
+    pub(crate) async fn named(name: &str, servers: &[&Server], settings: Settings) -> Client {
+        let (servers, known) = watch::channel(servers.iter().map(|it| known(it)).collect());
+        let hold = Duration::from_secs(2);
+        let upstream = Upstream::new(Pool::default(), known, upstream::Settings { hold });
+        let claims = local::Settings {
+            datacenter: "dc1".into(),
+            node_name: name.into(),
+            node_id: uuid::Uuid::new_v4().to_string(),
+            address: "127.0.0.2".into(),
+            sync_interval: Duration::from_secs(1),
+            ..local::Settings::default()
+        };
+        let local = Local::open(claims, Arc::new(upstream.clone())).unwrap();
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let parts = Parts {
+            truth: Truth::Elsewhere(upstream.clone()),
+            local: local.clone(),
+            identity: Arc::default(),
+            reload: Reload::default(),
+            members: alone(&shutdown).await,
+            leave: CancellationToken::new(),
+            datacenter: "dc1".into(),
+            node_name: name.into(),
+        };
+        tokio::spawn(upstream.clone().run(shutdown.child_token()));
+        tokio::spawn(serve(vec![listener], parts, settings, shutdown.child_token()));
+        Client { address, local, upstream, servers, shutdown }
+    }
+
+    /// Corrects the catalog from now on.
+    pub(crate) fn run(&self) {
+        let (local, stop) = (self.local.clone(), self.shutdown.child_token());
+        tokio::spawn(async move { local.run(stop).await });
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.ask_with("GET", path, &[], b"").await
+    }
+
+    /// A write that must succeed.
+    pub(crate) async fn put(&self, path: &str, body: &str) -> Response {
+        let response = self.ask_with("PUT", path, &[], body.as_bytes()).await;
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        response
+    }
+
+    pub(crate) async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        ask(stream, method, path, headers, body).await
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A server as agents know it.
+pub(crate) fn known(server: &Server) -> upstream::Server {
+    upstream::Server { name: server.rpc.to_string(), address: server.rpc }
 }
 
 impl Drop for Server {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::member::{self, Pool};
 use crate::acl::{Access, Resource};
+use crate::http::Truth;
 use crate::http::error::Error;
 use crate::http::extract::Request;
 use crate::http::routes::{Answer, now};
@@ -77,6 +78,9 @@ fn stats(request: &Request) -> Value {
         },
         "serf_lan": serf,
     });
+    if let Truth::Elsewhere(upstream) = &parts.truth {
+        stats["consul"]["known_servers"] = upstream.servers().to_string().into();
+    }
     if let Some(reader) = parts.truth.reader() {
         let consensus = reader.consensus();
         let consul = &mut stats["consul"];
@@ -111,18 +115,25 @@ pub(super) fn live(request: Request) -> Result<Answer, Error> {
     now(request.json(&json!({ "Live": true })))
 }
 
-/// The agent can do its work: there is a leader, and the catalog holds what the agent claims. If it does not, what
-/// stood in the way of the last attempt is told.
+/// The agent can do its work: there is a leader, or a server to ask, and the catalog holds what the agent claims. If
+/// it does not, what stood in the way of the last attempt is told.
 pub(super) fn ready(request: Request) -> Result<Answer, Error> {
     let parts = &request.door.parts;
-    let leader = parts.truth.reader().and_then(|reader| reader.consensus().leader());
     let synced = parts.local.is_synced();
-    let is_ready = leader.is_some() && synced;
-    let mut shown = json!({
-        "Ready": is_ready,
-        "Leader": leader.unwrap_or_default(),
-        "Synced": synced,
-    });
+    let mut shown = json!({ "Synced": synced });
+    let is_led = match &parts.truth {
+        Truth::Here { reader, .. } => {
+            let leader = reader.consensus().leader();
+            shown["Leader"] = leader.clone().unwrap_or_default().into();
+            leader.is_some()
+        }
+        Truth::Elsewhere(upstream) => {
+            shown["Servers"] = upstream.servers().into();
+            upstream.servers() > 0
+        }
+    };
+    let is_ready = is_led && synced;
+    shown["Ready"] = is_ready.into();
     if let Some(trouble) = parts.local.trouble().filter(|_| !synced) {
         shown["SyncError"] = trouble.into();
     }

@@ -1,0 +1,196 @@
+//! Requests that one agent takes and another one answers: an agent that is no server passes on all that is not its
+//! own, and a server runs the handlers for it.
+//!
+//! What goes over is what handlers see and what they give back. Connections, limits on clients, compression and the
+//! headers of every answer are the business of the agent that was asked, and only its.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::dispatch::Dispatch;
+use super::error::Error;
+use super::extract::{self, RequestBody};
+use super::reply::{Content, Reply};
+use super::routes::{Answer, later};
+use super::{Door, Settings};
+use crate::rpc::{Parts, Refusal};
+use crate::upstream::{self, Body, Head, Part, Upstream};
+
+/// The headers that handlers look at.
+const LOOKED_AT: [HeaderName; 7] = [
+    ACCEPT,
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_LENGTH,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("x-consul-namespace"),
+    HeaderName::from_static("x-consul-token"),
+];
+
+/// Has a server answer a request.
+pub(super) fn pass_on(
+    door: &Arc<Door>,
+    upstream: Upstream,
+    head: http::request::Parts,
+    body: RequestBody,
+) -> Result<Answer, Error> {
+    let mut headers = Vec::new();
+    for name in LOOKED_AT {
+        for value in head.headers.get_all(&name) {
+            headers.push((name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+        }
+    }
+    let mut request = upstream::Request {
+        method: head.method.as_str().to_owned(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers,
+        body: Bytes::new(),
+        cut: false,
+        agent: upstream::Agent {
+            node_name: door.parts.node_name.clone(),
+            kv_value_bytes_max: door.settings.kv_value_bytes_max,
+            txn_body_bytes_max: door.settings.txn_body_bytes_max,
+            discovery_max_stale: door.settings.discovery_max_stale,
+        },
+    };
+    drop(head);
+    later(async move {
+        match extract::collect(body, upstream::BODY_BYTES_MAX).await {
+            Ok(body) => request.body = body,
+            // What is too large for every end point is refused by the one it was meant for, in its own words.
+            Err(Error::TooLarge(_)) => request.cut = true,
+            Err(error) => return Err(error),
+        }
+        Ok(reply(upstream.http(request).await?))
+    })
+}
+
+fn reply(answer: upstream::Answer) -> Reply {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut reply = Reply::status(status);
+    reply.headers = header_map(&answer.headers);
+    reply.content = match answer.body {
+        Body::Whole(bytes) => Content::Bytes(bytes),
+        Body::Pieces(length, pieces) => Content::Passed(length, pieces),
+    };
+    reply
+}
+
+/// What is no header is left out: nothing that an agent sends is, unless it was changed on the way.
+fn header_map(headers: &[(String, Bytes)]) -> HeaderMap {
+    let pair = |(name, value): &(String, Bytes)| {
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
+    };
+    let mut map = HeaderMap::with_capacity(headers.len() + 4);
+    for (name, value) in headers.iter().filter_map(pair) {
+        map.append(name, value);
+    }
+    map
+}
+
+/// A server's door for requests that other agents pass on. Cheap to clone.
+#[derive(Clone)]
+pub struct Passing {
+    door: Arc<Door>,
+}
+
+impl std::fmt::Debug for Passing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Passing").field("node", &self.door.parts.node_name).finish_non_exhaustive()
+    }
+}
+
+impl Passing {
+    pub(super) fn new(door: Arc<Door>) -> Passing {
+        Passing { door }
+    }
+
+    /// Answers a request: its head with the beginning of the body, then the rest.
+    pub async fn answer(
+        &self,
+        request: upstream::Request,
+        parts: Parts<Part>,
+    ) -> Result<(), Refusal> {
+        let reply = self.reply(request).await;
+        let headers = reply.headers.iter();
+        let headers = headers
+            .map(|(name, value)| {
+                (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
+            })
+            .collect();
+        let head = |length, body| {
+            Part::Head(Head { status: reply.status.as_u16(), headers, length, body })
+        };
+        let mut body = match reply.content {
+            Content::Bytes(bytes) => bytes,
+            Content::Shared(found) => found.rows.bytes().clone(),
+            Content::Stream(mut pieces) => {
+                parts.send(&head(None, Bytes::new())).await?;
+                while let Some(piece) = pieces.next().await {
+                    send(&parts, piece).await?;
+                }
+                return Ok(());
+            }
+            Content::Passed(..) => return Err(Refusal::failed(upstream::Error::NoServers)),
+        };
+        let length = body.len();
+        let first = body.split_to(length.min(upstream::CHUNK_BYTES));
+        parts.send(&head(Some(length as u64), first)).await?;
+        send(&parts, body).await
+    }
+
+    async fn reply(&self, request: upstream::Request) -> Reply {
+        let upstream::Request { method, path, query, headers, body, cut, agent } = request;
+        let Ok(method) = Method::from_bytes(method.as_bytes()) else {
+            return Reply::status(StatusCode::BAD_REQUEST);
+        };
+        let body = RequestBody::passed((!cut).then_some(body));
+        let dispatch = Dispatch { door: self.door.of(agent), peer: None };
+        let answer = dispatch.passed(&method, (&path, &query), header_map(&headers), body);
+        drop((dispatch, path, query, headers));
+        match answer {
+            Ok(Answer::Now(reply)) => reply,
+            Ok(Answer::Later(promise)) => promise.await.unwrap_or_else(Reply::from),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// A body in pieces that do not hold up others on their way.
+async fn send(parts: &Parts<Part>, mut body: Bytes) -> Result<(), Refusal> {
+    while !body.is_empty() {
+        let piece = body.split_to(body.len().min(upstream::CHUNK_BYTES));
+        parts.send(&Part::Body(piece)).await?;
+    }
+    Ok(())
+}
+
+impl Door {
+    /// This door as another agent would have it if it were a server itself: with its name and its limits. What goes
+    /// out is for that agent to dress.
+    fn of(&self, agent: upstream::Agent) -> Arc<Door> {
+        let mut parts = self.parts.clone();
+        parts.node_name = agent.node_name;
+        Arc::new(Door {
+            parts,
+            settings: Settings {
+                kv_value_bytes_max: agent.kv_value_bytes_max,
+                txn_body_bytes_max: agent.txn_body_bytes_max,
+                discovery_max_stale: agent.discovery_max_stale,
+                session_ttl_min: self.settings.session_ttl_min,
+                ..Settings::default()
+            },
+            coordinates: Arc::clone(&self.coordinates),
+            events: Arc::clone(&self.events),
+            snapshots: Arc::clone(&self.snapshots),
+            datacenters_cached: Arc::clone(&self.datacenters_cached),
+            router: Arc::clone(&self.router),
+            response_headers: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,292 @@
+//! How an agent that is no server gets its answers: servers are asked.
+//!
+//! ```text
+//!   http ─▶ message.rs  a whole request ─▶ sharing.rs  equal waiting reads: one call ─┐
+//!   dns  ─▶ a look-up                                                                 ├─▶ ask ─▶ rpc
+//!   local ▶ catalog.rs  rows of the own node, changes ────────────────────────────────┘    │
+//!                                                         router.rs  whom to ask ◀─────────┘
+//! ```
+//!
+//! Requests go to one server until it fails or the time has come to give another one its share. What surely never
+//! reached a server, and what only reads, is tried elsewhere for as long as [`Settings::hold`]; what may have
+//! happened is not repeated. Nothing of the catalog is kept here.
+
+mod catalog;
+mod message;
+mod router;
+mod sharing;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use rand::RngExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use catalog::answer_claims;
+pub use message::{Agent, Answer, BODY_BYTES_MAX, Body, CHUNK_BYTES, Head, Part, Pieces, Request};
+pub use router::Server;
+
+use crate::read::{WAIT_DEFAULT, WAIT_MAX};
+use crate::rpc::{self, Method, Pool, Reason};
+use router::Router;
+use sharing::Sharing;
+
+/// How long a server may take for what does not wait for a change. Its own patience with an election is well below.
+const CALL_MAX: Duration = Duration::from_mins(1);
+/// Pause before the next attempt when there is no other server to try; doubled up to four times, and spread.
+const RETRY: Duration = Duration::from_millis(25);
+const RETRY_DOUBLINGS: u32 = 4;
+
+/// What the way to the servers is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// For how long a request is tried again after its first failure (`rpc_hold_timeout`).
+    pub hold: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nobody to ask. The words are the reference's; programs look for them.
+    #[error("No known Consul servers")]
+    NoServers,
+    /// The request reached nobody.
+    #[error("rpc error getting client: failed to get conn: {0}")]
+    Unreachable(rpc::Error),
+    /// It was sent, and failed.
+    #[error("rpc error making call: {0}")]
+    Call(rpc::Error),
+}
+
+impl From<rpc::Error> for Error {
+    fn from(error: rpc::Error) -> Error {
+        match error {
+            rpc::Error::Unreachable { .. } => Error::Unreachable(error),
+            other => Error::Call(other),
+        }
+    }
+}
+
+/// May a request that was sent and never answered be sent again?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It only reads, or does the same thing twice.
+    Safe,
+    /// It may have happened.
+    Never,
+}
+
+/// Handle on the servers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    router: Router,
+    settings: Settings,
+    sharing: Sharing,
+}
+
+impl Upstream {
+    /// The way to the servers that `servers` names from now on.
+    pub fn new(pool: Pool, servers: watch::Receiver<Vec<Server>>, settings: Settings) -> Upstream {
+        let router = Router::new(servers);
+        Upstream { inner: Arc::new(Inner { pool, router, settings, sharing: Sharing::default() }) }
+    }
+
+    /// Follows the list of servers and changes between them now and then, until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let pool = self.inner.pool.clone();
+        let ping = move |server| {
+            let pool = pool.clone();
+            async move {
+                let deadline = Instant::now() + router::PING_MAX;
+                pool.call::<_, ()>(server, Method::Ping, &(), deadline).await.is_ok()
+            }
+            .boxed()
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.inner.router.run(ping) => {}
+        }
+    }
+
+    /// How many servers are known.
+    pub fn servers(&self) -> usize {
+        self.inner.router.len()
+    }
+
+    /// Has a server answer a whole HTTP request.
+    pub async fn http(&self, request: Request) -> Result<Answer, Error> {
+        match request.waits() {
+            Some((index, wait)) if request.may_be_shared() => {
+                self.wait_together(request, index, wait).await
+            }
+            Some((index, wait)) => self.pass(&request, Patience::wait(index, wait)).await,
+            None if request.is_endless() => self.pass(&request, Patience::Endless).await,
+            None => self.pass(&request, Patience::Call).await,
+        }
+    }
+
+    /// Passes a request on. A server that knows no leader may be cut off from the others: it is asked again elsewhere.
+    async fn pass(&self, request: &Request, patience: Patience) -> Result<Answer, Error> {
+        let repeat = if request.only_reads() { Repeat::Safe } else { Repeat::Never };
+        let pass = |server, deadline| self.pass_to(server, request, patience, deadline);
+        let (server, answer) = self.attempt(repeat, patience.deadline(), pass).await?;
+        if !answer.says_no_leader() {
+            return Ok(answer);
+        }
+        self.inner.router.failed(server);
+        if repeat == Repeat::Never || self.inner.router.current() == Some(server) {
+            return Ok(answer);
+        }
+        Ok(self.attempt(repeat, patience.deadline(), pass).await?.1)
+    }
+
+    async fn pass_to(
+        &self,
+        server: SocketAddr,
+        request: &Request,
+        patience: Patience,
+        deadline: Option<Instant>,
+    ) -> Result<(SocketAddr, Answer), rpc::Error> {
+        let waiting = match patience {
+            // Only what is left of the wait, should this not be the first server.
+            Patience::Wait { index, until } => Some(
+                request.waiting(Some((index, until.saturating_duration_since(Instant::now())))),
+            ),
+            Patience::Call | Patience::Endless => None,
+        };
+        let request = waiting.as_ref().unwrap_or(request);
+        let parts = self.inner.pool.stream(server, Method::Http, request, deadline).await?;
+        Ok((server, Answer::receive(server, parts).await?))
+    }
+
+    /// Asks a server.
+    pub async fn ask<Q, A>(
+        &self,
+        method: Method,
+        request: &Q,
+        repeat: Repeat,
+        limit: Duration,
+    ) -> Result<A, Error>
+    where
+        Q: Serialize + Sync + ?Sized,
+        A: DeserializeOwned,
+    {
+        let until = Instant::now() + limit;
+        let call = |server, _| self.inner.pool.call(server, method, request, until);
+        self.attempt(repeat, Some(until), call).await
+    }
+
+    /// Tries one server after the other, as far as that is safe, until one answers or patience ends.
+    async fn attempt<A, F>(
+        &self,
+        repeat: Repeat,
+        deadline: Option<Instant>,
+        call: impl Fn(SocketAddr, Option<Instant>) -> F,
+    ) -> Result<A, Error>
+    where
+        F: Future<Output = Result<A, rpc::Error>>,
+    {
+        let router = &self.inner.router;
+        let mut trouble = Trouble::default();
+        loop {
+            let Some(server) = router.current() else {
+                if trouble.give_up.is_none_or(|at| Instant::now() >= at) {
+                    return Err(Error::NoServers);
+                }
+                tokio::time::sleep(RETRY).await;
+                continue;
+            };
+            let begun = Instant::now();
+            let done = tokio::select! {
+                done = call(server, deadline) => done,
+                () = router.gone(server) => {
+                    Err(rpc::Error::Lost { peer: server, why: "it has left, or failed".into() })
+                }
+            };
+            let error = match done {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            router.failed(server);
+            tracing::debug!(%server, %error, "a server did not answer");
+            let may_repeat = match &error {
+                rpc::Error::Unreachable { .. } => true,
+                rpc::Error::Lost { .. } => repeat == Repeat::Safe,
+                rpc::Error::Refused { refusal, .. } => refusal.reason == Reason::Busy,
+            };
+            let over = deadline.is_some_and(|at| Instant::now() >= at);
+            if !may_repeat || over || !trouble.goes_on(begun, self.inner.settings.hold) {
+                return Err(error.into());
+            }
+            if router.current() == Some(server) || trouble.failures as usize > router.len() {
+                tokio::time::sleep(trouble.pause()).await;
+            }
+        }
+    }
+}
+
+/// How long an answer may take.
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    /// It is made at once.
+    Call,
+    /// It comes with a change after this index, or after this time.
+    Wait { index: u64, until: Instant },
+    /// It may never end.
+    Endless,
+}
+
+impl Patience {
+    /// With a wait as a client asks for it.
+    fn wait(index: u64, wait: Duration) -> Patience {
+        let wait = if wait.is_zero() { WAIT_DEFAULT } else { wait.min(WAIT_MAX) };
+        Patience::Wait { index, until: Instant::now() + wait }
+    }
+
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Patience::Call => Some(Instant::now() + CALL_MAX),
+            // Servers prolong waits by a part of them.
+            Patience::Wait { until, .. } => Some(until + WAIT_MAX / 16 + CALL_MAX),
+            Patience::Endless => None,
+        }
+    }
+}
+
+/// What went wrong with one request so far.
+#[derive(Debug, Default)]
+struct Trouble {
+    give_up: Option<Instant>,
+    failures: u32,
+}
+
+impl Trouble {
+    /// Counts the failure of an attempt; is it worth another one?
+    fn goes_on(&mut self, begun: Instant, hold: Duration) -> bool {
+        let now = Instant::now();
+        if now - begun >= hold {
+            // That server was there for a good while: patience begins anew.
+            *self = Trouble::default();
+        }
+        self.failures += 1;
+        now < *self.give_up.get_or_insert(now + hold)
+    }
+
+    fn pause(&self) -> Duration {
+        let pause = RETRY * 2_u32.pow(self.failures.min(RETRY_DOUBLINGS));
+        pause.mul_f64(0.5 + rand::rng().random::<f64>() / 2.0)
+    }
+}
