@@ -5,26 +5,31 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
-use openraft::metrics::RaftServerMetrics;
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{ChangeMembers, Raft, ReadPolicy, ServerState};
+use openraft::{ChangeMembers, Instant as _, Raft, ServerState};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::bond::Bonds;
+use super::forming::Servers;
+use super::forward::Certainty;
 use super::log::Room;
 use super::machine::{Machine, Published};
-use super::observer::{Observer, Status};
-use super::opening::{config, open};
+use super::observer::{Contact, Observer, Status};
+use super::opening::{Times, config, open};
+use super::sending::Incoming;
 use super::transport::Network;
-use super::types::{LogId, Proposal, Server, ServerId, Types};
+use super::types::{Proposal, Server, ServerId, Types};
 use super::upkeep::Upkeep;
 use super::watch::Watches;
-use super::{Error, Settings};
+use super::{Error, Links, Settings};
 use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
 
 /// A change larger than this is refused: it would hold up everything behind it. The doors take no
@@ -38,29 +43,37 @@ const UNDER_WAY_KIB_MAX: usize = 12 << 10;
 /// After a snapshot that could not be written.
 const SAVE_RETRY: Duration = Duration::from_secs(30);
 
+/// Since a leader was heard, if none ever was: more than any `max_stale`.
+const NEVER: Duration = Duration::from_hours(24 * 365);
+
 /// How long a lone server may take to lead before `start` returns without it.
 const LEAD_AT_START_MAX: Duration = Duration::from_secs(10);
 
 /// Cheap handle on the agreement of this datacenter's servers.
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    raft: Raft<Types, Machine>,
-    id: ServerId,
-    server: Server,
-    published: Arc<Published>,
-    status: watch::Receiver<Status>,
+pub(super) struct Inner {
+    pub(super) raft: Raft<Types, Machine>,
+    pub(super) id: ServerId,
+    pub(super) server: Server,
+    pub(super) published: Arc<Published>,
+    pub(super) status: watch::Receiver<Status>,
+    pub(super) network: Network,
+    pub(super) incoming: tokio::sync::Mutex<Incoming>,
     /// The library's own word on roles, ahead of `status`.
     roles: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
+    figures: WatchReceiverOf<Types, RaftDataMetrics<Types>>,
+    /// How long after a majority's answer no other server can lead.
+    lease: Duration,
     room: Room,
     under_way: Semaphore,
     /// Newest time stamped on a command, so that it never goes back when the clock does.
     stamped: AtomicU64,
-    /// When a leader was last known to be there.
-    contact: Arc<Mutex<Instant>>,
+    /// When the leader was last heard.
+    pub(super) contact: Arc<Contact>,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps other processes away from the folder.
@@ -77,11 +90,18 @@ impl std::fmt::Debug for Consensus {
 }
 
 impl Consensus {
-    /// Opens log and snapshots, restores the state and takes part.
-    ///
-    /// A server that is alone leads when this returns. Damage in the log, a command of a newer
-    /// version and a folder that belongs to another server are errors that say so.
+    /// Starts a server that stands alone.
     pub async fn start(settings: Settings) -> Result<Consensus, Error> {
+        Consensus::start_among(settings, Links::none()).await
+    }
+
+    /// Opens log and snapshots, restores the state and takes part. The caller lets others reach
+    /// it through [`Consensus::answer`].
+    ///
+    /// A server that is alone leads when this returns; one that waits for others does so in the
+    /// background. Damage in the log, a command of a newer version and a folder that belongs to
+    /// another server are errors that say so.
+    pub async fn start_among(settings: Settings, links: Links) -> Result<Consensus, Error> {
         let id: ServerId = settings.node_id.parse().map_err(|error| {
             Error::Internal(format!("node ID `{}` is not a UUID: {error}", settings.node_id))
         })?;
@@ -97,18 +117,29 @@ impl Consensus {
                 .map_err(|error| Error::Internal(error.to_string()))?
                 .map_err(Error::Storage)?
         };
+        let directory = settings.data_dir.as_ref().map(|data_dir| data_dir.join("raft"));
+        let bonds = Bonds::open(id, directory.as_deref()).map_err(Error::Storage)?;
+        let Links { pool, roster, expect } = links;
+        let network = Network { me: id, pool, roster, bonds: Arc::new(bonds) };
         let config = Arc::new(config(&settings).validate().map_err(internal)?);
-        let raft = Raft::new(id, config, Network::default(), log, machine).await.map_err(fatal)?;
+        let raft = Raft::new(id, config, network.clone(), log, machine).await.map_err(fatal)?;
 
-        let contact = Arc::new(Mutex::new(Instant::now()));
+        let lease = Duration::from_millis(Times::scaled(settings.raft_multiplier).election_max);
+        let contact = Arc::new(Contact::none());
         let (tell, status) = watch::channel(Status::default());
         let stop = CancellationToken::new();
         let observer = Observer {
             raft: raft.clone(),
             id,
-            server: server.clone(),
             contact: Arc::clone(&contact),
+            patience: 2 * lease,
             tell,
+        };
+        let servers = Servers {
+            raft: raft.clone(),
+            network: network.clone(),
+            server: server.clone(),
+            expect,
         };
         let tasks = vec![
             tokio::spawn({
@@ -116,11 +147,21 @@ impl Consensus {
                 async move { published.wake_readers(stop).await }
             }),
             tokio::spawn(observer.run(stop.clone())),
+            tokio::spawn({
+                let (servers, status, stop) = (servers.clone(), status.clone(), stop.clone());
+                async move { servers.grow(status, stop).await }
+            }),
             tokio::spawn(save(raft.clone(), upkeep, stop.clone())),
         ];
         let consensus = Consensus {
             inner: Arc::new(Inner {
                 roles: raft.server_metrics(),
+                figures: raft.data_metrics(),
+                lease,
+                network,
+                incoming: tokio::sync::Mutex::new(Incoming::new(
+                    directory.map(|directory| directory.join("snapshots").join("incoming.tmp")),
+                )),
                 raft,
                 id,
                 server,
@@ -135,50 +176,82 @@ impl Consensus {
                 lock: Mutex::new(lock),
             }),
         };
-        if let Err(error) = consensus.take_part().await {
+        if let Err(error) = consensus.take_part(servers).await {
             consensus.shutdown().await;
             return Err(error);
         }
         Ok(consensus)
     }
 
-    /// The first start makes this server its own cluster; a lone server elects itself at once.
-    async fn take_part(&self) -> Result<(), Error> {
+    /// The first start of a lone server makes it its own cluster, and it elects itself at once;
+    /// others wait for each other.
+    async fn take_part(&self, servers: Servers) -> Result<(), Error> {
         let raft = &self.inner.raft;
-        if !raft.is_initialized().await.map_err(fatal)? {
-            let alone = BTreeMap::from([(self.inner.id, self.inner.server.clone())]);
-            raft.initialize(alone).await.map_err(internal)?;
-        }
-        let voters: Vec<ServerId> = raft
-            .with_raft_state(|state| state.membership_state.effective().voter_ids().collect())
-            .await
-            .map_err(fatal)?;
-        if !voters.contains(&self.inner.id) {
-            let known: Vec<String> = voters.iter().map(ToString::to_string).collect();
-            return Err(Error::Internal(format!(
-                "this server has the ID {}, but the log in its data directory belongs to {}",
-                self.inner.id,
-                known.join(", ")
-            )));
-        }
-        if voters.len() == 1 {
-            raft.trigger().elect(false).await.map_err(fatal)?;
-            let mut status = self.inner.status.clone();
-            let leads = status.wait_for(|status| status.leading || status.failed.is_some());
-            if let Ok(Ok(status)) = tokio::time::timeout(LEAD_AT_START_MAX, leads).await
-                && let Some(failed) = &status.failed
-            {
-                return Err(Error::Internal(failed.clone()));
+        let bonds = &self.inner.network.bonds;
+        if raft.is_initialized().await.map_err(fatal)? {
+            let (voters, members): (Vec<ServerId>, Vec<ServerId>) = raft
+                .with_raft_state(|state| {
+                    let membership = state.membership_state.effective().membership().clone();
+                    let members = membership.nodes().map(|(id, _)| *id).collect();
+                    (membership.voter_ids().collect(), members)
+                })
+                .await
+                .map_err(fatal)?;
+            // One that was removed, or has voted only, is told by its bond that the log is its own.
+            if !members.contains(&self.inner.id) && bonds.now().is_none() {
+                let known: Vec<String> = members.iter().map(ToString::to_string).collect();
+                return Err(Error::Internal(format!(
+                    "this server has the ID {}, but the log in its data directory belongs to {}",
+                    self.inner.id,
+                    known.join(", ")
+                )));
             }
+            servers.note_formed();
+            return if voters == [self.inner.id] { self.lead_alone().await } else { Ok(()) };
+        }
+        if servers.expect == 1 && bonds.now().is_none_or(|bond| bond.founder == self.inner.id) {
+            let cluster = bonds.now().map_or_else(Uuid::new_v4, |bond| bond.cluster);
+            let alone = BTreeMap::from([(self.inner.id, self.inner.server.clone())]);
+            servers.initialise(alone, cluster).await?;
+            return self.lead_alone().await;
+        }
+        let stop = self.inner.stop.clone();
+        let forming = tokio::spawn(async move { servers.form(stop).await });
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(forming);
+        Ok(())
+    }
+
+    async fn lead_alone(&self) -> Result<(), Error> {
+        self.inner.raft.trigger().elect(false).await.map_err(fatal)?;
+        let mut status = self.inner.status.clone();
+        let leads = status.wait_for(|status| status.leading || status.failed.is_some());
+        if let Ok(Ok(status)) = tokio::time::timeout(LEAD_AT_START_MAX, leads).await
+            && let Some(failed) = &status.failed
+        {
+            return Err(Error::Internal(failed.clone()));
         }
         Ok(())
     }
 
-    /// Replicates a change, waits until it is durable and applied, returns its reply and index.
-    /// Waits out an election up to the caller's patience (`rpc_hold_timeout`, the caller's job).
+    /// Replicates a change, waits until it is durable and applied, returns its reply and index. A
+    /// server that does not lead asks the one that does.
     ///
-    /// When this future is dropped the change may still happen.
+    /// [`Error::NoLeader`] means that nothing was done: the caller waits out an election up to its
+    /// patience (`rpc_hold_timeout`) and tries again. [`Error::Unknown`] means that it may have been
+    /// done, and may be done yet. So does dropping this future.
     pub async fn propose(&self, change: Change) -> Result<(Reply, Index), Error> {
+        if self.is_raft_leader() {
+            self.propose_here(change).await
+        } else {
+            self.propose_there(change).await
+        }
+    }
+
+    /// Proposes as the leader.
+    pub(super) async fn propose_here(&self, change: Change) -> Result<(Reply, Index), Error> {
+        if !self.is_raft_leader() {
+            return Err(Error::NoLeader);
+        }
         if let Some(error) = self.inner.room.refusal() {
             return Err(Error::Storage(error));
         }
@@ -192,8 +265,29 @@ impl Consensus {
         }
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
         let _permit = self.inner.under_way.acquire_many(kib).await.map_err(|_| Error::Shutdown)?;
-        let response = self.inner.raft.client_write(proposal).await.map_err(write_error)?;
-        Ok((response.data.reply, response.data.index))
+        let written = self.inner.raft.client_write(proposal);
+        if self.leads_alone() {
+            let response = written.await.map_err(write_error)?;
+            return Ok((response.data.reply, response.data.index));
+        }
+        // The library waits for as long as nobody else leads, which a leader that is cut off never
+        // hears of.
+        let mut status = self.inner.status.clone();
+        let was_leading = status.borrow_and_update().leading;
+        let lost = status.wait_for(|status| was_leading && !status.leading);
+        tokio::select! {
+            biased;
+            response = written => {
+                let response = response.map_err(write_error)?;
+                Ok((response.data.reply, response.data.index))
+            }
+            _ = lost => Err(Error::Unknown("leadership was lost before it was confirmed".to_owned())),
+        }
+    }
+
+    /// Does the library take this server for the leader?
+    fn is_raft_leader(&self) -> bool {
+        self.inner.roles.borrow_watched().state == ServerState::Leader
     }
 
     /// Milliseconds since 1970, never less than before.
@@ -241,14 +335,24 @@ impl Consensus {
             // acknowledges.
             return Ok(());
         }
-        match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(
-                LinearizableReadError::ForwardToLeader(_)
-                | LinearizableReadError::QuorumNotEnough(_),
-            )) => Err(Error::NoLeader),
-            Err(RaftError::Fatal(error)) => Err(fatal(error)),
-        }
+        self.catch_up(Certainty::Confirmed).await
+    }
+
+    /// As [`Consensus::read_barrier`], but the leader need not ask a majority as long as it holds
+    /// its lease (a default read).
+    pub async fn read_lease(&self) -> Result<(), Error> {
+        if self.may_answer() { Ok(()) } else { self.catch_up(Certainty::Leased).await }
+    }
+
+    /// May this server answer a default read as it is? It leads, and no other can lead before its
+    /// lease has run out.
+    pub fn may_answer(&self) -> bool {
+        let status = self.inner.status.borrow();
+        status.leading
+            && (status.alone || {
+                let acked = self.inner.figures.borrow_watched().last_quorum_acked;
+                acked.is_some_and(|acked| acked.elapsed() < self.inner.lease)
+            })
     }
 
     /// Is a leader known?
@@ -308,12 +412,12 @@ impl Consensus {
         std::future::pending().await
     }
 
-    /// How long ago the leader was heard; zero on the leader.
+    /// How long ago the leader was heard; zero on the leader, and very long if never.
     pub fn last_contact(&self) -> Duration {
         if self.is_leader() {
             return Duration::ZERO;
         }
-        self.inner.contact.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.inner.contact.age().unwrap_or(NEVER)
     }
 
     /// Raft addresses of all servers.
@@ -324,57 +428,6 @@ impl Consensus {
             if own { self.inner.server.address.clone() } else { server.address.clone() }
         };
         status.servers.iter().map(address).collect()
-    }
-
-    /// Figures for `/v1/agent/self` (`Stats.raft`): name and value.
-    pub fn stats(&self) -> Vec<(&'static str, String)> {
-        let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
-        let term = |id: Option<LogId>| id.map_or(0, |id| id.leader_id.term);
-        let last_log = self.inner.raft.data_metrics().borrow_watched().last_log;
-        let applied = index(metrics.last_applied);
-        let committed = index(metrics.local_committed);
-        let membership = metrics.membership_config.membership();
-        let servers: Vec<String> = membership
-            .nodes()
-            .map(|(id, server)| {
-                let voter = membership.voter_ids().any(|voter| voter == *id);
-                let suffrage = if voter { "Voter" } else { "Nonvoter" };
-                format!("{{Suffrage:{suffrage} ID:{id} Address:{}}}", server.address)
-            })
-            .collect();
-        let peers = membership.voter_ids().filter(|id| *id != self.inner.id).count();
-        let contact = match (self.is_leader(), metrics.current_leader) {
-            (true, _) => "0".to_owned(),
-            (false, Some(_)) => format!("{:?}", self.last_contact()),
-            (false, None) => "never".to_owned(),
-        };
-        let state = match metrics.state {
-            ServerState::Leader => "Leader",
-            ServerState::Candidate => "Candidate",
-            ServerState::Follower | ServerState::Learner => "Follower",
-            ServerState::Shutdown => "Shutdown",
-        };
-        vec![
-            ("applied_index", applied.to_string()),
-            ("commit_index", committed.to_string()),
-            ("fsm_pending", committed.saturating_sub(applied).to_string()),
-            ("last_contact", contact),
-            ("last_log_index", metrics.last_log_index.unwrap_or(0).to_string()),
-            ("last_log_term", term(last_log).to_string()),
-            ("last_snapshot_index", index(metrics.snapshot).to_string()),
-            ("last_snapshot_term", term(metrics.snapshot).to_string()),
-            ("latest_configuration", format!("[{}]", servers.join(" "))),
-            ("latest_configuration_index", index(*metrics.membership_config.log_id()).to_string()),
-            ("num_peers", peers.to_string()),
-            ("protocol_version", "3".to_owned()),
-            ("protocol_version_max", "3".to_owned()),
-            ("protocol_version_min", "0".to_owned()),
-            ("snapshot_version_max", "1".to_owned()),
-            ("snapshot_version_min", "0".to_owned()),
-            ("state", state.to_owned()),
-            ("term", metrics.current_term.to_string()),
-        ]
     }
 
     /// Stops taking part; what was acknowledged is on disk.
@@ -427,7 +480,7 @@ fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
 }
 
-fn fatal(error: Fatal<Types>) -> Error {
+pub(super) fn fatal(error: Fatal<Types>) -> Error {
     match error {
         Fatal::Stopped => Error::Shutdown,
         Fatal::StorageError(error) => Error::Storage(io::Error::other(error.to_string())),
@@ -438,7 +491,12 @@ fn fatal(error: Fatal<Types>) -> Error {
 fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Error::NoLeader,
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+            Error::Unknown("leadership was lost before it was confirmed".to_owned())
+        }
         RaftError::APIError(error) => internal(error),
+        // What was under way may be in the log already.
+        RaftError::Fatal(Fatal::Stopped) => Error::Unknown("the server stopped".to_owned()),
         RaftError::Fatal(error) => fatal(error),
     }
 }

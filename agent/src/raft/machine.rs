@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::log::Pace;
@@ -34,6 +34,8 @@ pub struct Published {
     watches: Watches,
     touched: Mutex<BTreeSet<Scope>>,
     news: Notify,
+    /// The last entry in `store`.
+    applied: watch::Sender<u64>,
 }
 
 impl Published {
@@ -45,6 +47,22 @@ impl Published {
     /// Where readers wait.
     pub fn watches(&self) -> &Watches {
         &self.watches
+    }
+
+    /// The last entry that readers see.
+    pub fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Resolves when readers see that entry.
+    pub async fn reached(&self, index: u64) {
+        // The sender lives as long as `self`.
+        let _ = self.applied.subscribe().wait_for(|applied| *applied >= index).await;
+    }
+
+    fn publish(&self, store: &Store, last: Option<LogId>) {
+        self.store.store(Arc::new(store.clone()));
+        self.applied.send_replace(last.map_or(0, |id| id.index));
     }
 
     fn touch(&self, scopes: impl IntoIterator<Item = Scope>) {
@@ -158,7 +176,7 @@ impl Machine {
         self.store = store.restored_over(&self.store);
         self.last = coverage.last;
         self.membership = coverage.membership.clone();
-        self.published.store.store(Arc::new(self.store.clone()));
+        self.published.publish(&self.store, self.last);
         self.upkeep.saved(self.upkeep.growth(), bytes);
         self.keep_pace();
         self.published.touch([Scope::Everything]);
@@ -222,7 +240,7 @@ impl RaftStateMachine<Types> for Machine {
             count += 1;
             answers.extend(responder.map(|responder| (responder, Outcome { reply, index })));
         }
-        self.published.store.store(Arc::new(self.store.clone()));
+        self.published.publish(&self.store, self.last);
         for (responder, outcome) in answers {
             responder.send(outcome);
         }

@@ -8,27 +8,43 @@
 //!
 //! `log` keeps entries durably, `machine` applies committed batches and publishes the store,
 //! `snapshots` keeps it as files so that the log can be cut, `watch` wakes who waits for a scope.
+//! `transport` carries the protocol to other servers and `service` answers theirs; `forward` asks the
+//! leader on behalf of this server's users; `roster` is who is there, `bond` and `forming` how they
+//! become a cluster, `growing` what the leader does about newcomers.
 //! [`Consensus`] is the handle that everyone else holds. The Raft protocol itself is openraft's;
 //! no name of that library appears outside this module.
 
+mod bond;
 mod consensus;
+mod forming;
+mod forward;
+mod growing;
 pub mod log;
 pub mod machine;
 mod observer;
 mod opening;
 mod restore;
+mod roster;
+mod sending;
 mod servers;
+mod service;
 pub mod snapshots;
-pub mod transport;
+mod stats;
+mod transport;
 pub mod types;
 pub mod upkeep;
 mod watch;
 
 use std::path::PathBuf;
 
+use tokio::sync::watch as channel;
+
 pub use consensus::Consensus;
+pub use roster::{Listed, Presence, Roster};
 pub use servers::{Configuration, Participant};
 pub use watch::{Waiter, Watches};
+
+use crate::rpc::Pool;
 
 /// What consensus needs to know.
 #[derive(Debug, Clone)]
@@ -51,6 +67,26 @@ pub struct Settings {
     pub trailing_logs: u64,
 }
 
+/// How a server knows of the others and reaches them.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// Calls to other servers.
+    pub pool: Pool,
+    /// Who is there.
+    pub roster: channel::Receiver<Roster>,
+    /// How many servers form the cluster (`bootstrap_expect`; `bootstrap` is 1); 0: it only joins
+    /// one that exists.
+    pub expect: u32,
+}
+
+impl Links {
+    /// A server that stands alone.
+    pub fn none() -> Links {
+        let (_, roster) = channel::channel(Roster::default());
+        Links { pool: Pool::default(), roster, expect: 1 }
+    }
+}
+
 /// Stores of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogBackend {
@@ -70,6 +106,10 @@ pub enum Error {
     /// Understood, and refused by the rules; the text is for whoever asked.
     #[error("{0}")]
     Refused(String),
+    /// It may have been done, and may be done yet: leadership was lost meanwhile, or the leader did
+    /// not answer. To try again may do it twice.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
     /// This server is going away.
     #[error("the server is shutting down")]
     Shutdown,

@@ -1,16 +1,16 @@
 //! From the library's roles to what the handle's readers are told.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::{ChangeMembers, Raft, ReadPolicy, ServerState};
+use openraft::{Instant as _, Raft, ReadPolicy, ServerState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::Machine;
-use super::types::{Membership, Server, ServerId, Types};
+use super::types::{Server, ServerId, Types};
 
 /// A new leader that no majority confirms yet asks again.
 const CONFIRM_RETRY: Duration = Duration::from_millis(50);
@@ -18,9 +18,11 @@ const CONFIRM_RETRY: Duration = Duration::from_millis(50);
 /// What the handle's readers are told.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Status {
-    /// This server leads and has applied everything acknowledged before.
+    /// This server leads, has applied everything acknowledged before, and is heard by a majority.
     pub(super) leading: bool,
-    /// The leader, if one is known.
+    /// It is the only voter.
+    pub(super) alone: bool,
+    /// The leader, if one is known and heard.
     pub(super) leader: Option<ServerId>,
     /// All servers as last agreed.
     pub(super) servers: BTreeMap<ServerId, Server>,
@@ -28,12 +30,36 @@ pub(super) struct Status {
     pub(super) failed: Option<String>,
 }
 
+/// When a leader was last heard.
+#[derive(Debug)]
+pub(super) struct Contact(Mutex<Option<Instant>>);
+
+impl Contact {
+    /// Not yet.
+    pub(super) fn none() -> Contact {
+        Contact(Mutex::new(None))
+    }
+
+    /// Just now.
+    pub(super) fn heard(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|moment| moment.elapsed())
+    }
+}
+
 /// Turns the library's figures into [`Status`].
 pub(super) struct Observer {
     pub(super) raft: Raft<Types, Machine>,
     pub(super) id: ServerId,
-    pub(super) server: Server,
-    pub(super) contact: Arc<Mutex<Instant>>,
+    pub(super) contact: std::sync::Arc<Contact>,
+    /// A leader that no majority answers for so long does not lead any more, and one that was not
+    /// heard for so long is not known any more. The library waits for another to be elected, which
+    /// a server that is cut off never hears of.
+    pub(super) patience: Duration,
     pub(super) tell: watch::Sender<Status>,
 }
 
@@ -42,31 +68,36 @@ impl Observer {
     pub(super) async fn run(self, stop: CancellationToken) {
         // Unlike the figures, these change with roles and servers only, not with each entry.
         let mut metrics = self.raft.server_metrics();
+        let figures = self.raft.data_metrics();
         let mut led_term = None;
         loop {
             let now = metrics.borrow_watched().clone();
             let term = now.vote.leader_id.term;
+            let membership = now.membership_config.membership();
+            let alone = membership.voter_ids().eq([self.id]);
             let leads = now.state == ServerState::Leader && now.current_leader == Some(self.id);
             if !leads {
                 led_term = None;
             } else if led_term != Some(term) {
                 // Leading counts from the moment that everything acknowledged before is applied.
-                match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-                    Ok(_) => {
-                        led_term = Some(term);
-                        self.correct_address(now.membership_config.membership()).await;
-                    }
-                    Err(error) => tracing::debug!("leadership is not confirmed yet: {error}"),
+                let confirmed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+                match tokio::time::timeout(self.patience, confirmed).await {
+                    Ok(Ok(_)) => led_term = Some(term),
+                    Ok(Err(error)) => tracing::debug!("leadership is not confirmed yet: {error}"),
+                    Err(_) => tracing::debug!("nobody confirms this server's leadership"),
                 }
             }
-            if now.current_leader.is_some() {
-                *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            }
-            let servers = now.membership_config.membership().nodes();
+            let heard = if leads {
+                let acked = figures.borrow_watched().last_quorum_acked;
+                alone || acked.is_some_and(|acked| acked.elapsed() < self.patience)
+            } else {
+                self.contact.age().is_some_and(|age| age < self.patience)
+            };
             let status = Status {
-                leading: led_term == Some(term),
-                leader: now.current_leader,
-                servers: servers.map(|(id, server)| (*id, server.clone())).collect(),
+                leading: led_term == Some(term) && heard,
+                alone,
+                leader: now.current_leader.filter(|_| heard),
+                servers: membership.nodes().map(|(id, server)| (*id, server.clone())).collect(),
                 failed: None,
             };
             self.tell.send_if_modified(|old| {
@@ -74,12 +105,14 @@ impl Observer {
                 *old = status;
                 modified
             });
+            let unsettled = leads && led_term != Some(term);
+            let pause = if unsettled { CONFIRM_RETRY } else { self.patience / 8 };
             tokio::select! {
                 // The library's core has ended.
                 changed = metrics.changed() => if changed.is_err() {
                     break;
                 },
-                () = tokio::time::sleep(CONFIRM_RETRY), if leads && led_term != Some(term) => {}
+                () = tokio::time::sleep(pause), if !alone || unsettled => {}
                 () = stop.cancelled() => break,
             }
         }
@@ -95,19 +128,5 @@ impl Observer {
             status.leader = None;
             status.failed = failed;
         });
-    }
-
-    /// Servers are known by their ID: a lone server that was started with a new address or name
-    /// writes it down.
-    async fn correct_address(&self, membership: &Membership) {
-        let recorded = membership.get_node(&self.id);
-        if membership.voter_ids().count() != 1 || recorded == Some(&self.server) {
-            return;
-        }
-        let nodes = BTreeMap::from([(self.id, self.server.clone())]);
-        let change = ChangeMembers::SetNodes(nodes);
-        if let Err(error) = self.raft.change_membership(change, true).await {
-            tracing::warn!("cannot record this server's new address: {error}");
-        }
     }
 }

@@ -133,16 +133,32 @@ impl Snapshots {
     }
 }
 
-fn write(path: &Path, coverage: &Coverage, store: &Store) -> io::Result<u64> {
+/// The bytes that a file of it would have.
+pub(super) fn encode(coverage: &Coverage, store: &Store) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    write_to(&mut bytes, coverage, store)?;
+    Ok(bytes)
+}
+
+/// The state in such bytes.
+pub(super) fn decode(mut bytes: &[u8]) -> io::Result<Store> {
+    read_from(&mut bytes).map(|(_, store)| store)
+}
+
+fn write_to(out: &mut impl Write, coverage: &Coverage, store: &Store) -> io::Result<()> {
     let meta = rmp_serde::to_vec_named(coverage).map_err(io::Error::other)?;
     let length = u32::try_from(meta.len()).map_err(io::Error::other)?;
-    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
     out.write_all(&MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(&length.to_le_bytes())?;
     out.write_all(&crc32fast::hash(&meta).to_le_bytes())?;
     out.write_all(&meta)?;
-    store::snapshot::write(store, &mut out).map_err(chained)?;
+    store::snapshot::write(store, out).map_err(chained)
+}
+
+fn write(path: &Path, coverage: &Coverage, store: &Store) -> io::Result<u64> {
+    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
+    write_to(&mut out, coverage, store)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     Ok(file.metadata()?.len())
@@ -153,10 +169,13 @@ fn read(path: &Path) -> io::Result<(Coverage, Store)> {
 }
 
 fn read_unnamed(path: &Path) -> io::Result<(Coverage, Store)> {
-    let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
+    read_from(&mut BufReader::with_capacity(1 << 18, File::open(path)?))
+}
+
+fn read_from(file: &mut impl Read) -> io::Result<(Coverage, Store)> {
     let mut magic = [0; 8];
     file.read_exact(&mut magic)?;
-    let (version, length, sum) = (number(&mut file)?, number(&mut file)?, number(&mut file)?);
+    let (version, length, sum) = (number(file)?, number(file)?, number(file)?);
     if magic != MAGIC {
         return Err(invalid("it does not begin as a snapshot".to_owned()));
     }
@@ -174,7 +193,7 @@ fn read_unnamed(path: &Path) -> io::Result<(Coverage, Store)> {
         return Err(invalid("its header is damaged".to_owned()));
     }
     let coverage: Coverage = rmp_serde::from_slice(&meta).map_err(io::Error::other)?;
-    let store = store::snapshot::read(&mut file).map_err(chained)?;
+    let store = store::snapshot::read(file).map_err(chained)?;
     Ok((coverage, store))
 }
 

@@ -1,50 +1,214 @@
-//! How this server would reach the others.
+//! How this server reaches the others: the library's messages as calls.
 //!
-//! The library asks for one [`Peer`] per server. A single server has none, so there is nothing
-//! behind them yet: every call says so, and the library treats the other as unreachable.
+//! Every message names its cluster and its addressee. An address may have been given to another
+//! server since, and what two clusters tell each other must never count.
 
-use std::future::Future;
-use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
 
+use super::bond::Bonds;
+use super::roster::Roster;
+use super::sending;
 use super::snapshots::Image;
-use super::types::{Server, ServerId, Types, Vote};
+use super::types::{LogId, Server, ServerId, Types, Vote};
+use crate::rpc::{self, Class, Method, Pool};
+
+/// Messages with entries that are under way to one follower.
+const PIPELINED_MAX: usize = 32;
+
+/// A follower may take this long to write what it was sent. A broken connection is found sooner.
+const APPEND_MAX: Duration = Duration::from_secs(10);
+
+/// Between attempts to reach a server that is not there.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A message of one server to another of the same cluster.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Letter<T> {
+    pub(super) cluster: Uuid,
+    pub(super) from: ServerId,
+    pub(super) to: ServerId,
+    pub(super) body: T,
+}
 
 /// Makes connections to other servers.
-#[derive(Debug, Clone, Default)]
-pub struct Network {}
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    pub(super) me: ServerId,
+    pub(super) pool: Pool,
+    pub(super) roster: watch::Receiver<Roster>,
+    pub(super) bonds: Arc<Bonds>,
+}
+
+impl Network {
+    /// The address of a server: what is known of it today, else what the log says.
+    pub(super) fn address(&self, id: ServerId, server: &Server) -> Result<SocketAddr, String> {
+        if let Some(address) = self.roster.borrow().address(id) {
+            return Ok(address);
+        }
+        let Server { name, address } = server;
+        address.parse().map_err(|_| format!("server `{name}` has no usable address: `{address}`"))
+    }
+}
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: ServerId, node: &Server) -> Peer {
-        Peer { id: target, server: node.clone() }
+        Peer { network: self.clone(), id: target, server: node.clone() }
     }
 }
 
 /// One other server.
 #[derive(Debug)]
-pub struct Peer {
+pub(super) struct Peer {
+    network: Network,
     id: ServerId,
     server: Server,
 }
 
 impl Peer {
-    fn unreachable(&self) -> Unreachable<Types> {
-        Unreachable::new(&io::Error::new(
-            io::ErrorKind::NotConnected,
-            format!(
-                "no connection to server `{}` ({}) at {}: this server runs alone",
-                self.server.name, self.id, self.server.address
-            ),
-        ))
+    fn letter<T>(&self, body: T) -> Result<(SocketAddr, Letter<T>), Unreachable<Types>> {
+        let address = self.network.address(self.id, &self.server);
+        let address = address.map_err(Unreachable::from_string)?;
+        let bond = self.network.bonds.now();
+        let cluster =
+            bond.ok_or_else(|| Unreachable::from_string("this server is in no cluster"))?;
+        let (from, to) = (self.network.me, self.id);
+        Ok((address, Letter { cluster: cluster.cluster, from, to, body }))
+    }
+
+    async fn call<Q, A>(
+        &self,
+        method: Method,
+        body: Q,
+        within: Duration,
+    ) -> Result<A, RPCError<Types>>
+    where
+        Q: Serialize + Sync,
+        A: DeserializeOwned,
+    {
+        let (address, letter) = self.letter(body)?;
+        let deadline = Instant::now() + within;
+        self.network.pool.call(address, method, &letter, deadline).await.map_err(translate)
+    }
+
+    /// Sends what `input` yields without waiting for the answers, which come in the same order.
+    async fn pipeline<S>(
+        &mut self,
+        input: S,
+        within: Duration,
+    ) -> Result<Answers<'_>, RPCError<Types>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let (address, _) = self.letter(())?;
+        let deadline = Instant::now() + within;
+        let connection =
+            self.network.pool.ordered(address, Class::Raft, deadline).await.map_err(translate)?;
+        let state = Pipeline { connection, input: Some(input), waiting: FuturesOrdered::new() };
+        let peer = &*self;
+        Ok(futures::stream::unfold(Some(state), move |state| async move {
+            let mut pipeline = state?;
+            let answer = pipeline.next(peer).await?;
+            // After any other answer what is under way is void: the library begins anew.
+            let goes_on = matches!(answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(pipeline)))
+        })
+        .boxed())
+    }
+}
+
+type Answers<'a> = BoxStream<'a, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
+/// Messages on their way to one follower.
+struct Pipeline<S> {
+    connection: rpc::Ordered,
+    /// `None` once it has ended.
+    input: Option<S>,
+    waiting: FuturesOrdered<Waiting>,
+}
+
+type Waiting =
+    futures::future::BoxFuture<'static, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
+impl<S> Pipeline<S>
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+{
+    async fn next(
+        &mut self,
+        peer: &Peer,
+    ) -> Option<Result<StreamAppendResult<Types>, RPCError<Types>>> {
+        loop {
+            let Some(input) = self.input.as_mut() else {
+                return self.waiting.next().await;
+            };
+            let request = if self.waiting.is_empty() {
+                input.next().await
+            } else if self.waiting.len() >= PIPELINED_MAX {
+                return self.waiting.next().await;
+            } else {
+                tokio::select! {
+                    biased;
+                    answer = self.waiting.next() => return answer,
+                    request = input.next() => request,
+                }
+            };
+            match request {
+                None => self.input = None,
+                Some(request) => match send(&self.connection, peer, request).await {
+                    Ok(waiting) => self.waiting.push_back(waiting),
+                    Err(error) => return Some(Err(error)),
+                },
+            }
+        }
+    }
+}
+
+async fn send(
+    connection: &rpc::Ordered,
+    peer: &Peer,
+    request: AppendEntriesRequest<Types>,
+) -> Result<Waiting, RPCError<Types>> {
+    let (prev, last) = (request.prev_log_id, last_of(&request));
+    let (_, letter) = peer.letter(request)?;
+    let deadline = Instant::now() + APPEND_MAX;
+    let answer = connection
+        .begin::<_, AppendEntriesResponse<Types>>(Method::Append, &letter, deadline)
+        .await
+        .map_err(translate)?;
+    Ok(async move { Ok(answer.await.map_err(translate)?.into_stream_result(prev, last)) }.boxed())
+}
+
+fn last_of(request: &AppendEntriesRequest<Types>) -> Option<LogId> {
+    request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id)
+}
+
+/// From what a call says to what the library does about it.
+pub(super) fn translate(error: rpc::Error) -> RPCError<Types> {
+    match error {
+        error @ (rpc::Error::Unreachable { .. } | rpc::Error::Refused { .. }) => {
+            Unreachable::new(&error).into()
+        }
+        error @ rpc::Error::Lost { .. } => NetworkError::new(&error).into(),
     }
 }
 
@@ -53,45 +217,96 @@ impl RaftNetworkV2<Types> for Peer {
 
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<Types>,
-        _option: RPCOption,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable().into())
+        self.call(Method::Append, request, option.hard_ttl()).await
+    }
+
+    fn stream_append<S>(
+        &mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'_, Result<Answers<'_>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        // A first connection may take longer than a heart-beat.
+        let within = option.hard_ttl().max(Duration::from_secs(1));
+        Box::pin(self.pipeline(input, within))
     }
 
     async fn vote(
         &mut self,
-        _request: VoteRequest<Types>,
-        _option: RPCOption,
+        request: VoteRequest<Types>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable().into())
+        self.call(Method::Vote, request, option.hard_ttl()).await
     }
 
     // The default grants whatever is asked, which would let a server cut off from all others
     // raise its term for ever.
     async fn pre_vote(
         &mut self,
-        _request: VoteRequest<Types>,
-        _option: RPCOption,
+        request: VoteRequest<Types>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable().into())
+        self.call(Method::PreVote, request, option.hard_ttl()).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: SnapshotOf<Types, Image>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, Image>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(self.unreachable().into())
+        tokio::select! {
+            sent = self.send_snapshot(vote, snapshot) => sent,
+            closed = cancel => Err(closed.into()),
+        }
     }
 
     async fn transfer_leader(
         &mut self,
-        _request: TransferLeaderRequest<Types>,
-        _option: RPCOption,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable().into())
+        self.call(Method::Transfer, request, option.hard_ttl().max(Duration::from_secs(1))).await
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(RETRY)))
+    }
+}
+
+impl Peer {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, Image>,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let mut outgoing = sending::Outgoing::open(vote, snapshot)
+            .await
+            .map_err(|error| Unreachable::new(&error))?;
+        loop {
+            let piece = outgoing.piece().await.map_err(|error| Unreachable::new(&error))?;
+            match self.call(Method::Snapshot, piece, outgoing.patience()).await {
+                Ok(sending::Received::Wants { offset }) => {
+                    outgoing.seek(offset).map_err(|error| Unreachable::new(&error))?;
+                }
+                Ok(sending::Received::Installed(response)) => return Ok(response),
+                Err(error) => return Err(streaming(error)),
+            }
+        }
+    }
+}
+
+fn streaming(error: RPCError<Types>) -> StreamingError<Types> {
+    match error {
+        RPCError::Timeout(error) => error.into(),
+        RPCError::Unreachable(error) => error.into(),
+        RPCError::Network(error) => error.into(),
+        RPCError::RemoteError(error) => Unreachable::new(&error).into(),
     }
 }

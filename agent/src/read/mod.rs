@@ -218,7 +218,7 @@ impl Reader {
     pub fn answer_now(&self, options: Options, query: &dyn Query) -> Option<Outcome<Body>> {
         let consensus = &self.inner.consensus;
         let settled = match options.consistency {
-            Consistency::Default => consensus.is_leader(),
+            Consistency::Default => consensus.may_answer(),
             Consistency::Consistent => consensus.leads_alone(),
             Consistency::Stale { max: None } => true,
             Consistency::Stale { max: Some(max) } => consensus.last_contact() <= max,
@@ -343,14 +343,18 @@ impl Reader {
         };
         match wanted {
             Consistency::Stale { .. } => return Ok(wanted),
-            Consistency::Default if consensus.is_leader() => return Ok(wanted),
+            Consistency::Default if consensus.may_answer() => return Ok(wanted),
             Consistency::Default | Consistency::Consistent => {}
         }
         let deadline = Instant::now() + self.inner.settings.leader_wait;
         // In a box: a reader that sleeps for minutes must not carry room for the rare case.
         let barrier = Box::pin(async {
             loop {
-                match consensus.read_barrier().await {
+                let settled = match wanted {
+                    Consistency::Default => consensus.read_lease().await,
+                    _ => consensus.read_barrier().await,
+                };
+                match settled {
                     Err(raft::Error::NoLeader) => tokio::time::sleep(LEADER_RETRY).await,
                     done => return done,
                 }

@@ -5,6 +5,10 @@
     reason = "a test that fails here has failed; its output says in which round"
 )]
 
+mod cluster;
+mod clusters;
+mod faults;
+mod linear;
 mod log_conformance;
 mod log_damage;
 mod log_processes;

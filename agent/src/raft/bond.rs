@@ -1,0 +1,234 @@
+//! To which cluster this server belongs. It belongs to one at most, and never leaves it for another.
+//!
+//! ```text
+//!   none ──▶ promised to the cluster that a founder is about to form ──▶ member
+//!                 │  ▲
+//!                 └──┘ only if that plan was given up: then the founder itself has joined another
+//! ```
+//!
+//! Two servers may have different views of who is there, and each may want to form a cluster. A
+//! founder forms one only after all its first members have promised themselves to it, durably, and
+//! nobody promises twice: so no two clusters ever share a server. Every message of agreement carries
+//! the cluster's ID, and a server answers those of its own cluster only.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
+
+use super::log::wal::sync_directory;
+use super::types::ServerId;
+
+/// What a server has promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bond {
+    /// Who has promised: a folder that was copied to another server does not bind that.
+    pub(super) server: ServerId,
+    /// The cluster's ID, chosen by its founder.
+    pub(super) cluster: Uuid,
+    /// The one server that may form it.
+    pub(super) founder: ServerId,
+    /// Is it known to exist?
+    pub(super) formed: bool,
+}
+
+/// Asks a server to belong to a cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Invitation {
+    /// Who is meant.
+    pub(super) to: ServerId,
+    /// To which cluster.
+    pub(super) cluster: Uuid,
+    /// Who forms it.
+    pub(super) founder: ServerId,
+    /// It exists.
+    pub(super) formed: bool,
+    /// Clusters that will never exist: their founder belongs to this one.
+    pub(super) void: Vec<Uuid>,
+}
+
+/// What the invited server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Acceptance {
+    /// It belongs to that cluster now, durably.
+    Accepted,
+    /// It belongs to another.
+    Bound(Bond),
+    /// Another server answers at that address.
+    Stranger(ServerId),
+}
+
+/// This server's bond, on disk and in memory.
+#[derive(Debug)]
+pub(super) struct Bonds {
+    me: ServerId,
+    path: Option<PathBuf>,
+    now: watch::Sender<Option<Bond>>,
+    /// Held while a decision is made: answering an invitation, forming a cluster.
+    pub(super) deciding: Mutex<()>,
+}
+
+impl Bonds {
+    /// Reads what was promised before.
+    pub(super) fn open(me: ServerId, directory: Option<&Path>) -> io::Result<Bonds> {
+        let path = directory.map(|directory| directory.join("cluster.json"));
+        let kept = match &path {
+            None => None,
+            Some(path) => match fs::read(path) {
+                Ok(bytes) => Some(serde_json::from_slice::<Bond>(&bytes).map_err(|error| {
+                    let text = format!("cannot read {}: {error}", path.display());
+                    io::Error::new(io::ErrorKind::InvalidData, text)
+                })?),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let kept = kept.filter(|bond| bond.server == me);
+        Ok(Bonds { me, path, now: watch::Sender::new(kept), deciding: Mutex::default() })
+    }
+
+    pub(super) fn now(&self) -> Option<Bond> {
+        *self.now.borrow()
+    }
+
+    /// Tells of changes.
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Bond>> {
+        self.now.subscribe()
+    }
+
+    /// Binds this server; durable on return.
+    pub(super) fn bind(&self, cluster: Uuid, founder: ServerId, formed: bool) -> io::Result<()> {
+        let bond = Bond { server: self.me, cluster, founder, formed };
+        if self.now() == Some(bond) {
+            return Ok(());
+        }
+        if let Some(path) = &self.path {
+            write(path, &bond)?;
+        }
+        self.now.send_replace(Some(bond));
+        Ok(())
+    }
+
+    /// Answers an invitation. `taking_part`: has this server ever voted or kept an entry?
+    pub(super) async fn answer(
+        &self,
+        invitation: &Invitation,
+        taking_part: impl Future<Output = bool>,
+    ) -> io::Result<Acceptance> {
+        if invitation.to != self.me {
+            return Ok(Acceptance::Stranger(self.me));
+        }
+        let _deciding = self.deciding.lock().await;
+        if let Some(bond) = self.now() {
+            if bond.cluster == invitation.cluster {
+                return Ok(Acceptance::Accepted);
+            }
+            let member = bond.formed || taking_part.await;
+            if member || !may_change(self.me, bond, invitation) {
+                return Ok(Acceptance::Bound(Bond { formed: member, ..bond }));
+            }
+        }
+        self.bind(invitation.cluster, invitation.founder, false)?;
+        Ok(Acceptance::Accepted)
+    }
+}
+
+/// May a server that takes no part yet follow the invitation in spite of its promise?
+fn may_change(me: ServerId, bond: Bond, invitation: &Invitation) -> bool {
+    if bond.founder == me {
+        // Its own plan, and nobody else can carry it out. Of two founders the smaller ID wins.
+        invitation.formed || invitation.founder < me
+    } else {
+        invitation.void.contains(&bond.cluster)
+    }
+}
+
+fn write(path: &Path, bond: &Bond) -> io::Result<()> {
+    let beside = path.with_extension("tmp");
+    let mut file = File::create(&beside)?;
+    file.write_all(&serde_json::to_vec(bond).map_err(io::Error::other)?)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: u64 = 1;
+
+    fn id(number: u64) -> ServerId {
+        number.into()
+    }
+
+    fn cluster(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    /// From `founder` for its cluster, which has the same number.
+    fn invitation(to: u64, founder: u64, formed: bool, void: &[u128]) -> Invitation {
+        Invitation {
+            to: id(to),
+            cluster: cluster(founder.into()),
+            founder: id(founder),
+            formed,
+            void: void.iter().map(|number| cluster(*number)).collect(),
+        }
+    }
+
+    async fn ask(bonds: &Bonds, invitation: &Invitation) -> bool {
+        let answer = bonds.answer(invitation, std::future::ready(false)).await.unwrap();
+        answer == Acceptance::Accepted
+    }
+
+    #[tokio::test]
+    async fn a_promise_is_given_once_and_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let bonds = Bonds::open(id(5), Some(folder.path())).unwrap();
+        assert!(ask(&bonds, &invitation(5, 3, false, &[])).await);
+        assert!(ask(&bonds, &invitation(5, 3, false, &[])).await, "the same again");
+        drop(bonds);
+        let bonds = Bonds::open(id(5), Some(folder.path())).unwrap();
+        assert!(!ask(&bonds, &invitation(5, 1, false, &[])).await);
+        assert!(!ask(&bonds, &invitation(5, 1, true, &[])).await);
+        assert!(ask(&bonds, &invitation(5, 1, true, &[3])).await, "its founder has given up");
+        assert!(!ask(&bonds, &invitation(5, 3, false, &[])).await);
+    }
+
+    #[tokio::test]
+    async fn of_two_founders_the_smaller_wins_unless_a_cluster_exists() {
+        let bonds = Bonds::open(id(3), None).unwrap();
+        bonds.bind(cluster(3), id(3), false).unwrap();
+        assert!(!ask(&bonds, &invitation(3, 7, false, &[])).await);
+        assert!(ask(&bonds, &invitation(3, ONE, false, &[])).await);
+
+        let bonds = Bonds::open(id(3), None).unwrap();
+        bonds.bind(cluster(3), id(3), false).unwrap();
+        assert!(ask(&bonds, &invitation(3, 7, true, &[])).await);
+    }
+
+    #[tokio::test]
+    async fn a_member_never_leaves_and_a_stranger_says_so() {
+        let bonds = Bonds::open(id(3), None).unwrap();
+        bonds.bind(cluster(3), id(3), true).unwrap();
+        assert!(!ask(&bonds, &invitation(3, ONE, true, &[3])).await);
+        let bonds = Bonds::open(id(4), None).unwrap();
+        bonds.bind(cluster(3), id(3), false).unwrap();
+        let voted = bonds.answer(&invitation(4, ONE, true, &[3]), std::future::ready(true)).await;
+        assert!(matches!(voted.unwrap(), Acceptance::Bound(Bond { formed: true, .. })));
+        let other = bonds.answer(&invitation(9, 3, true, &[]), std::future::ready(false)).await;
+        assert_eq!(other.unwrap(), Acceptance::Stranger(id(4)));
+    }
+
+    #[test]
+    fn a_copied_folder_binds_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let bonds = Bonds::open(id(5), Some(folder.path())).unwrap();
+        bonds.bind(cluster(1), id(1), true).unwrap();
+        assert_eq!(Bonds::open(id(6), Some(folder.path())).unwrap().now(), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! What a server that does not lead asks of the one that does.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::Error;
+use super::consensus::{Consensus, fatal};
+use super::types::ServerId;
+use crate::rpc::{self, Method};
+use crate::store::{Change, Index, Reply};
+
+/// A change that has no answer by then has an unknown outcome.
+const PROPOSE_MAX: Duration = Duration::from_secs(30);
+
+/// For the leader to say how far to read.
+const READ_INDEX_MAX: Duration = Duration::from_secs(2);
+
+/// Errors of the leader, as they travel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Refused {
+    /// It does not lead, and did nothing.
+    NoLeader,
+    /// It is going away, and did nothing.
+    Shutdown,
+    /// The rules forbid it.
+    Forbidden(String),
+    /// Its disk refused, or the change is too large.
+    Storage(String),
+    /// It lost its leadership meanwhile.
+    Unknown(String),
+    /// Anything else.
+    Internal(String),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        match error {
+            Error::NoLeader => Refused::NoLeader,
+            Error::Shutdown => Refused::Shutdown,
+            Error::Refused(text) => Refused::Forbidden(text),
+            Error::Storage(error) => Refused::Storage(error.to_string()),
+            Error::Unknown(text) => Refused::Unknown(text),
+            Error::Internal(text) => Refused::Internal(text),
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            // Another will lead: for the caller that is the same.
+            Refused::NoLeader | Refused::Shutdown => Error::NoLeader,
+            Refused::Forbidden(text) => Error::Refused(text),
+            Refused::Storage(text) => Error::Storage(std::io::Error::other(text)),
+            Refused::Unknown(text) => Error::Unknown(text),
+            Refused::Internal(text) => Error::Internal(text),
+        }
+    }
+}
+
+/// How sure the leader must be that it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Certainty {
+    /// A majority has answered within its lease.
+    Leased,
+    /// A majority has answered since the question.
+    Confirmed,
+}
+
+impl Consensus {
+    /// The leader, if it is another server and can be reached.
+    fn other_leader(&self) -> Result<(ServerId, SocketAddr), Error> {
+        let status = self.inner.status.borrow();
+        let leader = status.leader.filter(|leader| *leader != self.inner.id);
+        let leader = leader.ok_or(Error::NoLeader)?;
+        let server = status.servers.get(&leader).ok_or(Error::NoLeader)?;
+        let address = self.inner.network.address(leader, server).map_err(Error::Internal)?;
+        Ok((leader, address))
+    }
+
+    /// Has the leader propose. A change that may have reached it is never sent twice.
+    pub(super) async fn propose_there(&self, change: Change) -> Result<(Reply, Index), Error> {
+        let (leader, address) = self.other_leader()?;
+        let deadline = Instant::now() + PROPOSE_MAX;
+        let pool = &self.inner.network.pool;
+        let asked = pool.call(address, Method::Propose, &change, deadline);
+        let mut status = self.inner.status.clone();
+        // A leader that was replaced may take long to fall silent.
+        let replaced = status.wait_for(|status| status.leader.is_some_and(|id| id != leader));
+        let answer: Result<Result<(Reply, Index), Refused>, rpc::Error> = tokio::select! {
+            answer = asked => answer,
+            _ = replaced => return Err(Error::Unknown("the leader was replaced".to_owned())),
+        };
+        match answer {
+            Ok(done) => done.map_err(Error::from),
+            Err(error) if error.is_safe_to_retry() => {
+                tracing::debug!("the leader cannot be asked: {error}");
+                Err(Error::NoLeader)
+            }
+            Err(error) => Err(Error::Unknown(error.to_string())),
+        }
+    }
+
+    /// Waits until this server has applied everything that was acknowledged before the call.
+    pub(super) async fn catch_up(&self, certainty: Certainty) -> Result<(), Error> {
+        let index = match self.read_index(certainty).await {
+            Err(Error::NoLeader) => {
+                let (_, address) = self.other_leader()?;
+                let deadline = Instant::now() + READ_INDEX_MAX;
+                let pool = &self.inner.network.pool;
+                let answer: Result<Result<u64, Refused>, rpc::Error> =
+                    pool.call(address, Method::ReadIndex, &certainty, deadline).await;
+                // To ask again is harmless.
+                answer.map_err(|_| Error::NoLeader)??
+            }
+            index => index?,
+        };
+        self.inner.published.reached(index).await;
+        Ok(())
+    }
+
+    /// How far a server must have applied to know everything that was acknowledged before the
+    /// call. Only the leader knows.
+    pub(super) async fn read_index(&self, certainty: Certainty) -> Result<u64, Error> {
+        if certainty == Certainty::Leased && self.may_answer() {
+            return Ok(self.inner.published.applied());
+        }
+        match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Ok(read.log_id().index),
+            Err(RaftError::APIError(
+                LinearizableReadError::ForwardToLeader(_)
+                | LinearizableReadError::QuorumNotEnough(_),
+            )) => Err(Error::NoLeader),
+            Err(RaftError::Fatal(error)) => Err(fatal(error)),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Which servers there are, as the rest of the agent learns it.
+//!
+//! `node` feeds a `watch` of this from gossip; tests feed it by hand. Agreement itself decides who
+//! takes part: the roster only says whom to ask, and where.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::types::ServerId;
+
+/// All servers that this agent has heard of, itself included or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// By their lasting names.
+    pub servers: BTreeMap<ServerId, Listed>,
+}
+
+/// One server of the roster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Node name, for people.
+    pub name: String,
+    /// Where its calls are answered.
+    pub address: SocketAddr,
+    /// How many servers it waits for before a cluster is formed (`bootstrap_expect`); 0: it only
+    /// joins.
+    pub expect: u32,
+    /// It forms a cluster alone (`bootstrap`).
+    pub bootstrap: bool,
+    /// Is it there?
+    pub presence: Presence,
+}
+
+/// What is known of a server's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Presence {
+    /// It answers.
+    #[default]
+    Alive,
+    /// It does not answer; it may come back.
+    Failed,
+    /// It said good-bye: the leader removes it from the cluster.
+    Left,
+}
+
+impl Roster {
+    /// The address of a server, whatever the log says of it: addresses change, IDs do not.
+    pub fn address(&self, id: ServerId) -> Option<SocketAddr> {
+        self.servers.get(&id).map(|server| server.address)
+    }
+
+    /// Those that answer.
+    pub fn alive(&self) -> impl Iterator<Item = (ServerId, &Listed)> {
+        let servers = self.servers.iter().map(|(id, server)| (*id, server));
+        servers.filter(|(_, server)| server.presence == Presence::Alive)
+    }
+}

@@ -1,0 +1,259 @@
+//! Several servers in one process, with a network between them that can be cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use muster_agent::raft::types::ServerId;
+use muster_agent::raft::{Consensus, Error, Links, Listed, LogBackend, Presence, Roster, Settings};
+use muster_agent::rpc::{self, Dial, Handlers, Pool, Socket};
+use muster_agent::store::{Change, Index, Reply};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who cannot hear whom: bytes from the first to the second wait.
+type Cuts = BTreeSet<(usize, usize)>;
+
+/// The network between the servers.
+pub(crate) struct Net {
+    addresses: Mutex<BTreeMap<SocketAddr, usize>>,
+    cuts: watch::Sender<Cuts>,
+}
+
+impl Net {
+    fn is_open(cuts: &Cuts, from: usize, to: usize) -> bool {
+        !cuts.contains(&(from, to))
+    }
+}
+
+/// The way out of one server.
+struct Wire {
+    net: Arc<Net>,
+    from: usize,
+}
+
+impl Dial for Wire {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Socket>> {
+        let (net, from) = (Arc::clone(&self.net), self.from);
+        async move {
+            let to = net.addresses.lock().unwrap().get(&address).copied();
+            let to = to.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+            let mut cuts = net.cuts.subscribe();
+            let both = |cuts: &Cuts| Net::is_open(cuts, from, to) && Net::is_open(cuts, to, from);
+            let _ = cuts.wait_for(both).await;
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let (far_reader, far_writer) = tokio::io::split(far);
+            let (reader, writer) = stream.into_split();
+            tokio::spawn(pump(far_reader, writer, cuts.clone(), (from, to)));
+            tokio::spawn(pump(reader, far_writer, cuts, (to, from)));
+            Ok(Socket::over(near))
+        }
+        .boxed()
+    }
+}
+
+/// Carries bytes in one direction; while it is cut they wait, as TCP does.
+async fn pump(
+    mut from: impl tokio::io::AsyncRead + Unpin,
+    mut to: impl tokio::io::AsyncWrite + Unpin,
+    mut cuts: watch::Receiver<Cuts>,
+    way: (usize, usize),
+) {
+    let mut bytes = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        if cuts.wait_for(|cuts| Net::is_open(cuts, way.0, way.1)).await.is_err()
+            || to.write_all(&bytes[..count]).await.is_err()
+        {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+/// A server that runs.
+pub(crate) struct Running {
+    pub(crate) consensus: Consensus,
+    stop: CancellationToken,
+    door: JoinHandle<()>,
+    address: SocketAddr,
+}
+
+/// All servers, running or not.
+pub(crate) struct Cluster {
+    pub(crate) folder: TempDir,
+    pub(crate) net: Arc<Net>,
+    pub(crate) servers: Vec<Option<Running>>,
+    roster: watch::Sender<Roster>,
+    pub(crate) expect: u32,
+}
+
+pub(crate) fn id(number: usize) -> ServerId {
+    ServerId::from(number as u64 + 1)
+}
+
+impl Cluster {
+    /// Nobody runs yet.
+    pub(crate) fn new(count: usize, expect: u32) -> Cluster {
+        let net = Net { addresses: Mutex::default(), cuts: watch::Sender::new(Cuts::new()) };
+        let servers = (0..count).map(|_| None).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let roster = watch::Sender::new(Roster::default());
+        Cluster { folder, net: Arc::new(net), servers, roster, expect }
+    }
+
+    /// All start, and one leads.
+    pub(crate) async fn formed(count: usize) -> Cluster {
+        let mut cluster = Cluster::new(count, u32::try_from(count).unwrap());
+        for number in 0..count {
+            cluster.start(number).await;
+        }
+        cluster.leader().await;
+        cluster
+    }
+
+    /// Starts a server, at a new address.
+    pub(crate) async fn start(&mut self, number: usize) {
+        self.start_seeing(number, self.roster.subscribe()).await;
+    }
+
+    /// Starts a server with a view of its own.
+    pub(crate) async fn start_seeing(&mut self, number: usize, roster: watch::Receiver<Roster>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.net.addresses.lock().unwrap().insert(address, number);
+        let listed = self.listed(number, address);
+        self.roster.send_modify(|roster| {
+            roster.servers.insert(id(number), listed);
+        });
+        let pool = Pool::new(Wire { net: Arc::clone(&self.net), from: number });
+        let links = Links { pool, roster, expect: self.expect };
+        let settings = settings(self.folder.path(), number, address);
+        let consensus = Consensus::start_among(settings, links).await.unwrap();
+        let stop = CancellationToken::new();
+        let handlers = consensus.answer(Handlers::new());
+        let door = tokio::spawn(rpc::serve(listener, handlers, stop.clone()));
+        self.servers[number] = Some(Running { consensus, stop, door, address });
+    }
+
+    pub(crate) fn listed(&self, number: usize, address: SocketAddr) -> Listed {
+        Listed {
+            name: format!("s{}", number + 1),
+            address,
+            expect: self.expect,
+            bootstrap: false,
+            presence: Presence::Alive,
+        }
+    }
+
+    pub(crate) fn address(&self, number: usize) -> SocketAddr {
+        self.servers[number].as_ref().expect("it runs").address
+    }
+
+    /// What everybody is told of a server.
+    pub(crate) fn tell(&self, number: usize, presence: Presence) {
+        self.roster.send_modify(|roster| {
+            roster.servers.get_mut(&id(number)).unwrap().presence = presence;
+        });
+    }
+
+    /// Ends a server; what it had not written is gone.
+    pub(crate) async fn stop(&mut self, number: usize) {
+        if let Some(running) = self.servers[number].take() {
+            running.stop.cancel();
+            self.net.addresses.lock().unwrap().remove(&running.address);
+            running.consensus.shutdown().await;
+            running.door.await.unwrap();
+        }
+    }
+
+    pub(crate) fn running(&self) -> impl Iterator<Item = (usize, &Consensus)> {
+        let servers = self.servers.iter().enumerate();
+        servers.filter_map(|(number, it)| Some((number, &it.as_ref()?.consensus)))
+    }
+
+    pub(crate) fn consensus(&self, number: usize) -> &Consensus {
+        &self.servers[number].as_ref().expect("it runs").consensus
+    }
+
+    /// Waits for a leader that all running servers know.
+    pub(crate) async fn leader(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leaders: Vec<usize> =
+                self.running().filter(|(_, it)| it.is_leader()).map(|(number, _)| number).collect();
+            let known: BTreeSet<_> = self.running().map(|(_, it)| it.leader()).collect();
+            if leaders.len() == 1 && known.len() == 1 {
+                return leaders[0];
+            }
+            assert!(Instant::now() < deadline, "leaders {leaders:?}, known {known:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Cuts the ways between the two groups, in the first direction or in both.
+    pub(crate) fn cut(&self, from: &[usize], to: &[usize], both: bool) {
+        self.net.cuts.send_modify(|cuts| {
+            for (a, b) in from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b))) {
+                cuts.insert((a, b));
+                if both {
+                    cuts.insert((b, a));
+                }
+            }
+        });
+    }
+
+    pub(crate) fn heal(&self) {
+        self.net.cuts.send_modify(BTreeSet::clear);
+    }
+
+    pub(crate) async fn shutdown(mut self) {
+        self.heal();
+        for number in 0..self.servers.len() {
+            self.stop(number).await;
+        }
+    }
+}
+
+/// Proposes until somebody leads.
+pub(crate) async fn propose(
+    consensus: &Consensus,
+    change: Change,
+) -> Result<(Reply, Index), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match consensus.propose(change.clone()).await {
+            Err(Error::NoLeader) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn settings(folder: &Path, number: usize, address: SocketAddr) -> Settings {
+    let name = format!("s{}", number + 1);
+    Settings {
+        data_dir: Some(folder.join(&name)),
+        node_id: id(number).to_string(),
+        node_name: name,
+        address: address.to_string(),
+        log_backend: LogBackend::Wal,
+        raft_multiplier: 1,
+        snapshot_threshold: 16_384,
+        trailing_logs: 10_240,
+    }
+}
