@@ -5,6 +5,7 @@
 
 mod banner;
 mod pool;
+mod role;
 mod settings;
 mod start;
 
@@ -108,15 +109,26 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Resolves when agreement ended on a server.
+async fn failed(consensus: Option<&Consensus>) -> String {
+    match consensus {
+        Some(consensus) => consensus.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
-    consensus: Consensus,
+    /// Only of a server.
+    consensus: Option<Consensus>,
     local: Local,
     names: Arc<dns::Door>,
     members: Members,
     data_dir: Option<std::path::PathBuf>,
     wishes: mpsc::Receiver<http::Wish>,
+    /// Ends the agent's part in the catalog, before all others.
+    claiming: CancellationToken,
     shutdown: CancellationToken,
     leave: CancellationToken,
     tasks: JoinSet<&'static str>,
@@ -151,7 +163,7 @@ impl Node {
                     continue;
                 }
                 () = self.leave.cancelled() => ("leave", true),
-                reason = self.consensus.failed() => {
+                reason = failed(self.consensus.as_ref()) => {
                     error!(reason, "agreement ended: what this server says would grow old");
                     return 1;
                 }
@@ -162,6 +174,8 @@ impl Node {
             };
             info!(signal = name, graceful, "stopping");
             if graceful {
+                // Who has left must not come back to correct the catalog.
+                self.claiming.cancel();
                 self.members.leave().await;
                 pool::forget(self.data_dir.as_deref()).await;
             }
@@ -208,7 +222,9 @@ impl Node {
         if tokio::time::timeout(std::time::Duration::from_secs(5), all).await.is_err() {
             warn!("some requests were still open after 5 s and were cut");
         }
-        self.consensus.shutdown().await;
+        if let Some(consensus) = &self.consensus {
+            consensus.shutdown().await;
+        }
         info!("shutdown complete");
     }
 }

@@ -1,32 +1,26 @@
-//! The order of a start: what is on disk, consensus, the agent's own state, the doors.
+//! The order of a start: what is on disk, the pool, what the agent is, its own state, the doors.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::banner::banner;
+use super::role::{self, Role};
 use super::{Error, Node, REFERENCE_VERSION, pool, settings};
 use crate::config::{Config, HttpAddress};
 use crate::local::{self, Lead, Local};
-use crate::raft::Consensus;
-use crate::read::{self, Reader};
-use crate::sessions::Lifetimes;
-use crate::tombstones;
 use crate::{dns, http};
 
 impl Node {
-    /// Opens what is on disk, starts consensus, the agent's own state and the doors, in this order.
+    /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
+    /// doors, in this order.
     pub async fn start(config: Config) -> Result<Node, Error> {
-        if !config.server {
-            return Err(Error::NotSupported(
-                "client mode is not supported yet\nhint: add -server -bootstrap-expect=1, or -dev"
-                    .into(),
-            ));
-        }
-        if !config.dev && config.bootstrap_expect > 1 {
+        if config.server && !config.dev && config.bootstrap_expect > 1 {
             return Err(Error::NotSupported(format!(
                 "bootstrap_expect = {} is not supported yet: one server stands alone for now\nhint: use 1",
                 config.bootstrap_expect
@@ -59,37 +53,37 @@ impl Node {
             })?);
         }
 
+        let rpc_listener = if config.server { Some(listen_rpc(&config).await?) } else { None };
+
         let shutdown = CancellationToken::new();
         let leave = CancellationToken::new();
-        let consensus = Consensus::start(settings::raft(&config, &node_id)).await?;
-        let local = Local::open(settings::local(&config, &node_id), Arc::new(consensus.clone()))?;
-        let reader = Reader::new(
-            consensus.clone(),
-            read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
-        );
-
         let mut tasks = JoinSet::new();
         let members = pool::start(&config, &node_id, &mut tasks, &shutdown).await?;
-        let lifetimes = Lifetimes::new();
-        let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
-        start_part(&mut tasks, "sessions", timers);
-        let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
-        start_part(&mut tasks, "tombstones", reaper);
-        let lead = Lead {
-            node: local.node().clone(),
-            port: config.ports.server,
-            version: REFERENCE_VERSION.to_owned(),
+        let role = if config.server {
+            Role::server(&config, &node_id, &mut tasks, &shutdown).await?
+        } else {
+            Role::client(&config, &members, &mut tasks, &shutdown)
         };
-        let duty = local::lead(lead, consensus.clone(), shutdown.child_token());
-        start_part(&mut tasks, "leader", duty);
-        let (own, stop) = (local.clone(), shutdown.child_token());
+        let Role { consensus, truth, catalog, names } = role;
+        let local = Local::open(settings::local(&config, &node_id), catalog)?;
+        if let Some(consensus) = &consensus {
+            let lead = Lead {
+                node: local.node().clone(),
+                port: config.ports.server,
+                version: REFERENCE_VERSION.to_owned(),
+            };
+            let duty = local::lead(lead, consensus.clone(), shutdown.child_token());
+            start_part(&mut tasks, "leader", duty);
+        }
+        let claiming = shutdown.child_token();
+        let (own, stop) = (local.clone(), claiming.clone());
         start_part(&mut tasks, "local", async move { own.run(stop).await });
-        let names = Arc::new(dns::Door::new(dns::Source::Own(reader.clone()), config.dns.clone()));
+        let names = Arc::new(dns::Door::new(names, config.dns.clone()));
         let door = dns::serve(dns_listeners, names.clone(), shutdown.child_token());
         start_part(&mut tasks, "dns", door);
         let (reload, wishes) = http::Reload::new();
         let parts = http::Parts {
-            truth: http::Truth::Here { reader, lifetimes },
+            truth: truth.clone(),
             local: local.clone(),
             identity: settings::identity(&config, &node_id).into(),
             reload,
@@ -98,11 +92,31 @@ impl Node {
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
         };
-        let door = http::serve(listeners, parts, settings::http(&config)?, shutdown.child_token());
+        let settings = settings::http(&config)?;
+        let (passing, door) =
+            http::serve_passing(listeners, parts, settings, shutdown.child_token());
         start_part(&mut tasks, "http", door);
+        if let (Some(listener), Some(consensus), Some(reader)) =
+            (rpc_listener, &consensus, truth.reader())
+        {
+            let stop = shutdown.child_token();
+            let answering = role::answer(listener, consensus, reader, passing, &config, stop);
+            start_part(&mut tasks, "rpc", answering);
+        }
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
         let data_dir = config.data_dir;
-        Ok(Node { consensus, local, names, members, data_dir, wishes, shutdown, leave, tasks })
+        Ok(Node {
+            consensus,
+            local,
+            names,
+            members,
+            data_dir,
+            wishes,
+            claiming,
+            shutdown,
+            leave,
+            tasks,
+        })
     }
 }
 
@@ -124,6 +138,14 @@ async fn listen(address: &HttpAddress) -> Result<http::Listener, Error> {
         HttpAddress::Unix(path) => (path.display().to_string(), http::Listener::unix(path)),
     };
     listener.map_err(|source| Error::Io { what: format!("cannot serve HTTP on {shown}"), source })
+}
+
+/// Where servers and other agents ask this server.
+async fn listen_rpc(config: &Config) -> Result<TcpListener, Error> {
+    let address = SocketAddr::new(config.bind, config.ports.server);
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Io { what: format!("cannot serve RPC on {address}"), source })
 }
 
 fn new_id() -> String {

@@ -1,0 +1,165 @@
+//! What an agent is: a server that holds the truth with others, or one that asks servers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::start::start_part;
+use super::{Error, settings};
+use crate::config::Config;
+use crate::dns::{self, Freshness, Lookup, Rows, Unavailable};
+use crate::gossip::{Members, Roll, Status};
+use crate::http::{self, Passing};
+use crate::local::Catalog;
+use crate::raft::Consensus;
+use crate::read::{self, Reader};
+use crate::rpc::{self, Handlers, Method, Pool, Refusal};
+use crate::sessions::Lifetimes;
+use crate::tombstones;
+use crate::upstream::{self, Repeat, Server, Upstream, answer_claims};
+
+/// How long a look-up for DNS may take: who asked has given up by then.
+const LOOKUP_MAX: Duration = Duration::from_secs(5);
+/// The tag `role` of members that are servers.
+const SERVER: &str = "consul";
+
+/// What the other parts need of it.
+pub(super) struct Role {
+    /// Only of a server.
+    pub(super) consensus: Option<Consensus>,
+    /// For HTTP.
+    pub(super) truth: http::Truth,
+    /// For what the agent claims.
+    pub(super) catalog: Arc<dyn Catalog>,
+    /// For DNS.
+    pub(super) names: dns::Source,
+}
+
+impl Role {
+    /// Takes part in agreement, with the housekeeping that a leader does.
+    pub(super) async fn server(
+        config: &Config,
+        node_id: &str,
+        tasks: &mut JoinSet<&'static str>,
+        shutdown: &CancellationToken,
+    ) -> Result<Role, Error> {
+        let consensus = Consensus::start(settings::raft(config, node_id)).await?;
+        let reader = Reader::new(
+            consensus.clone(),
+            read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
+        );
+        let lifetimes = Lifetimes::new();
+        let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
+        start_part(tasks, "sessions", timers);
+        let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
+        start_part(tasks, "tombstones", reaper);
+        Ok(Role {
+            catalog: Arc::new(consensus.clone()),
+            names: dns::Source::Own(reader.clone()),
+            truth: http::Truth::Here { reader, lifetimes },
+            consensus: Some(consensus),
+        })
+    }
+
+    /// Asks the servers among the members.
+    pub(super) fn client(
+        config: &Config,
+        members: &Members,
+        tasks: &mut JoinSet<&'static str>,
+        shutdown: &CancellationToken,
+    ) -> Role {
+        let (tell, known) = watch::channel(servers(&members.roll(), &config.datacenter));
+        let (mut roll, datacenter) = (members.watch(), config.datacenter.clone());
+        let stop = shutdown.child_token();
+        start_part(tasks, "servers", async move {
+            loop {
+                let found = servers(&roll.borrow_and_update(), &datacenter);
+                tell.send_if_modified(|known| {
+                    let is_other = *known != found;
+                    if is_other {
+                        *known = found;
+                    }
+                    is_other
+                });
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    changed = roll.changed() => if changed.is_err() {
+                        // The pool is being left; the servers stay what they are.
+                        return stop.cancelled().await;
+                    },
+                }
+            }
+        });
+        let hold = config.rpc_hold_timeout;
+        let upstream = Upstream::new(Pool::default(), known, upstream::Settings { hold });
+        let router = upstream.clone().run(shutdown.child_token());
+        start_part(tasks, "upstream", router);
+        Role {
+            consensus: None,
+            truth: http::Truth::Elsewhere(upstream.clone()),
+            catalog: Arc::new(upstream.clone()),
+            names: dns::Source::Remote(Arc::new(Names(upstream))),
+        }
+    }
+}
+
+/// The servers of a datacenter that are there, with the address that other agents ask them at.
+fn servers(roll: &Roll, datacenter: &str) -> Vec<Server> {
+    let there = roll.values().filter(|member| {
+        member.status == Status::Alive
+            && member.tag("role") == Some(SERVER)
+            && member.tag("dc") == Some(datacenter)
+    });
+    there
+        .filter_map(|member| {
+            let port = member.tag("port")?.parse().ok()?;
+            Some(Server {
+                name: member.details.name.to_string(),
+                address: SocketAddr::new(member.details.address.ip(), port),
+            })
+        })
+        .collect()
+}
+
+/// What a server answers to other agents, until `stop`.
+pub(super) fn answer(
+    listener: TcpListener,
+    consensus: &Consensus,
+    reader: &Reader,
+    passing: Passing,
+    config: &Config,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let names = reader.clone();
+    let handlers = answer_claims(Handlers::new(), consensus.clone(), config.rpc_hold_timeout)
+        .on_stream(Method::Http, move |request, _, parts| {
+            let passing = passing.clone();
+            async move { passing.answer(request, parts).await }
+        })
+        .on(Method::Lookup, move |(lookup, freshness): (Lookup, Freshness), _| {
+            let reader = names.clone();
+            async move { dns::find(&reader, &lookup, freshness).await.map_err(Refusal::failed) }
+        });
+    rpc::serve(listener, handlers, stop)
+}
+
+/// Names, looked up by a server.
+struct Names(Upstream);
+
+#[async_trait]
+impl dns::Remote for Names {
+    async fn find(&self, lookup: &Lookup, freshness: Freshness) -> Result<Rows, Unavailable> {
+        let wanted = (lookup, freshness);
+        let found = self.0.ask(Method::Lookup, &wanted, Repeat::Safe, LOOKUP_MAX);
+        found.await.map_err(|error| {
+            tracing::debug!(%error, "a name was not looked up");
+            Unavailable
+        })
+    }
+}
