@@ -1,6 +1,7 @@
 //! Side-by-side figures: the same work on Muster and, where given, on the reference, in turn, on
 //! the same machine in the same run. Quote ratios, not absolute times.
 
+mod cluster;
 mod scenario;
 mod server;
 mod stack;
@@ -12,6 +13,9 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 use scenario::{Figure, SCENARIOS};
+
+/// The scenario of several servers.
+const CLUSTER: &str = "cluster";
 
 /// Load generator and side-by-side figures.
 #[derive(Debug, Parser)]
@@ -62,6 +66,7 @@ fn compare(args: &Compare) -> Result<()> {
         for scenario in SCENARIOS {
             println!("{:<24} {}", scenario.name, scenario.about);
         }
+        println!("{CLUSTER:<24} three servers: start, durable writes, death of the leader");
         return Ok(());
     }
     // Thousands of watchers on both ends of loopback.
@@ -83,6 +88,17 @@ fn compare(args: &Compare) -> Result<()> {
         };
         for (i, figure) in ours.iter().enumerate() {
             print_row(scenario.name, figure, theirs.get(i));
+        }
+    }
+    if args.only.is_empty() || args.only.iter().any(|o| CLUSTER.starts_with(o.as_str())) {
+        ran += 1;
+        let ours = runtime.block_on(cluster::run(&args.muster, args.scale))?;
+        let theirs = match &args.consul {
+            Some(binary) => runtime.block_on(cluster::run(binary, args.scale))?,
+            None => Vec::new(),
+        };
+        for (i, figure) in ours.iter().enumerate() {
+            print_row(CLUSTER, figure, theirs.get(i));
         }
     }
     if ran == 0 {

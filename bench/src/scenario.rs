@@ -119,7 +119,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-fn figure(name: impl Into<String>, unit: &'static str, value: f64, more_is_better: bool) -> Figure {
+pub(crate) fn figure(
+    name: impl Into<String>,
+    unit: &'static str,
+    value: f64,
+    more_is_better: bool,
+) -> Figure {
     Figure { name: name.into(), unit, value, more_is_better }
 }
 
@@ -196,7 +201,7 @@ fn figures(what: &str, load: &Load) -> Vec<Figure> {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive scale")]
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn scaled(count: usize, scale: f64) -> usize {
+pub(crate) fn scaled(count: usize, scale: f64) -> usize {
     ((count as f64 * scale) as usize).max(20)
 }
 

@@ -94,7 +94,7 @@ impl Drop for Server {
 }
 
 /// Ports that were free a moment ago, below the range that outgoing connections use.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let mut held = Vec::new();
     let mut port = 20_000 + u16::try_from(std::process::id() % 5_000)?;
     while held.len() < count && port < 32_000 {

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::checks::tls::{Authorities, Tls};
 use crate::local;
+use crate::rpc;
 use file::Written;
 pub use gossip::GossipTuning;
 pub(crate) use keys::distance;
@@ -98,6 +99,8 @@ pub struct Config {
     pub session_ttl_min: Duration,
     /// How long a request waits for a leader.
     pub rpc_hold_timeout: Duration,
+    /// What one other agent may do to this one.
+    pub rpc_limits: rpc::Limits,
     /// Service definitions as written.
     pub service_definitions: Vec<Value>,
     /// Check definitions as written.
@@ -288,6 +291,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     let update_interval = duration("check_update_interval", secs(300));
     let session_ttl_min = duration("session_ttl_min", Duration::ZERO);
     let rpc_hold_timeout = duration("performance.rpc_hold_timeout", secs(7));
+    let rpc_handshake = duration("limits.rpc_handshake_timeout", secs(5));
     let mut port = |key: &'static str, default: i64| -> Option<u16> {
         let number = written.int(key).unwrap_or(default);
         match u16::try_from(number) {
@@ -480,6 +484,14 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         gossip,
         session_ttl_min: if session_ttl_min.is_zero() { secs(10) } else { session_ttl_min },
         rpc_hold_timeout,
+        rpc_limits: rpc::Limits {
+            connections_per_client: match size("limits.rpc_max_conns_per_client", 100) {
+                0 => usize::MAX,
+                limit => limit,
+            },
+            handshake: if rpc_handshake.is_zero() { secs(5) } else { rpc_handshake },
+            ..rpc::Limits::default()
+        },
         service_definitions,
         check_definitions,
         warnings,

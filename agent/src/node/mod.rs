@@ -6,6 +6,7 @@
 mod banner;
 mod pool;
 mod role;
+mod servers;
 mod settings;
 mod start;
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::start::start_part;
-use super::{Error, settings};
+use super::{Error, servers, settings};
 use crate::config::Config;
 use crate::dns::{self, Freshness, Lookup, Rows, Unavailable};
 use crate::gossip::{Members, Roll, Status};
@@ -46,10 +46,12 @@ impl Role {
     pub(super) async fn server(
         config: &Config,
         node_id: &str,
+        members: &Members,
         tasks: &mut JoinSet<&'static str>,
         shutdown: &CancellationToken,
     ) -> Result<Role, Error> {
-        let consensus = Consensus::start(settings::raft(config, node_id)).await?;
+        let links = servers::links(config, members, tasks, shutdown);
+        let consensus = Consensus::start_among(settings::raft(config, node_id), links).await?;
         let reader = Reader::new(
             consensus.clone(),
             read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
@@ -137,7 +139,8 @@ pub(super) fn answer(
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
     let names = reader.clone();
-    let handlers = answer_claims(Handlers::new(), consensus.clone(), config.rpc_hold_timeout)
+    let handlers = consensus.answer(Handlers::new().with_limits(config.rpc_limits));
+    let handlers = answer_claims(handlers, consensus.clone(), config.rpc_hold_timeout)
         .on_stream(Method::Http, move |request, _, parts| {
             let passing = passing.clone();
             async move { passing.answer(request, parts).await }

@@ -20,12 +20,6 @@ impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
     /// doors, in this order.
     pub async fn start(config: Config) -> Result<Node, Error> {
-        if config.server && !config.dev && config.bootstrap_expect > 1 {
-            return Err(Error::NotSupported(format!(
-                "bootstrap_expect = {} is not supported yet: one server stands alone for now\nhint: use 1",
-                config.bootstrap_expect
-            )));
-        }
         if let Some(path) = &config.pid_file {
             std::fs::write(path, format!("{}\n", std::process::id())).map_err(|source| {
                 Error::Io { what: format!("cannot write pid_file {}", path.display()), source }
@@ -60,7 +54,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         let members = pool::start(&config, &node_id, &mut tasks, &shutdown).await?;
         let role = if config.server {
-            Role::server(&config, &node_id, &mut tasks, &shutdown).await?
+            Role::server(&config, &node_id, &members, &mut tasks, &shutdown).await?
         } else {
             Role::client(&config, &members, &mut tasks, &shutdown)
         };

@@ -1,0 +1,123 @@
+//! What agreement is told of the servers, as gossip knows them.
+
+use std::net::SocketAddr;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::start::start_part;
+use crate::config::Config;
+use crate::gossip::{Member, Members, Roll, Status};
+use crate::raft::types::ServerId;
+use crate::raft::{Links, Listed, Presence, Roster};
+use crate::rpc::Pool;
+
+/// The tag `role` of members that are servers.
+const SERVER: &str = "consul";
+
+/// How this server knows of the others and reaches them.
+pub(super) fn links(
+    config: &Config,
+    members: &Members,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> Links {
+    let expect = if config.dev || config.bootstrap { 1 } else { config.bootstrap_expect };
+    let (tell, roster) = watch::channel(servers(&members.roll(), &config.datacenter));
+    let (mut roll, datacenter) = (members.watch(), config.datacenter.clone());
+    let stop = shutdown.child_token();
+    start_part(tasks, "roster", async move {
+        loop {
+            let found = servers(&roll.borrow_and_update(), &datacenter);
+            tell.send_if_modified(|known| {
+                let is_other = *known != found;
+                if is_other {
+                    *known = found;
+                }
+                is_other
+            });
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = roll.changed() => if changed.is_err() {
+                    // The pool is being left; the servers stay what they are.
+                    return stop.cancelled().await;
+                },
+            }
+        }
+    });
+    Links { pool: Pool::default(), roster, expect }
+}
+
+/// The servers of a datacenter.
+fn servers(roll: &Roll, datacenter: &str) -> Roster {
+    let members = roll.values().filter(|member| member.tag("dc") == Some(datacenter));
+    Roster { servers: members.filter_map(|member| listed(member)).collect() }
+}
+
+/// A member that is a server, as agreement needs it.
+fn listed(member: &Member) -> Option<(ServerId, Listed)> {
+    if member.tag("role") != Some(SERVER) {
+        return None;
+    }
+    let details = &member.details;
+    let port = member.tag("port")?.parse().ok()?;
+    let bootstrap = member.tag("bootstrap").is_some();
+    let expect = member.tag("expect").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let listed = Listed {
+        name: details.name.to_string(),
+        address: SocketAddr::new(details.address.ip(), port),
+        expect,
+        bootstrap,
+        presence: match member.status {
+            Status::Alive | Status::Leaving => Presence::Alive,
+            Status::Failed => Presence::Failed,
+            Status::Left => Presence::Left,
+        },
+    };
+    Some((ServerId(details.id), listed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::gossip::Details;
+
+    fn member(name: &str, status: Status, tags: &[(&str, &str)]) -> Arc<Member> {
+        let tags: BTreeMap<String, String> =
+            tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let details = Details {
+            name: name.into(),
+            id: Uuid::from_u128(name.len() as u128),
+            address: "127.0.0.9:8301".parse().unwrap(),
+            incarnation: 1,
+            tags,
+        };
+        Arc::new(Member { details: Arc::new(details), status, conflict: None })
+    }
+
+    #[test]
+    fn members_become_servers_by_their_tags() {
+        let server = [("role", "consul"), ("dc", "dc1"), ("port", "8300"), ("expect", "3")];
+        let roll: Roll = [
+            member("a", Status::Alive, &server),
+            member("bb", Status::Left, &server[..3]),
+            member("ccc", Status::Alive, &[("role", "node"), ("dc", "dc1")]),
+            member("dddd", Status::Alive, &[("role", "consul"), ("dc", "dc2"), ("port", "8300")]),
+        ]
+        .into_iter()
+        .map(|member| (member.details.name.clone(), member))
+        .collect();
+        let roster = servers(&roll, "dc1");
+        let found: Vec<_> = roster.servers.values().collect();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].expect, found[0].presence), (3, Presence::Alive));
+        assert_eq!(found[0].address, "127.0.0.9:8300".parse().unwrap());
+        assert_eq!((found[1].expect, found[1].presence), (0, Presence::Left));
+    }
+}
