@@ -108,8 +108,9 @@ impl Message {
 impl Details {
     /// Room that it takes at most.
     pub(super) fn size(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|(k, v)| 4 + k.len() + v.len()).sum();
-        2 + self.name.len() + 16 + 19 + 10 + 2 + tags
+        let tags: usize = self.tags.iter().map(|(k, v)| super::wire::tag_size(k, v)).sum();
+        let address = if self.address.is_ipv4() { 7 } else { 19 };
+        2 + self.name.len() + 16 + address + 8 + 2 + tags
     }
 }
 

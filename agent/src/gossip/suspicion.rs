@@ -22,6 +22,7 @@ pub(super) struct Suspicion {
     needed: usize,
     /// Who shares it; the first is who began.
     by: Vec<Name>,
+    deadline: Time,
 }
 
 impl Suspicion {
@@ -38,7 +39,8 @@ impl Suspicion {
         // Too few are there to share the doubt: no use waiting for them.
         let needed = if members.saturating_sub(2) < wanted { 0 } else { wanted };
         let longest = if needed == 0 { shortest } else { shortest * TERM_MAX };
-        Suspicion { began: now, shortest, longest, needed, by: vec![from] }
+        let deadline = now + longest;
+        Suspicion { began: now, shortest, longest, needed, by: vec![from], deadline }
     }
 
     /// Somebody else had no answer either. Says whether that is news to pass on.
@@ -47,15 +49,18 @@ impl Suspicion {
             return false;
         }
         self.by.push(from.clone());
+        self.deadline = self.shared();
         true
     }
 
     /// When the member counts as failed.
     pub(super) fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// The same, from how many share the doubt.
+    fn shared(&self) -> Time {
         let shared = self.by.len() - 1;
-        if self.needed == 0 {
-            return self.began + self.shortest;
-        }
         #[expect(clippy::cast_precision_loss, reason = "a handful of members")]
         let part = ((shared + 1) as f64).ln() / ((self.needed + 1) as f64).ln();
         let span = self.longest.saturating_sub(self.shortest).as_secs_f64();

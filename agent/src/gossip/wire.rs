@@ -62,6 +62,20 @@ const TAG_KEYS: [&str; 20] = [
     "grpc_port",
 ];
 
+/// The tag that repeats a member's id.
+const ID: &str = "id";
+
+fn is_id(key: &str, value: &str, id: Uuid) -> bool {
+    key == ID && value.parse() == Ok(id)
+}
+
+/// Room that a tag takes at most.
+pub(super) fn tag_size(key: &str, value: &str) -> usize {
+    // A longer value's length takes two bytes; the id repeats what is said already.
+    let value = if key == ID && value.len() == 36 { 1 } else { 2 + value.len() };
+    if TAG_KEYS.contains(&key) { 1 + value } else { 3 + key.len() + value }
+}
+
 /// Bytes that are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message")]
@@ -276,6 +290,8 @@ impl Writer {
         self.number(details.incarnation);
         self.number(details.tags.len() as u64);
         for (key, value) in &details.tags {
+            // The id is there already; what repeats it is said in two bytes.
+            let value = if is_id(key, value, details.id) { "" } else { value };
             if let Some(place) = TAG_KEYS.iter().position(|known| known == key) {
                 self.number(place as u64 + 1);
             } else {
@@ -474,6 +490,8 @@ impl<'a> Reader<'a> {
                 number => TAG_KEYS.get(number - 1).map(|key| (*key).to_owned()),
             };
             let value = self.text()?;
+            let repeats = value.is_empty() && key.as_deref() == Some(ID);
+            let value = if repeats { id.to_string() } else { value };
             tags.extend(key.map(|key| (key, value)));
         }
         if name.is_empty() {
@@ -544,3 +562,6 @@ impl<'a> Reader<'a> {
         Ok(Report { error, keys })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,73 +1,202 @@
 //! The leader's duty towards members: their nodes are in the catalog, with their health, and servers
 //! with the service `consul`.
 //!
-//! A server that stands alone is its own only member. What it writes is what the reference's leader
-//! writes, and nothing is written while it is there.
+//! | a member is      | its node in the catalog                                    |
+//! |------------------|------------------------------------------------------------|
+//! | alive            | there, `serfHealth` passing; servers with service `consul` |
+//! | failed           | `serfHealth` critical; the rest stays                      |
+//! | left, forgotten  | gone, with all it had                                      |
+//!
+//! Each turn is one write, and none is made while the catalog is as it should be. Nodes without
+//! `serfHealth` are somebody else's and are not touched.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use imbl::ordmap::DiffItem;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::diff::{LEADER_CHECK, LEADER_SERVICE};
 use crate::checks::Status;
+use crate::gossip::{self, Member, Members, Roll};
 use crate::raft::Consensus;
-use crate::store::{Change, Check, Node, Register, Reply, Service, Store, Weights};
+use crate::store::{Change, Check, Deregister, Node, Register, Reply, Service, Store, Weights};
 
 /// The whole is compared at this interval, as the reference does.
 const INTERVAL: Duration = Duration::from_mins(1);
 /// Pause after a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// Writes under way at once: after an election all members may be news.
+const WRITES_AT_ONCE: usize = 16;
+/// A node of which the pool knows nothing has this long to turn up before it counts as failed: after
+/// a restart of all servers, members find them again one by one.
+const ABSENCE_MAX: Duration = Duration::from_mins(1);
 
-/// What the leader knows of itself.
-#[derive(Debug, Clone)]
-pub struct Lead {
-    /// Its node. Only id, name, address and datacenter are used; the rest is the agent's own to say.
-    pub node: Node,
-    /// Where servers reach it.
-    pub port: u16,
-    /// The version that its service shows.
-    pub version: String,
-}
-
-/// Does the leader's duty whenever this server leads, until `shutdown`.
-pub async fn lead(lead: Lead, consensus: Consensus, shutdown: CancellationToken) {
+/// Does the leader's duty whenever this server leads, until `shutdown`. A node that nobody in the
+/// pool has heard of for `forget_after` is removed.
+pub async fn lead(
+    members: Members,
+    forget_after: Duration,
+    consensus: Consensus,
+    shutdown: CancellationToken,
+) {
+    let mut roll = members.watch();
+    let mut seen = None;
+    let mut absent = BTreeMap::new();
     loop {
-        let pause = if consensus.is_leader() {
-            match duty(&lead, &consensus.store()) {
-                None => INTERVAL,
-                Some(change) => match consensus.propose(change).await {
-                    Ok((Reply::Refused(reason), _)) => {
-                        tracing::error!(reason, "this server's own registration was refused");
-                        INTERVAL
-                    }
-                    Ok(_) => INTERVAL,
-                    Err(error) => {
-                        tracing::warn!(%error, "this server could not be registered");
-                        RETRY
-                    }
-                },
+        let mut pause = INTERVAL;
+        if consensus.is_leader() {
+            if seen.is_none() {
+                // What the last leader wrote must be seen before it is judged. Without it, the
+                // writes below would only be repetitions.
+                let _ = consensus.read_barrier().await;
             }
+            let now = roll.borrow_and_update().clone();
+            let store = consensus.store();
+            let changes = if let Some(before) = &seen {
+                news(before, &now, members.name(), &store)
+            } else {
+                let mut all = all(&now, members.name(), &store);
+                all.extend(absences(&mut absent, &now, &store, Instant::now(), forget_after));
+                all
+            };
+            seen = if write(&consensus, changes).await {
+                Some(now)
+            } else {
+                pause = RETRY;
+                None
+            };
         } else {
-            INTERVAL
-        };
+            seen = None;
+            absent.clear();
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = consensus.leadership_changed(consensus.is_leader()) => {}
-            () = tokio::time::sleep(pause) => {}
+            () = consensus.leadership_changed(consensus.is_leader()) => seen = None,
+            () = tokio::time::sleep(pause) => seen = None,
+            changed = roll.changed(), if seen.is_some() => if changed.is_err() { return },
         }
     }
 }
 
-/// What is to be written so that the catalog knows this server; nothing if it does.
-fn duty(lead: &Lead, store: &Store) -> Option<Change> {
-    let node = &lead.node;
-    let (service, check) = (service(lead), health(node));
+/// Says whether all went well.
+async fn write(consensus: &Consensus, changes: Vec<Change>) -> bool {
+    let writes = changes.into_iter().map(|change| consensus.propose(change));
+    let mut writes = futures::stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
+    let mut well = true;
+    while let Some(written) = writes.next().await {
+        match written {
+            // Trying again at once would not help.
+            Ok((Reply::Refused(reason), _)) => {
+                tracing::error!(reason, "a member could not be registered");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "members could not be registered");
+                well = false;
+            }
+        }
+    }
+    well
+}
+
+/// What all members together make necessary.
+fn all(roll: &Roll, own: &str, store: &Store) -> Vec<Change> {
+    roll.values().filter_map(|member| duty(member, own, store)).collect()
+}
+
+/// What the difference between two moments makes necessary.
+fn news(before: &Roll, now: &Roll, own: &str, store: &Store) -> Vec<Change> {
+    before
+        .diff(now)
+        .filter_map(|item| match item {
+            DiffItem::Add(_, member) | DiffItem::Update { new: (_, member), .. } => {
+                duty(member, own, store)
+            }
+            DiffItem::Remove(name, member) => {
+                let node = known(store, &member.details)?;
+                (**name != *own).then(|| remove(&node))
+            }
+        })
+        .collect()
+}
+
+/// What one member makes necessary.
+fn duty(member: &Member, own: &str, store: &Store) -> Option<Change> {
+    match member.status {
+        gossip::Status::Alive | gossip::Status::Leaving => alive(member, store),
+        gossip::Status::Failed => fail(&known(store, &member.details)?, store),
+        // Who leads does not remove itself: its successor does.
+        gossip::Status::Left if *member.details.name == *own => None,
+        gossip::Status::Left => known(store, &member.details).map(|node| remove(&node)),
+    }
+}
+
+/// The member's node in the catalog, unless somebody else has its name now.
+fn known(store: &Store, details: &gossip::Details) -> Option<Node> {
+    let node = store.catalog().node_named(&details.name)?;
+    let is_its = node.id.is_empty() || node.id == details.id.to_string();
+    is_its.then(|| Node::clone(node))
+}
+
+fn remove(node: &Node) -> Change {
+    Change::Deregister(Deregister { node: node.name.to_string(), service_id: None, check_id: None })
+}
+
+/// Nodes that have a member's check, though the pool knows no such member.
+fn absences(
+    absent: &mut BTreeMap<String, Instant>,
+    roll: &Roll,
+    store: &Store,
+    now: Instant,
+    forget_after: Duration,
+) -> Vec<Change> {
+    let there: BTreeSet<String> = roll.keys().map(|name| name.to_lowercase()).collect();
+    let catalog = store.catalog();
+    let nodes = catalog.nodes();
+    let missing: Vec<_> = nodes
+        .rows
+        .iter()
+        .filter(|node| !there.contains(&node.name.to_lowercase()))
+        .filter(|node| catalog.node_check(&node.name, LEADER_CHECK).is_some())
+        .collect();
+    absent.retain(|name, _| missing.iter().any(|node| *node.name == **name));
+    missing
+        .into_iter()
+        .filter_map(|node| {
+            let since = *absent.entry(node.name.to_string()).or_insert(now);
+            match now.saturating_duration_since(since) {
+                gone if gone >= forget_after => Some(remove(node)),
+                gone if gone >= ABSENCE_MAX => fail(node, store),
+                _ => None,
+            }
+        })
+        .collect()
+}
+
+/// A member that is there: its node, its health, and what servers have.
+fn alive(member: &Member, store: &Store) -> Option<Change> {
+    let details = &member.details;
+    let node = Node {
+        id: details.id.to_string(),
+        name: details.name.clone(),
+        address: details.address.ip().to_string(),
+        datacenter: member.tag("dc").unwrap_or_default().to_owned(),
+        ..Node::default()
+    };
+    let check = health(&node.name, Status::Passing, "Agent alive and reachable");
+    let service = (member.tag("role") == Some("consul")).then(|| service(member));
     let catalog = store.catalog();
     let known = catalog.node_named(&node.name);
     let moved = known.is_some_and(|row| row.id != node.id || row.address != node.address);
     let is_known = known.is_some()
         && !moved
-        && catalog.node_service(&node.name, LEADER_SERVICE).is_some_and(|row| row.same(&service))
+        && service.as_ref().is_none_or(|service| {
+            let row = catalog.node_service(&node.name, LEADER_SERVICE);
+            row.is_some_and(|row| row.same(service))
+        })
         && catalog.node_check(&node.name, LEADER_CHECK).is_some_and(|row| row.same(&check));
     if is_known {
         return None;
@@ -76,25 +205,42 @@ fn duty(lead: &Lead, store: &Store) -> Option<Change> {
     let row = Node {
         tagged_addresses: known.map(|row| row.tagged_addresses.clone()).unwrap_or_default(),
         meta: known.map(|row| row.meta.clone()).unwrap_or_default(),
-        ..node.clone()
+        ..node
     };
     Some(Change::Register(Box::new(Register {
         node: row,
         // A row that comes into being while this is on its way is the agent's own, and says more.
         skip_node_update: !moved,
-        service: Some(service),
+        service,
         checks: vec![check],
     })))
 }
 
-fn service(lead: &Lead) -> Service {
+/// A member that is gone without a word: only its health says so.
+fn fail(node: &Node, store: &Store) -> Option<Change> {
+    let check = health(&node.name, Status::Critical, "Agent not live or unreachable");
+    if store.catalog().node_check(&node.name, LEADER_CHECK).is_some_and(|row| row.same(&check)) {
+        return None;
+    }
+    Some(Change::Register(Box::new(Register {
+        node: node.clone(),
+        skip_node_update: true,
+        service: None,
+        checks: vec![check],
+    })))
+}
+
+fn service(member: &Member) -> Service {
+    let tag = |name: &str| member.tag(name).unwrap_or_default().to_owned();
+    let build = tag("build");
     let meta = [
-        ("non_voter", "false"),
-        ("raft_version", "3"),
-        ("serf_protocol_current", "2"),
-        ("serf_protocol_max", "5"),
-        ("serf_protocol_min", "1"),
-        ("version", &lead.version),
+        ("non_voter", "false".to_owned()),
+        ("raft_version", tag("raft_vsn")),
+        ("serf_protocol_current", "2".to_owned()),
+        ("serf_protocol_max", "5".to_owned()),
+        ("serf_protocol_min", "1".to_owned()),
+        // A build is `1.2.3:revision`.
+        ("version", build.split(':').next().unwrap_or_default().to_owned()),
     ];
     Service {
         kind: String::new(),
@@ -102,25 +248,25 @@ fn service(lead: &Lead) -> Service {
         name: LEADER_SERVICE.into(),
         tags: Vec::new(),
         address: String::new(),
-        tagged_addresses: std::collections::BTreeMap::new(),
-        meta: meta.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        port: i64::from(lead.port),
+        tagged_addresses: BTreeMap::new(),
+        meta: meta.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        port: tag("port").parse().unwrap_or(0),
         weights: Weights { passing: 1, warning: 1 },
         enable_tag_override: false,
-        node: lead.node.name.clone(),
+        node: member.details.name.clone(),
         create_index: 0,
         modify_index: 0,
     }
 }
 
-fn health(node: &Node) -> Check {
+fn health(node: &str, status: Status, output: &str) -> Check {
     Check {
-        node: node.name.clone(),
+        node: node.into(),
         id: LEADER_CHECK.into(),
         name: "Serf Health Status".into(),
-        status: Status::Passing.as_str().to_owned(),
+        status: status.as_str().to_owned(),
         notes: String::new(),
-        output: "Agent alive and reachable".into(),
+        output: output.into(),
         service_id: String::new(),
         service_name: String::new(),
         service_tags: Vec::new(),
@@ -133,47 +279,143 @@ fn health(node: &Node) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::store::{Command, Deregister, Timestamp};
+    use std::sync::Arc;
 
-    fn apply(store: &mut Store, change: Change) {
-        let index = store.index() + 1;
-        let applied = store.apply(index, &Command { at: Timestamp(0), change });
-        assert!(!matches!(applied.reply, Reply::Refused(_)), "{:?}", applied.reply);
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{Command, Timestamp};
+
+    fn apply(store: &mut Store, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            let index = store.index() + 1;
+            let applied = store.apply(index, &Command { at: Timestamp(0), change });
+            assert!(!matches!(applied.reply, Reply::Refused(_)), "{:?}", applied.reply);
+        }
+    }
+
+    fn member(name: &str, id: u128, role: &str, status: gossip::Status) -> Member {
+        let tags = [
+            ("role", role),
+            ("dc", "dc1"),
+            ("port", "8300"),
+            ("raft_vsn", "3"),
+            ("build", "1.8.7:"),
+        ];
+        let details = gossip::Details {
+            name: name.into(),
+            id: Uuid::from_u128(id),
+            address: "127.0.0.1:8301".parse().unwrap(),
+            incarnation: 1,
+            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        Member { details: Arc::new(details), status, conflict: None }
+    }
+
+    fn roll(members: &[Member]) -> Roll {
+        let named = members.iter().map(|it| (it.details.name.clone(), Arc::new(it.clone())));
+        named.collect()
+    }
+
+    fn health_of(store: &Store, node: &str) -> String {
+        store.catalog().node_check(node, LEADER_CHECK).unwrap().status.clone()
     }
 
     #[test]
-    fn the_leader_is_registered_once_and_again_when_it_was_removed() {
-        let node = Node {
-            id: "11111111-2222-3333-4444-555555555555".into(),
-            name: "n1".into(),
-            address: "127.0.0.1".into(),
-            datacenter: "dc1".into(),
-            ..Node::default()
-        };
-        let lead = Lead { node, port: 8300, version: "1.8.7".into() };
+    fn members_are_registered_once_and_again_when_they_were_removed() {
+        let server = member("n1", 1, "consul", gossip::Status::Alive);
+        let client = member("n2", 2, "node", gossip::Status::Alive);
+        let now = roll(&[server, client]);
         let mut store = Store::default();
-        let change = duty(&lead, &store).expect("an empty catalog lacks it");
-        apply(&mut store, change);
-        assert_eq!(duty(&lead, &store), None);
+        let changes = all(&now, "n1", &store);
+        assert_eq!(changes.len(), 2, "one write each");
+        apply(&mut store, changes);
+        assert_eq!(all(&now, "n1", &store), []);
         let service = store.catalog().node_service("n1", "consul").unwrap();
         assert_eq!((service.port, service.meta["raft_version"].as_str()), (8300, "3"));
+        assert!(store.catalog().node_service("n2", "consul").is_none());
 
         // What the agent says of its node survives the leader's next write.
         let mut own = Node::clone(store.catalog().node_named("n1").unwrap());
         own.meta.insert("k".into(), "v".into());
         let own = Register { node: own, skip_node_update: false, service: None, checks: vec![] };
-        apply(&mut store, Change::Register(Box::new(own)));
-        assert_eq!(duty(&lead, &store), None);
+        apply(&mut store, [Change::Register(Box::new(own))]);
+        assert_eq!(all(&now, "n1", &store), []);
         let gone =
             Deregister { node: "n1".into(), service_id: None, check_id: Some(LEADER_CHECK.into()) };
-        apply(&mut store, Change::Deregister(gone));
-        let change = duty(&lead, &store).expect("its health is gone");
-        apply(&mut store, change);
+        apply(&mut store, [Change::Deregister(gone)]);
+        let changes = all(&now, "n1", &store);
+        assert_eq!(changes.len(), 1);
+        apply(&mut store, changes);
         assert_eq!(store.catalog().node_named("n1").unwrap().meta["k"], "v");
+    }
 
-        let moved =
-            Lead { node: Node { address: "127.0.0.2".into(), ..lead.node.clone() }, ..lead };
-        assert!(duty(&moved, &store).is_some());
+    #[test]
+    fn each_turn_of_a_member_is_one_write() {
+        let own = member("n1", 1, "consul", gossip::Status::Alive);
+        let turn = |status| roll(&[own.clone(), member("n2", 2, "node", status)]);
+        let mut store = Store::default();
+        let mut before = Roll::default();
+        for (status, expected) in [
+            (gossip::Status::Alive, Some("passing")),
+            (gossip::Status::Failed, Some("critical")),
+            (gossip::Status::Alive, Some("passing")),
+            (gossip::Status::Left, None),
+        ] {
+            let now = turn(status);
+            let changes = news(&before, &now, "n1", &store);
+            assert_eq!(changes.len(), if before.is_empty() { 2 } else { 1 }, "{status:?}");
+            apply(&mut store, changes);
+            assert_eq!(news(&before, &now, "n1", &store), [], "{status:?}");
+            match expected {
+                Some(health) => assert_eq!(health_of(&store, "n2"), health),
+                None => assert!(store.catalog().node_named("n2").is_none()),
+            }
+            before = now;
+        }
+        // One that is forgotten goes, the leader itself stays.
+        let all_there = turn(gossip::Status::Alive);
+        let changes = all(&all_there, "n1", &store);
+        apply(&mut store, changes);
+        let changes = news(&all_there, &Roll::default(), "n1", &store);
+        assert_eq!(changes.len(), 1);
+        apply(&mut store, changes);
+        assert!(store.catalog().node_named("n2").is_none());
+    }
+
+    #[test]
+    fn a_dead_member_does_not_speak_for_who_has_its_name_now() {
+        let mut store = Store::default();
+        let changes = all(&roll(&[member("n", 1, "node", gossip::Status::Alive)]), "", &store);
+        apply(&mut store, changes);
+        for status in [gossip::Status::Failed, gossip::Status::Left] {
+            assert_eq!(duty(&member("n", 2, "node", status), "", &store), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn nodes_that_the_pool_does_not_know_get_time() {
+        let mut store = Store::default();
+        let known = member("n", 1, "node", gossip::Status::Alive);
+        let changes = all(&roll(&[known]), "", &store);
+        apply(&mut store, changes);
+        let node = Node { name: "external".into(), address: "10.0.0.1".into(), ..Node::default() };
+        let external = Register { node, skip_node_update: false, service: None, checks: vec![] };
+        apply(&mut store, [Change::Register(Box::new(external))]);
+        let (mut absent, start) = (BTreeMap::new(), Instant::now());
+        let hours = Duration::from_hours;
+        let mut look = |store: &Store, later| {
+            absences(&mut absent, &Roll::default(), store, start + later, hours(72))
+        };
+        assert_eq!(look(&store, Duration::ZERO), []);
+        let changes = look(&store, ABSENCE_MAX);
+        assert_eq!(changes.len(), 1);
+        apply(&mut store, changes);
+        assert_eq!(health_of(&store, "n"), "critical");
+        assert_eq!(look(&store, hours(1)), []);
+        let changes = look(&store, hours(72));
+        apply(&mut store, changes);
+        assert!(store.catalog().node_named("n").is_none());
+        assert!(store.catalog().node_named("external").is_some());
     }
 }

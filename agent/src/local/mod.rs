@@ -42,7 +42,7 @@ pub use catalog::{Catalog, Held, LOOK_MAX, Unavailable};
 pub use configured::Configured;
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
-pub use leader::{Lead, lead};
+pub use leader::lead;
 
 use crate::checks::tls::{self, Authorities, Tls};
 use crate::checks::{First, Means, Outcome, Report, Runner, Shared, Status, ttl};

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::banner::banner;
 use super::role::{self, Role};
-use super::{Error, Node, REFERENCE_VERSION, pool, settings};
+use super::{Error, Node, pool, settings};
 use crate::config::{Config, HttpAddress};
-use crate::local::{self, Lead, Local};
+use crate::local::{self, Local};
 use crate::{dns, http};
 
 impl Node {
@@ -61,12 +61,9 @@ impl Node {
         let Role { consensus, truth, catalog, names } = role;
         let local = Local::open(settings::local(&config, &node_id), catalog)?;
         if let Some(consensus) = &consensus {
-            let lead = Lead {
-                node: local.node().clone(),
-                port: config.ports.server,
-                version: REFERENCE_VERSION.to_owned(),
-            };
-            let duty = local::lead(lead, consensus.clone(), shutdown.child_token());
+            let forget_after = config.gossip.timing.reconnect_timeout;
+            let (pool, stop) = (members.clone(), shutdown.child_token());
+            let duty = local::lead(pool, forget_after, consensus.clone(), stop);
             start_part(&mut tasks, "leader", duty);
         }
         let claiming = shutdown.child_token();

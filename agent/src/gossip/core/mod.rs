@@ -49,6 +49,10 @@ const EVENTS_TOLD_MAX: usize = 64;
 const EVENT_LATE: Duration = Duration::from_secs(30);
 /// Members that have been gone for long are looked for at this interval.
 const REAP_INTERVAL: Duration = Duration::from_secs(15);
+/// About as much as a packet holds.
+const NEWS_PER_PACKET: usize = 16;
+/// Packets beyond the first that a member gets in one round of gossip.
+const PACKETS_MORE_MAX: usize = 4;
 /// Longest time a good-bye takes.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -325,12 +329,16 @@ impl Core {
         let chosen = self.pick(self.timing.gossip_nodes, |peer| {
             peer.state.is_live() || now < peer.since + recently
         });
+        // Much news at once, as when a fleet starts, goes in several packets.
+        let packets = 1 + (self.broadcasts.len() / NEWS_PER_PACKET).min(PACKETS_MORE_MAX);
         for to in chosen {
-            let messages = self.with_news(Vec::new());
-            if messages.is_empty() {
-                break;
+            for _ in 0..packets {
+                let messages = self.with_news(Vec::new());
+                if messages.is_empty() {
+                    return;
+                }
+                out.push(Output::Send { to, messages });
             }
-            out.push(Output::Send { to, messages });
         }
     }
 

@@ -1,0 +1,140 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn details(name: &str, id: u128) -> Arc<Details> {
+    let id = Uuid::from_u128(id);
+    let tags = [
+        ("dc", "dc1"),
+        ("role", "consul"),
+        ("custom", "x"),
+        ("segment", ""),
+        ("id", &id.to_string()),
+    ];
+    Arc::new(Details {
+        name: name.into(),
+        id,
+        address: "[fe80::1]:8301".parse().unwrap(),
+        incarnation: 1_800_000_000_000,
+        tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+    })
+}
+
+fn messages() -> Vec<Message> {
+    let claim = Arc::new(Claim {
+        name: "a".into(),
+        id: Uuid::from_u128(3),
+        incarnation: u64::MAX,
+        from: "b".into(),
+    });
+    let coordinate = Coordinate { height: 0.5, ..Coordinate::default() };
+    let event = UserEvent {
+        id: Uuid::from_u128(9),
+        ltime: 300,
+        name: "deploy".into(),
+        payload: Bytes::from_static(b"\0\xff"),
+        filters: ["a".into(), String::new(), "c".into()],
+    };
+    let address: SocketAddr = "10.0.0.1:8301".parse().unwrap();
+    vec![
+        Message::Ping { seq: 7, target: "a".into(), reply_to: address },
+        Message::Ack { seq: u32::MAX, coordinate: None },
+        Message::Ack { seq: 0, coordinate: Some(Box::new(coordinate)) },
+        Message::PingReq { seq: 1, target: "ä".into(), address, reply_to: address },
+        Message::Nack { seq: 5 },
+        Message::Alive(details("n1", 1)),
+        Message::Suspect(Arc::clone(&claim)),
+        Message::Failed(Arc::clone(&claim)),
+        Message::Left { claim, prune: true },
+        Message::Event(Arc::new(event)),
+    ]
+}
+
+fn knowledge(count: u64) -> Knowledge {
+    let states = [State::Alive, State::Suspect, State::Failed, State::Left];
+    let members = (0..count).map(|number| Known {
+        details: details(&format!("n{number}"), number.into()),
+        state: states[usize::try_from(number % 4).unwrap()],
+        age: Duration::from_secs(number),
+    });
+    Knowledge {
+        join: true,
+        from: details("me", 77),
+        members: members.collect(),
+        events: Vec::new(),
+        event_clock: 12,
+    }
+}
+
+#[test]
+fn what_is_said_is_understood() {
+    let all = messages();
+    assert_eq!(read_datagram(&datagram(&all)).unwrap(), all);
+    for message in &all {
+        let length = datagram(std::slice::from_ref(message)).len() - 1;
+        assert!(length <= message.size(), "{message:?}: {length}");
+    }
+    for request in [
+        Request::Exchange(Box::new(knowledge(3))),
+        Request::Exchange(Box::new(knowledge(1000))),
+        Request::Ping { target: "a".into() },
+        Request::Keys(Order::List),
+        Request::Keys(Order::Use(vec![1; 16])),
+    ] {
+        assert_eq!(read_question(&question(&request)).unwrap(), request);
+    }
+    for said in [
+        Answer::Exchange(Box::new(knowledge(1000))),
+        Answer::Pong,
+        Answer::Refused("no".into()),
+        Answer::Keys(Report { error: "x".into(), keys: vec![vec![1; 16], vec![2; 32]] }),
+    ] {
+        assert_eq!(read_answer(&answer(&said)).unwrap(), said);
+    }
+}
+
+#[test]
+fn much_knowledge_is_deflated() {
+    let large = question(&Request::Exchange(Box::new(knowledge(1000))));
+    assert_eq!(large[0], DEFLATED);
+    assert!(large.len() < 40_000, "{}", large.len());
+}
+
+#[test]
+fn unknown_kinds_are_skipped() {
+    let mut bytes = vec![DATAGRAM, 200, 3, 1, 2, 3];
+    bytes.extend_from_slice(&datagram(&messages()[..1])[1..]);
+    assert_eq!(read_datagram(&bytes).unwrap(), messages()[..1]);
+}
+
+#[test]
+fn bombs_do_not_go_off() {
+    let mut packed =
+        flate2::write::DeflateEncoder::new(vec![DEFLATED], flate2::Compression::fast());
+    let zeros = vec![0; 1024 * 1024];
+    for _ in 0..40 {
+        packed.write_all(&zeros).unwrap();
+    }
+    assert_eq!(read_question(&packed.finish().unwrap()), Err(Malformed));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), first in 0_u8..6) {
+        let bytes = [&[first], &bytes[..]].concat();
+        let _ = (read_datagram(&bytes), read_question(&bytes), read_answer(&bytes));
+    }
+
+    #[test]
+    fn damaged_messages_do_not_panic(at in 0_usize..2000, byte in any::<u8>(), cut in 0_usize..2000) {
+        for mut bytes in [
+            datagram(&messages()),
+            question(&Request::Exchange(Box::new(knowledge(5)))),
+        ] {
+            let place = at % bytes.len();
+            bytes[place] = byte;
+            bytes.truncate(bytes.len() - cut % bytes.len());
+            let _ = (read_datagram(&bytes), read_question(&bytes));
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The core of membership under simulated networks, and its driver over real ones.
+
+#![expect(clippy::unwrap_used, reason = "tests may stop at the first surprise")]
+
+mod pools;
+mod simulation;
+mod world;
