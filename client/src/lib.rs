@@ -22,6 +22,7 @@
 //! | `transport` | connections, requests, bounds, errors |
 //! | `options` | how to read: consistency, blocking, filters |
 //! | `calls` | one handle for each family of paths |
+//! | `stream` | answers that go on |
 //! | `watch` | following one question over time |
 //! | `lock` | at most one holder of a key, or at most so many |
 
@@ -29,6 +30,7 @@ mod calls;
 mod lock;
 mod options;
 mod settings;
+mod stream;
 mod transport;
 pub mod types;
 mod watch;
@@ -37,5 +39,6 @@ pub use calls::{Agent, Catalog, Event, Health, Kv, PutOptions, Sessions, StatusA
 pub use lock::{Held, LOCK_FLAGS, LockError, LockSettings, SEMAPHORE_FLAGS};
 pub use options::{Consistency, Meta, ReadOptions, Response, ServiceQuery};
 pub use settings::{Secret, Settings};
+pub use stream::Pieces;
 pub use transport::{Client, Error, Raw};
 pub use watch::{Answer, Query, Update, Watch, WatchSettings};

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -196,8 +197,26 @@ impl Client {
         patience: Duration,
     ) -> Result<Raw, Error> {
         let settings = &self.inner.settings;
+        let request = self.request(method, path, query, Full::new(body))?;
+        let after = settings.timeout + patience;
+        let work = self.send(request, path);
+        match tokio::time::timeout(after, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::TimedOut { address: settings.address.clone(), after }),
+        }
+    }
+
+    /// A request with everything that all of them carry.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Full<Bytes>,
+    ) -> Result<http::Request<Full<Bytes>>, Error> {
+        let settings = &self.inner.settings;
         let uri = self.uri(path, query)?;
-        let mut request = http::Request::new(Full::new(body));
+        let mut request = http::Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         if let Some(token) = &settings.token {
@@ -207,26 +226,29 @@ impl Client {
             let encoded = base64::engine::general_purpose::STANDARD.encode(pair.expose());
             set_secret(request.headers_mut(), "authorization", &format!("Basic {encoded}"))?;
         }
-        let after = settings.timeout + patience;
-        let work = self.send(request, path);
-        match tokio::time::timeout(after, work).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::TimedOut { address: settings.address.clone(), after }),
-        }
+        Ok(request)
+    }
+
+    /// The head of an answer; its body is still on its way.
+    pub(crate) async fn answer(
+        &self,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, Error> {
+        self.inner.http.request(request).await.map_err(|error| self.unreachable(Box::new(error)))
+    }
+
+    pub(crate) fn unreachable(&self, error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+        Error::Unreachable { address: self.inner.settings.address.clone(), source: plain(error) }
     }
 
     async fn send(&self, request: http::Request<Full<Bytes>>, path: &str) -> Result<Raw, Error> {
-        let unreachable =
-            |source| Error::Unreachable { address: self.inner.settings.address.clone(), source };
-        let answer =
-            self.inner.http.request(request).await.map_err(|e| unreachable(plain(Box::new(e))))?;
-        let (parts, body) = answer.into_parts();
+        let (parts, body) = self.answer(request).await?.into_parts();
         let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
             Err(e) if e.is::<LengthLimitError>() => {
                 return Err(Error::TooLarge { path: path.to_owned() });
             }
-            Err(e) => return Err(unreachable(plain(e))),
+            Err(e) => return Err(self.unreachable(e)),
         };
         Ok(Raw { status: parts.status, headers: parts.headers, body })
     }

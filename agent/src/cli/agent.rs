@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::layout;
 use crate::config::{self, Wanted};
 use crate::{node, telemetry};
 
@@ -25,10 +26,10 @@ pub(super) fn run(args: &[String]) -> ExitCode {
         eprintln!("==> {error}");
         return ExitCode::FAILURE;
     }
-    telemetry::start(&telemetry::Settings {
-        level: config.log_level.clone(),
-        json: config.log_json,
-    });
+    if let Err(error) = telemetry::start(&config.log) {
+        eprintln!("==> {}", layout::chain(&error));
+        return ExitCode::FAILURE;
+    }
     let args = args.to_vec();
     node::run(config, move || match config::from_args(&args)? {
         Wanted::Agent(config) => Ok(*config),

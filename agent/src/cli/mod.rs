@@ -26,6 +26,7 @@ mod layout;
 mod lock;
 mod maint;
 mod members;
+mod monitor;
 mod operator;
 mod services;
 mod snapshot;
@@ -60,6 +61,7 @@ static COMMANDS: &[&Spec] = &[
     &operator::autopilot::SET_CONFIG,
     &operator::raft::LIST_PEERS,
     &operator::raft::REMOVE_PEER,
+    &monitor::MONITOR,
     &control::RELOAD,
     &services::DEREGISTER,
     &services::REGISTER,

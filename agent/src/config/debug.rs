@@ -44,6 +44,7 @@ impl Config {
             .collect();
         let port = |port: Option<u16>| port.map_or(-1, i64::from);
         let wan = self.ports.serf_wan;
+        let file = self.log.file.as_ref();
         let limits = &self.http_limits;
         let multiplier = self.raft.multiplier;
         let raft_time = |ms: u64| time(Duration::from_millis(ms) * multiplier);
@@ -91,10 +92,14 @@ impl Config {
                 "KVMaxValueSize": limits.kv_max_value_size,
                 "LeaveOnTerm": self.leave_on_terminate,
                 "Logging": {
-                    "EnableSyslog": false, "LogFilePath": "", "LogJSON": self.log_json,
-                    "LogLevel": self.log_level.to_uppercase(), "LogRotateBytes": 0,
-                    "LogRotateDuration": "0s", "LogRotateMaxFiles": 0, "Name": "",
-                    "SyslogFacility": "LOCAL0",
+                    "EnableSyslog": self.log.syslog.is_some(),
+                    "LogFilePath": file.map(|file| file.path.display().to_string()).unwrap_or_default(),
+                    "LogJSON": self.log.json,
+                    "LogLevel": self.log.level.to_uppercase(),
+                    "LogRotateBytes": file.map_or(0, |file| file.bytes_max),
+                    "LogRotateDuration": time(file.map_or(Duration::ZERO, |file| file.age_max)),
+                    "LogRotateMaxFiles": file.map_or(0, |file| file.files_max), "Name": "",
+                    "SyslogFacility": self.log.syslog.as_deref().unwrap_or("LOCAL0"),
                 },
                 "MaxQueryTime": time(limits.max_query_time),
                 "NodeID": node_id,

@@ -153,7 +153,7 @@ impl Written {
         value: Value,
     ) -> Result<(), Error> {
         match fate {
-            Fate::Used => {}
+            Fate::Used | Fate::Live => {}
             Fate::Harmless => return Ok(()),
             Fate::Mesh if value.as_i64() == Some(-1) => return Ok(()), // turns it off
             Fate::Mesh => {
@@ -217,6 +217,22 @@ impl Written {
     pub(super) fn int(&self, path: &str) -> Option<i64> {
         #[expect(clippy::cast_possible_truncation, reason = "JSON writes whole numbers as 1.0 too")]
         self.values.get(path).and_then(|v| v.as_i64().or_else(|| v.as_f64().map(|f| f as i64)))
+    }
+    /// Number with a fraction under `path`.
+    pub(super) fn float(&self, path: &str) -> Option<f64> {
+        self.values.get(path).and_then(Value::as_f64)
+    }
+    /// Keys whose values differ and that take effect only at a start.
+    pub(super) fn differences(&self, other: &Written) -> Vec<&'static str> {
+        let mut keys: Vec<&'static str> =
+            self.values.keys().chain(other.values.keys()).copied().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| {
+            let waits = keys::find(key).is_some_and(|(_, _, fate)| fate == Fate::Used);
+            waits && self.values.get(key) != other.values.get(key)
+        });
+        keys
     }
     /// Switch under `path`.
     pub(super) fn bool(&self, path: &str) -> Option<bool> {

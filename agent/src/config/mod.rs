@@ -13,6 +13,7 @@ mod flags;
 mod gossip;
 mod hcl;
 mod keys;
+mod process;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +23,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::checks::tls::{Authorities, Tls};
-use crate::local;
-use crate::rpc;
+use crate::{local, rpc, telemetry};
 use file::Written;
 pub use gossip::GossipTuning;
 pub(crate) use keys::distance;
@@ -77,10 +77,10 @@ pub struct Config {
     pub dns_addresses: Vec<SocketAddr>,
     /// How DNS is answered.
     pub dns: crate::dns::Settings,
-    /// Log level: trace, debug, info, warn, error.
-    pub log_level: String,
-    /// Log as JSON lines.
-    pub log_json: bool,
+    /// The log.
+    pub log: telemetry::Settings,
+    /// Who owns the files of unix sockets.
+    pub unix_sockets: UnixSockets,
     /// File for the process id.
     pub pid_file: Option<PathBuf>,
     /// Leave the cluster at SIGTERM.
@@ -105,8 +105,46 @@ pub struct Config {
     pub service_definitions: Vec<Value>,
     /// Check definitions as written.
     pub check_definitions: Vec<Value>,
+    /// Definitions of watches as written.
+    pub watches: Vec<Value>,
     /// Worth saying once at start.
     pub warnings: Vec<String>,
+    /// All keys as they were written, to tell a reload from a change that needs a restart.
+    written: Written,
+}
+
+/// Who owns the files of unix sockets; `None` leaves a thing as the system makes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnixSockets {
+    /// Id of the user.
+    pub user: Option<u32>,
+    /// Id of the group.
+    pub group: Option<u32>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+}
+
+/// How many requests the HTTP door answers in a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RequestLimits {
+    /// What happens above the rates.
+    pub mode: RequestLimitsMode,
+    /// Reads in a second.
+    pub reads: Option<f64>,
+    /// Writes in a second.
+    pub writes: Option<f64>,
+}
+
+/// What happens to a request above the rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RequestLimitsMode {
+    /// Nothing is counted.
+    #[default]
+    Disabled,
+    /// It is answered, and the log says so.
+    Permissive,
+    /// It is refused.
+    Enforcing,
 }
 
 /// A place where HTTP is served.
@@ -138,6 +176,8 @@ pub struct Ports {
 pub struct HttpLimits {
     /// Connections of one source address; 0 is no limit.
     pub max_conns_per_client: usize,
+    /// Requests in a second.
+    pub requests: RequestLimits,
     /// Largest value of a key, bytes.
     pub kv_max_value_size: usize,
     /// Largest transaction, bytes.
@@ -238,6 +278,11 @@ fn explained(error: &local::Error) -> Error {
 }
 
 impl Config {
+    /// Keys that were changed since `before` and take effect only at the next start.
+    pub fn needs_restart(&self, before: &Config) -> Vec<&'static str> {
+        self.written.differences(&before.written)
+    }
+
     /// Judges the definitions of services and checks as the agent does at its start, without one.
     pub fn judge_definitions(&self) -> Result<(), Error> {
         Tls::new(&self.checks.authorities).map_err(|error| Error(error.to_string()))?;
@@ -394,8 +439,6 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             "raft_logstore.backend cannot be \"{log_backend}\". Must be \"wal\" or \"sled\""
         )));
     }
-    let log_level = level(written.text("log_level").unwrap_or(if dev { "debug" } else { "info" }))?;
-
     let (bind, advertise, advertise_wan) = addresses::bind_and_advertise(written, dev)?;
     let client =
         written.text("client_addr").filter(|text| !text.trim().is_empty()).unwrap_or("127.0.0.1");
@@ -444,13 +487,14 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         ports,
         dns_addresses,
         dns,
-        log_level,
-        log_json: written.bool("log_json").unwrap_or(false),
+        log: process::log(written, dev)?,
+        unix_sockets: process::unix_sockets(written)?,
         pid_file: written.text("pid_file").filter(|t| !t.is_empty()).map(PathBuf::from),
         leave_on_terminate: written.bool("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: written.bool("skip_leave_on_interrupt").unwrap_or(server),
         http_limits: HttpLimits {
             max_conns_per_client: size("limits.http_max_conns_per_client", 200),
+            requests: process::request_limits(written)?,
             kv_max_value_size: size("limits.kv_max_value_size", 512 * 1024),
             txn_max_req_len: size("limits.txn_max_req_len", 512 * 1024),
             default_query_time,
@@ -494,7 +538,9 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         },
         service_definitions,
         check_definitions,
+        watches: written.definitions("watches"),
         warnings,
+        written: written.clone(),
     })
 }
 
@@ -513,18 +559,6 @@ fn host_name() -> Result<String, Error> {
         .ok_or_else(|| {
             Error("node_name cannot be empty\nhint: this host has no name; give -node".into())
         })
-}
-
-fn level(text: &str) -> Result<String, Error> {
-    let lower = text.to_lowercase();
-    match lower.as_str() {
-        "trace" | "debug" | "info" | "warn" | "error" => Ok(lower),
-        "err" => Ok("error".into()),
-        _ => Err(Error(format!(
-            "Invalid log level: {}. Valid log levels are: [TRACE DEBUG INFO WARN ERR]",
-            text.to_uppercase()
-        ))),
-    }
 }
 
 fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), Error> {

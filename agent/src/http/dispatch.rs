@@ -158,6 +158,9 @@ impl Dispatch {
             return Err(Error::Forbidden("Endpoint is blocked by agent configuration"));
         }
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if let Err(too_many) = settings.limits.admit(path, reads) {
+            return Err(Error::TooMany { retry_after: too_many.retry_after });
+        }
         let allowed = &settings.allow_write_from;
         if !reads && !allowed.is_empty() {
             // Whoever can open the socket's file is on this machine.

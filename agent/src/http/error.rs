@@ -30,6 +30,12 @@ pub enum Error {
         /// What may be tried.
         allowed: &'static [&'static str],
     },
+    /// More requests than this agent answers.
+    #[error("rate limit reached for this agent: come again in {} s", retry_after.as_secs())]
+    TooMany {
+        /// When to come again.
+        retry_after: std::time::Duration,
+    },
     /// A body above its limit.
     #[error("{0}")]
     TooLarge(String),
@@ -78,6 +84,7 @@ impl Error {
             Error::Denied(_) | Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Disabled(_) => StatusCode::UNAUTHORIZED,

@@ -29,6 +29,7 @@ mod event;
 mod extract;
 mod health;
 mod kv;
+mod limits;
 mod operator;
 mod page;
 mod passing;
@@ -51,6 +52,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use agent::{Identity, Reload, Wish};
 pub use error::Error;
 pub use passing::Passing;
+pub use limits::{Limits, Mode, Rates};
 pub use server::{Listener, serve, serve_passing};
 pub use settings::{Network, NotANetwork, Settings};
 

@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
-use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
+use http::header::{
+    ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
+};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
@@ -169,6 +171,10 @@ impl From<Error> for Reply {
         match error {
             Error::MethodNotAllowed { allowed, .. } => {
                 reply.headers.insert(ALLOW, allow(allowed));
+            }
+            Error::TooMany { retry_after } => {
+                let seconds = HeaderValue::from(retry_after.as_secs());
+                reply.headers.insert(RETRY_AFTER, seconds);
             }
             Error::Filter(_) => reply.meta(1, false, 0),
             _ => {}

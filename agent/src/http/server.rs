@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch::Dispatch;
-use super::{Door, Parts, Passing, Settings};
+use super::{Door, Limits, Parts, Passing, Settings};
 
 /// How long connections may finish what they are writing when the agent stops.
 const GRACE: Duration = Duration::from_millis(250);
@@ -47,6 +47,25 @@ impl Listener {
             std::fs::remove_file(&path)?;
         }
         Ok(Listener::Unix(UnixListener::bind(&path)?, path))
+    }
+
+    /// Gives the file of a Unix socket to this user and group, with these rights.
+    pub fn owned_by(
+        self,
+        user: Option<u32>,
+        group: Option<u32>,
+        mode: Option<u32>,
+    ) -> io::Result<Listener> {
+        use std::os::unix::fs::PermissionsExt as _;
+        if let Listener::Unix(_, path) = &self {
+            if user.is_some() || group.is_some() {
+                std::os::unix::fs::chown(path, user, group)?;
+            }
+            if let Some(mode) = mode {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+            }
+        }
+        Ok(self)
     }
 
     /// The TCP address, if it is one: tests listen on port 0.
@@ -90,7 +109,7 @@ pub fn serve_passing(
 
 async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: CancellationToken) {
     let server = Arc::new(Server {
-        clients: Clients { max: door.settings.connections_per_client_max, open: Mutex::default() },
+        clients: Clients { limits: door.settings.limits.clone(), open: Mutex::default() },
         door,
         connections: TaskTracker::new(),
         shutdown,
@@ -217,8 +236,7 @@ async fn accept_one(listener: &Listener) -> io::Result<(Socket, Option<IpAddr>)>
 
 /// Open connections by source address.
 struct Clients {
-    /// 0: unlimited.
-    max: usize,
+    limits: Limits,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -227,8 +245,9 @@ struct Full;
 impl Clients {
     fn enter(&self, address: IpAddr) -> Result<(), Full> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let max = self.limits.connections_per_client();
         let count = open.entry(address).or_default();
-        if self.max > 0 && *count >= self.max {
+        if max > 0 && *count >= max {
             return Err(Full);
         }
         *count += 1;

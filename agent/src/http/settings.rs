@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::limits::{Limits, Rates};
+
 /// The reference's limit on a key's value and on the body of a transaction.
 const BODY_DEFAULT_MAX: u64 = 512 * 1024;
 
@@ -18,8 +20,9 @@ pub struct Settings {
     pub block_endpoints: Vec<String>,
     /// Only these sources may write; empty: all may (`http_config.allow_write_http_from`).
     pub allow_write_from: Vec<Network>,
-    /// Open connections of one source address; 0: unlimited (`limits.http_max_conns_per_client`).
-    pub connections_per_client_max: usize,
+    /// What clients may ask, changed by a reload (`limits.http_max_conns_per_client`,
+    /// `limits.request_limits`).
+    pub limits: Limits,
     /// Bytes of a key's value (`limits.kv_max_value_size`).
     pub kv_value_bytes_max: u64,
     /// Bytes of a transaction's body (`limits.txn_max_req_len`).
@@ -43,7 +46,7 @@ impl Default for Settings {
             response_headers: Vec::new(),
             block_endpoints: Vec::new(),
             allow_write_from: Vec::new(),
-            connections_per_client_max: 200,
+            limits: Limits::new(200, Rates::default()),
             kv_value_bytes_max: BODY_DEFAULT_MAX,
             txn_body_bytes_max: BODY_DEFAULT_MAX,
             ui_path: None,

@@ -5,13 +5,16 @@
 
 mod banner;
 mod pool;
+mod reload;
 mod role;
 mod servers;
 mod settings;
 mod start;
+mod systemd;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -84,8 +87,16 @@ pub fn run(config: Config, reread: impl Fn() -> Result<Config, config::Error>) -
                 return ExitCode::FAILURE;
             }
         };
+        systemd::ready();
         let code = node.until_ended(graceful, &reread).await;
-        node.stop().await;
+        systemd::stopping();
+        let code = tokio::select! {
+            () = node.stop() => code,
+            reason = out_of_patience() => {
+                warn!(reason, "ending at once");
+                1
+            }
+        };
         info!("Exit code: code={code}");
         ExitCode::from(code)
     });
@@ -94,8 +105,22 @@ pub fn run(config: Config, reread: impl Fn() -> Result<Config, config::Error>) -
         let _ = std::fs::remove_file(path);
     }
     // Tasks that ignore their cancellation must not hold the process back.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    runtime.shutdown_timeout(Duration::from_millis(500));
     code
+}
+
+/// How long an agent may take to stop.
+const STOP_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Returns why a stop is cut short: whoever asked asks again, or it takes too long.
+async fn out_of_patience() -> &'static str {
+    let stream = |kind| signal(kind).expect("the runtime handles signals");
+    let (mut int, mut term) = (stream(SignalKind::interrupt()), stream(SignalKind::terminate()));
+    tokio::select! {
+        _ = int.recv() => "a second signal",
+        _ = term.recv() => "a second signal",
+        () = tokio::time::sleep(STOP_TIME_MAX) => "the stop takes too long",
+    }
 }
 
 /// An error with its sources, once.
@@ -127,6 +152,10 @@ pub struct Node {
     names: Arc<dns::Door>,
     members: Members,
     data_dir: Option<std::path::PathBuf>,
+    /// The configuration as it is in effect, to compare a new one with.
+    running: Config,
+    /// What clients may ask; a reload changes it.
+    limits: http::Limits,
     wishes: mpsc::Receiver<http::Wish>,
     /// Ends the agent's part in the catalog, before all others.
     claiming: CancellationToken,
@@ -149,8 +178,18 @@ impl Node {
             stream(SignalKind::terminate()),
             stream(SignalKind::hangup()),
         );
+        // Without a watchdog nobody has to hear that the agent is alive.
+        let mut alive = systemd::watchdog().map(tokio::time::interval);
+        let mut tick = async || match &mut alive {
+            Some(interval) => drop(interval.tick().await),
+            None => std::future::pending().await,
+        };
         loop {
             let (name, graceful) = tokio::select! {
+                () = tick() => {
+                    systemd::alive();
+                    continue;
+                }
                 _ = int.recv() => ("interrupt", leave_on_int),
                 _ = term.recv() => ("terminated", leave_on_term),
                 _ = hup.recv() => {
@@ -184,43 +223,11 @@ impl Node {
         }
     }
 
-    /// Takes services, checks and DNS settings of the configuration over as they are now; all else takes
-    /// effect at the next start. A mistake anywhere changes nothing.
-    async fn reload(
-        &self,
-        reread: &impl Fn() -> Result<Config, config::Error>,
-    ) -> Result<(), String> {
-        let done = match reread() {
-            Err(error) => Err(error.to_string()),
-            Ok(config) => {
-                let reloaded = self.local.reload(
-                    &config.service_definitions,
-                    &config.check_definitions,
-                    &config.checks.authorities,
-                );
-                let reloaded = reloaded.await.map_err(|error| chain(&error));
-                if reloaded.is_ok() {
-                    self.names.set(config.dns);
-                }
-                reloaded
-            }
-        };
-        match &done {
-            Ok(()) => {
-                info!(
-                    "reloaded services, checks and DNS; other keys take effect at the next start"
-                );
-            }
-            Err(reason) => warn!(reason, "the reload failed: nothing was changed"),
-        }
-        done
-    }
-
     /// Stops the parts in reverse order of their start.
     async fn stop(mut self) {
         self.shutdown.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(std::time::Duration::from_secs(5), all).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {
             warn!("some requests were still open after 5 s and were cut");
         }
         if let Some(consensus) = &self.consensus {

@@ -1,7 +1,7 @@
 //! From the configuration to the small settings that each part defines.
 
 use super::{Error, REFERENCE_VERSION, VERSION};
-use crate::config::Config;
+use crate::config::{Config, RequestLimitsMode};
 use crate::raft::LogBackend;
 use crate::{http, local, raft};
 
@@ -79,7 +79,7 @@ pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
         response_headers: limits.response_headers.clone().into_iter().collect(),
         block_endpoints: limits.block_endpoints.clone(),
         allow_write_from,
-        connections_per_client_max: limits.max_conns_per_client,
+        limits: http::Limits::new(limits.max_conns_per_client, rates(config)),
         kv_value_bytes_max: bytes(limits.kv_max_value_size),
         txn_body_bytes_max: bytes(limits.txn_max_req_len),
         discovery_max_stale: limits.discovery_max_stale,
@@ -87,4 +87,18 @@ pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
         session_ttl_min: config.session_ttl_min,
         ..http::Settings::default()
     })
+}
+
+/// How much clients may ask.
+pub(super) fn rates(config: &Config) -> http::Rates {
+    let limits = &config.http_limits.requests;
+    http::Rates {
+        mode: match limits.mode {
+            RequestLimitsMode::Disabled => http::Mode::Disabled,
+            RequestLimitsMode::Permissive => http::Mode::Permissive,
+            RequestLimitsMode::Enforcing => http::Mode::Enforcing,
+        },
+        reads: limits.reads,
+        writes: limits.writes,
+    }
 }

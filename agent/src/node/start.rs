@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::banner::banner;
 use super::role::{self, Role};
 use super::{Error, Node, pool, settings};
-use crate::config::{Config, HttpAddress};
+use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::{dns, http};
 
@@ -36,7 +36,7 @@ impl Node {
         // Doors that cannot open must stop the start before anything is written.
         let mut listeners = Vec::new();
         for address in &config.http {
-            listeners.push(listen(address).await?);
+            listeners.push(listen(address, config.unix_sockets).await?);
         }
         let mut dns_listeners = Vec::new();
         for address in &config.dns_addresses {
@@ -84,6 +84,7 @@ impl Node {
             node_name: config.node_name.clone(),
         };
         let settings = settings::http(&config)?;
+        let limits = settings.limits.clone();
         let (passing, door) =
             http::serve_passing(listeners, parts, settings, shutdown.child_token());
         start_part(&mut tasks, "http", door);
@@ -95,13 +96,15 @@ impl Node {
             start_part(&mut tasks, "rpc", answering);
         }
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
-        let data_dir = config.data_dir;
+        let data_dir = config.data_dir.clone();
         Ok(Node {
             consensus,
             local,
             names,
             members,
             data_dir,
+            running: config,
+            limits,
             wishes,
             claiming,
             shutdown,
@@ -123,12 +126,14 @@ pub(super) fn start_part(
     });
 }
 
-async fn listen(address: &HttpAddress) -> Result<http::Listener, Error> {
+async fn listen(address: &HttpAddress, owner: UnixSockets) -> Result<http::Listener, Error> {
     let (shown, listener) = match address {
         HttpAddress::Tcp(address) => (address.to_string(), http::Listener::tcp(*address).await),
         HttpAddress::Unix(path) => (path.display().to_string(), http::Listener::unix(path)),
     };
-    listener.map_err(|source| Error::Io { what: format!("cannot serve HTTP on {shown}"), source })
+    listener
+        .and_then(|listener| listener.owned_by(owner.user, owner.group, owner.mode))
+        .map_err(|source| Error::Io { what: format!("cannot serve HTTP on {shown}"), source })
 }
 
 /// Where servers and other agents ask this server.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod operate;
+mod process;
 mod support;
 
 use std::fs;

@@ -46,16 +46,25 @@ impl Drop for Agent {
 impl Agent {
     /// Starts one and waits until it has a leader.
     pub(crate) fn start() -> Agent {
+        Agent::start_with(|_| String::new(), &[])
+    }
+
+    /// Starts one with further keys, written as the fields of a JSON object, and with further variables
+    /// in its environment; `{folder}` in them is the agent's folder.
+    pub(crate) fn start_with(
+        keys: impl Fn(&Path) -> String,
+        environment: &[(&str, &str)],
+    ) -> Agent {
         // Another program may take a port between our look and the agent's: then try others.
         for _ in 0..5 {
-            if let Some(agent) = Agent::try_start() {
+            if let Some(agent) = Agent::try_start(&keys, environment) {
                 return agent;
             }
         }
         panic!("no agent could be started");
     }
 
-    fn try_start() -> Option<Agent> {
+    fn try_start(keys: &impl Fn(&Path) -> String, environment: &[(&str, &str)]) -> Option<Agent> {
         let folder = tempfile::tempdir().unwrap();
         let sockets = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [http, dns, server, lan, wan] =
@@ -69,11 +78,18 @@ impl Agent {
                 "server":{server},"serf_lan":{lan},"serf_wan":{wan}}}}}"#
         );
         std::fs::write(&config, text).unwrap();
+        let more = folder.path().join("more.json");
+        std::fs::write(&more, format!("{{{}}}", keys(folder.path()))).unwrap();
+        let log = std::fs::File::create(folder.path().join("out.log")).unwrap();
+        let here = folder.path().to_str().unwrap();
         let process = Command::new(PROGRAM)
             .args(["agent", "-dev", "-bind=127.0.0.1", "-config-file"])
             .arg(&config)
+            .arg("-config-file")
+            .arg(&more)
+            .envs(environment.iter().map(|(name, value)| (name, value.replace("{folder}", here))))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(log)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -101,6 +117,40 @@ impl Agent {
         self.folder.path()
     }
 
+    /// Replaces the further keys of the configuration; a reload takes them over.
+    pub(crate) fn configure(&self, keys: &str) {
+        std::fs::write(self.folder().join("more.json"), format!("{{{keys}}}")).unwrap();
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("out.log")).unwrap()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for its end: its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let mut code = None;
+        until("the agent ends", || match self.process.try_wait().unwrap() {
+            None => false,
+            Some(status) => {
+                code = status.code();
+                true
+            }
+        });
+        code
+    }
+
+    /// `host:port` of its HTTP door.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn client(&self) -> Client {
         let address = self.address.clone();
         Client::new(Settings { address, ..Settings::default() }).unwrap()
@@ -119,6 +169,12 @@ impl Agent {
     /// Starts a command that goes on.
     pub(crate) fn spawn(&self, args: &[&str]) -> Child {
         self.command(args).stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The same, with its output in a file.
+    pub(crate) fn spawn_into(&self, args: &[&str], file: &Path) -> Child {
+        let file = std::fs::File::create(file).unwrap();
+        self.command(args).stdin(Stdio::null()).stdout(file).spawn().unwrap()
     }
 
     /// Runs a command to its end: exit code, output, errors.

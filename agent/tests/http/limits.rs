@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_agent::http::{Listener, Settings};
+use muster_agent::http::{Limits, Listener, Rates, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, Response, Server, ask};
 
 #[tokio::test]
 async fn a_client_has_so_many_connections_and_no_more() {
-    let settings = Settings { connections_per_client_max: 3, ..Settings::default() };
+    let settings = Settings { limits: Limits::new(3, Rates::default()), ..Settings::default() };
     let server = Server::start(settings).await;
     let mut held = Vec::new();
     for _ in 0..3 {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use muster_agent::http::Settings;
+use muster_agent::http::{Limits, Rates, Settings};
 
 use crate::support::{PATIENCE, Server};
 
 fn crowd_settings() -> Settings {
-    Settings { connections_per_client_max: 0, ..Settings::default() }
+    Settings { limits: Limits::new(0, Rates::default()), ..Settings::default() }
 }
 
 fn register(port: usize) -> String {

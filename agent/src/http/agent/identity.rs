@@ -10,9 +10,6 @@ use crate::http::error::Error;
 use crate::http::extract::Request;
 use crate::http::routes::{Answer, now};
 
-/// Log levels that can be asked for.
-const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERR", "ERROR"];
-
 fn may(request: &Request, access: Access) -> Result<(), Error> {
     request.authorize(Resource::Agent(&request.door.parts.node_name), access)
 }
@@ -142,16 +139,6 @@ pub(super) fn ready(request: Request) -> Result<Answer, Error> {
         reply.status = StatusCode::SERVICE_UNAVAILABLE;
     }
     now(reply)
-}
-
-/// The agent's log as a stream.
-pub(super) fn monitor(request: Request) -> Result<Answer, Error> {
-    may(&request, Access::Read)?;
-    let level = request.params.get("loglevel").filter(|level| !level.is_empty()).unwrap_or("INFO");
-    if !LEVELS.contains(&level.to_uppercase().as_str()) {
-        return Err(Error::BadRequest(format!("Unknown log level: {level}")));
-    }
-    Err(Error::refused("streaming the log is not supported yet"))
 }
 
 /// Sets one of the agent's own tokens, which exist with access control only.

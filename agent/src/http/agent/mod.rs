@@ -11,6 +11,7 @@ mod host;
 mod identity;
 mod member;
 mod metrics;
+mod monitor;
 mod reload;
 mod rows;
 mod services;
@@ -32,7 +33,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("/v1/agent/ready", &["GET"], &[identity::ready]),
     route("/v1/agent/host", &["GET"], &[host::host]),
     route("/v1/agent/metrics", &["GET"], &[metrics::metrics]),
-    route("/v1/agent/monitor", &["GET"], &[identity::monitor]),
+    route("/v1/agent/monitor", &["GET"], &[monitor::monitor]),
     route("/v1/agent/reload", &["PUT"], &[reload::reload]),
     route("/v1/agent/leave", &["PUT"], &[member::leave]),
     route("/v1/agent/members", &["GET"], &[member::members]),

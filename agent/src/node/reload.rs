@@ -1,0 +1,52 @@
+//! A reload: the configuration is read again and compared with the running one, and only what differs is
+//! touched.
+
+use tracing::{info, warn};
+
+use super::{Node, chain, settings, systemd};
+use crate::config::{self, Config};
+use crate::telemetry;
+
+impl Node {
+    /// Takes the configuration over as it is now. A mistake anywhere changes nothing.
+    pub(super) async fn reload(
+        &mut self,
+        reread: &impl Fn() -> Result<Config, config::Error>,
+    ) -> Result<(), String> {
+        systemd::reloading();
+        let done = match reread() {
+            Err(error) => Err(error.to_string()),
+            Ok(config) => self.take_over(config).await,
+        };
+        match &done {
+            Ok(()) => info!("the configuration was reloaded"),
+            Err(reason) => warn!(reason, "the reload failed: nothing was changed"),
+        }
+        systemd::ready();
+        done
+    }
+
+    /// What can be refused comes first; what follows cannot fail.
+    async fn take_over(&mut self, config: Config) -> Result<(), String> {
+        self.local
+            .reload(
+                &config.service_definitions,
+                &config.check_definitions,
+                &config.checks.authorities,
+            )
+            .await
+            .map_err(|error| chain(&error))?;
+        if config.log.level != self.running.log.level {
+            telemetry::set_level(&config.log.level);
+        }
+        self.names.set(config.dns.clone());
+        self.limits.set(config.http_limits.max_conns_per_client, settings::rates(&config));
+        let waiting = config.needs_restart(&self.running);
+        if !waiting.is_empty() {
+            let keys = waiting.join(", ");
+            warn!(keys, "these keys were changed and take effect at the next start");
+        }
+        self.running = config;
+        Ok(())
+    }
+}
