@@ -4,6 +4,8 @@
 //! Field names match without regard to case, `null` leaves a field at its default, what follows
 //! the first value is ignored, and a field that nobody took is an error that names it.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 
 /// A body that is not what the end point takes. `Display` continues `Request decode failed: `.
@@ -183,6 +185,68 @@ pub(crate) fn wrong_type(name: &str, value: &Value, wanted: &str) -> Malformed {
     Malformed(format!(
         "json: cannot unmarshal {found} into Go struct field {name} of type {wanted}"
     ))
+}
+
+/// JSON without blanks between its parts.
+pub(crate) fn compact(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    parts(json, |part| {
+        if !part.trim().is_empty() {
+            text.push_str(part);
+        }
+    });
+    text
+}
+
+/// Cuts JSON into its marks, texts and everything between; nothing is lost.
+pub(crate) fn parts(json: &str, mut part: impl FnMut(&str)) {
+    let bytes = json.as_bytes();
+    let mut begin = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at = (at + 1).min(bytes.len());
+            }
+            b'{' | b'}' | b'[' | b']' | b',' | b':' => at += 1,
+            c if c.is_ascii_whitespace() => {
+                while at < bytes.len() && bytes[at].is_ascii_whitespace() {
+                    at += 1;
+                }
+            }
+            _ => {
+                while at < bytes.len()
+                    && !bytes[at].is_ascii_whitespace()
+                    && !br#"{}[],:""#.contains(&bytes[at])
+                {
+                    at += 1;
+                }
+            }
+        }
+        if let Some(found) = json.get(begin..at) {
+            part(found);
+        }
+        begin = at;
+    }
+}
+
+/// A text as JSON, with the escapes that the API uses.
+pub(crate) fn text(text: &str) -> String {
+    let quoted = serde_json::Value::String(text.to_owned()).to_string();
+    let mut escaped = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]

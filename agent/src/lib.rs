@@ -21,3 +21,4 @@ pub mod store; // the truth: a pure value, changed by commands, read without loc
 pub mod telemetry; // logs, set up once
 pub mod tombstones; // the leader's housekeeping of deleted keys
 pub mod upstream; // how an agent that is no server gets its answers from servers
+pub mod watches; // questions that the agent follows for its operator

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::json::parts;
+pub(super) use crate::json::{compact, text as json_text};
+
 /// Rows in columns, each as wide as its widest cell and `gap` blanks; the last column ends where
 /// its text ends.
 pub(super) fn columns(rows: &[Vec<String>], gap: usize) -> String {
@@ -49,17 +52,6 @@ pub(super) fn system(error: &std::io::Error) -> String {
     })
 }
 
-/// JSON without blanks between its parts.
-pub(super) fn compact(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    parts(json, |part| {
-        if !part.trim().is_empty() {
-            text.push_str(part);
-        }
-    });
-    text
-}
-
 /// JSON on lines, each level further in by `unit`. Names keep their order and texts their escapes.
 pub(super) fn indent(json: &str, unit: &str) -> String {
     let json = compact(json);
@@ -91,57 +83,6 @@ pub(super) fn indent(json: &str, unit: &str) -> String {
         };
     });
     text
-}
-
-/// Cuts JSON into its marks, texts and everything between; nothing is lost.
-fn parts(json: &str, mut part: impl FnMut(&str)) {
-    let bytes = json.as_bytes();
-    let mut begin = 0;
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-                at = (at + 1).min(bytes.len());
-            }
-            b'{' | b'}' | b'[' | b']' | b',' | b':' => at += 1,
-            c if c.is_ascii_whitespace() => {
-                while at < bytes.len() && bytes[at].is_ascii_whitespace() {
-                    at += 1;
-                }
-            }
-            _ => {
-                while at < bytes.len()
-                    && !bytes[at].is_ascii_whitespace()
-                    && !br#"{}[],:""#.contains(&bytes[at])
-                {
-                    at += 1;
-                }
-            }
-        }
-        if let Some(found) = json.get(begin..at) {
-            part(found);
-        }
-        begin = at;
-    }
-}
-
-/// A text as JSON, with the escapes that the API uses.
-pub(super) fn json_text(text: &str) -> String {
-    let quoted = serde_json::Value::String(text.to_owned()).to_string();
-    let mut escaped = String::with_capacity(quoted.len());
-    for c in quoted.chars() {
-        match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
-            }
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

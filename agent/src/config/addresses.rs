@@ -14,13 +14,13 @@ pub(super) fn bind_and_advertise(
     let read = |key: &str| -> Result<Option<IpAddr>, Error> {
         match written.text(key).map(str::trim).filter(|text| !text.is_empty()) {
             None => Ok(None),
+            Some(text) if text.split_whitespace().count() > 1 => Err(Error(format!(
+                "{key} cannot contain multiple addresses. Use 'addresses.{{dns,http,https}}' instead."
+            ))),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                let hint = if text.contains("{{") {
-                    "address templates are not supported yet"
-                } else {
-                    "give an IP address"
-                };
-                Error(format!("{key} `{text}` is not an IP address\nhint: {hint}"))
+                Error(format!(
+                    "{key} `{text}` is not an IP address\nhint: give an IP address, or a template such as {{{{ GetPrivateIP }}}}"
+                ))
             }),
         }
     };

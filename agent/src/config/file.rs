@@ -209,6 +209,11 @@ impl Written {
         }
     }
 
+    /// Another text under `path`.
+    pub(super) fn replace(&mut self, path: &'static str, text: String) {
+        self.values.insert(path, Value::String(text));
+    }
+
     /// Text under `path`.
     pub(super) fn text(&self, path: &str) -> Option<&str> {
         self.values.get(path).and_then(Value::as_str)

@@ -306,7 +306,7 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("verify_server_hostname", Kind::Bool, Fate::NotYet(Off::False)),
     ("version", Kind::Str, Fate::Harmless),
     ("version_prerelease", Kind::Str, Fate::Harmless),
-    ("watches", Kind::Definitions, Fate::NotYet(Off::Empty)),
+    ("watches", Kind::Definitions, Fate::Live),
 ];
 
 /// What is said of the key at this exact path.

@@ -14,6 +14,7 @@ mod gossip;
 mod hcl;
 mod keys;
 mod process;
+mod sockaddr;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +24,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::checks::tls::{Authorities, Tls};
-use crate::{local, rpc, telemetry};
+use crate::{local, rpc, telemetry, watches};
 use file::Written;
 pub use gossip::GossipTuning;
 pub(crate) use keys::distance;
@@ -105,8 +106,8 @@ pub struct Config {
     pub service_definitions: Vec<Value>,
     /// Check definitions as written.
     pub check_definitions: Vec<Value>,
-    /// Definitions of watches as written.
-    pub watches: Vec<Value>,
+    /// Questions to follow.
+    pub watches: Vec<watches::Definition>,
     /// Worth saying once at start.
     pub warnings: Vec<String>,
     /// All keys as they were written, to tell a reload from a change that needs a restart.
@@ -314,6 +315,7 @@ fn read_sources(sources: &[PathBuf], format: Option<&str>) -> Result<Written, Er
 }
 
 fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
+    let written = &sockaddr::expanded(written)?;
     let mut invalid = Vec::new();
     let mut duration = |key: &'static str, default: Duration| match written
         .text(key)
@@ -538,7 +540,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         },
         service_definitions,
         check_definitions,
-        watches: written.definitions("watches"),
+        watches: watches::parse(&written.definitions("watches")).map_err(Error)?,
         warnings,
         written: written.clone(),
     })

@@ -26,6 +26,7 @@ use crate::config::{self, Config};
 use crate::gossip::{self, Members};
 use crate::local::{self, Local};
 use crate::raft::{self, Consensus};
+use crate::watches::Watches;
 use crate::{dns, http};
 
 /// Version of this build.
@@ -154,6 +155,8 @@ pub struct Node {
     data_dir: Option<std::path::PathBuf>,
     /// The configuration as it is in effect, to compare a new one with.
     running: Config,
+    /// Questions that are followed for the operator; a reload changes them.
+    watches: Watches,
     /// What clients may ask; a reload changes it.
     limits: http::Limits,
     wishes: mpsc::Receiver<http::Wish>,

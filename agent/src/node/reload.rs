@@ -39,6 +39,7 @@ impl Node {
         if config.log.level != self.running.log.level {
             telemetry::set_level(&config.log.level);
         }
+        self.watches.set(config.watches.clone());
         self.names.set(config.dns.clone());
         self.limits.set(config.http_limits.max_conns_per_client, settings::rates(&config));
         let waiting = config.needs_restart(&self.running);

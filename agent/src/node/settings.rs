@@ -1,7 +1,7 @@
 //! From the configuration to the small settings that each part defines.
 
 use super::{Error, REFERENCE_VERSION, VERSION};
-use crate::config::{Config, RequestLimitsMode};
+use crate::config::{Config, HttpAddress, RequestLimitsMode};
 use crate::raft::LogBackend;
 use crate::{http, local, raft};
 
@@ -101,4 +101,22 @@ pub(super) fn rates(config: &Config) -> http::Rates {
         reads: limits.reads,
         writes: limits.writes,
     }
+}
+
+/// How this agent reaches itself: as any client would, by the first of its own doors.
+pub(super) fn itself(config: &Config) -> muster_client::Settings {
+    let address = match config.http.first() {
+        Some(HttpAddress::Tcp(address)) if address.ip().is_unspecified() => {
+            let loopback: std::net::IpAddr = if address.is_ipv4() {
+                std::net::Ipv4Addr::LOCALHOST.into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            };
+            std::net::SocketAddr::new(loopback, address.port()).to_string()
+        }
+        Some(HttpAddress::Tcp(address)) => address.to_string(),
+        Some(HttpAddress::Unix(path)) => format!("unix://{}", path.display()),
+        None => String::new(),
+    };
+    muster_client::Settings { address, ..muster_client::Settings::default() }
 }

@@ -12,8 +12,10 @@ use tracing::{info, warn};
 use super::banner::banner;
 use super::role::{self, Role};
 use super::{Error, Node, pool, settings};
+use crate::checks::tls::Tls;
 use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
+use crate::watches::Watches;
 use crate::{dns, http};
 
 impl Node {
@@ -95,6 +97,10 @@ impl Node {
             let answering = role::answer(listener, consensus, reader, passing, &config, stop);
             start_part(&mut tasks, "rpc", answering);
         }
+        let tls = Tls::new(&config.checks.authorities)
+            .map_err(|error| Error::NotSupported(error.to_string()))?;
+        let mut watches = Watches::new(settings::itself(&config), tls);
+        watches.set(config.watches.clone());
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
         let data_dir = config.data_dir.clone();
         Ok(Node {
@@ -104,6 +110,7 @@ impl Node {
             members,
             data_dir,
             running: config,
+            watches,
             limits,
             wishes,
             claiming,

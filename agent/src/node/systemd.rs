@@ -1,26 +1,32 @@
 //! What systemd is told: ready, reloading, stopping, and again and again that the agent is alive.
 //! Without systemd nobody is told anything.
+//!
+//! Telling never waits. A manager that does not read would otherwise hold the agent's main loop, and with
+//! it its signals.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
-
-use sd_notify::NotifyState;
 
 /// The agent serves.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    tell("READY=1");
 }
 
 /// The configuration is being read again; `ready` ends this.
 pub(super) fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "cannot tell systemd of a reload"),
+    // The manager tells this reload from an earlier one by the moment.
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    if let Ok(now) = now {
+        let micros = now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000;
+        tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 }
 
 /// The agent is on its way out.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell("STOPPING=1");
 }
 
 /// How often systemd wants to hear that the agent is alive, if it does: twice as often as it asks.
@@ -36,12 +42,23 @@ pub(super) fn watchdog() -> Option<Duration> {
 
 /// The agent is alive: whoever calls this could do its work.
 pub(super) fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    tell("WATCHDOG=1");
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    // The socket stays in the environment: children get a cleaned one.
-    if let Err(error) = sd_notify::notify(false, states) {
-        tracing::warn!(%error, "cannot tell systemd");
+fn tell(state: &str) {
+    let Ok(address) = std::env::var("NOTIFY_SOCKET") else { return };
+    if let Err(error) = send(&address, state) {
+        tracing::debug!(%error, state, "systemd was not told");
     }
+}
+
+fn send(address: &str, state: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    // An at sign stands for a name that is no file.
+    let address = match address.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(address)?,
+    };
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
 
@@ -44,16 +44,17 @@ fn the_log_is_followed_kept_in_files_and_told_to_systemd() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let told = |what: &str| {
+    let all = Arc::new(Mutex::new(String::new()));
+    let heard = Arc::clone(&all);
+    // It must read all the time: a full socket takes nothing more.
+    std::thread::spawn(move || {
         let mut bytes = [0; 200];
-        loop {
-            let count = systemd.recv(&mut bytes).expect("systemd is told in time");
-            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-            if text.contains(what) {
-                return;
-            }
+        while let Ok(count) = systemd.recv(&mut bytes) {
+            heard.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
+    });
+    let told = |what: &str| {
+        until("systemd is told", || all.lock().unwrap().contains(what));
     };
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
     let mut agent = Agent::start_with(
@@ -134,4 +135,46 @@ fn requests_above_the_rate_are_refused_until_a_reload_allows_them() {
     for _ in 0..3 {
         assert!(ask().starts_with("HTTP/1.1 200 "));
     }
+}
+
+#[test]
+fn watches_of_the_configuration_tell_what_changed() {
+    let agent = Agent::start_with(
+        |folder| {
+            let folder = folder.display();
+            format!(
+                r#""client_addr":"{{{{ GetAllInterfaces | include \"name\" \"^lo$\" | include \"type\" \"ipv4\" | attr \"address\" }}}}",
+                   "watches":[{{"type":"keyprefix","prefix":"a/",
+                     "args":["/bin/sh","-c","cat >> {folder}/told; echo \"$CONSUL_INDEX $MUSTER_CHANGES\" >> {folder}/told"]}}]"#
+            )
+        },
+        &[],
+    );
+    let told = || fs::read_to_string(agent.folder().join("told")).unwrap_or_default();
+    until("the watch tells at once", || told().starts_with("null\n"));
+    agent.run(&["kv", "put", "a/color", "red"]);
+    until("the watch tells of the key", || {
+        told().contains(r#" {"added":["a/color"],"changed":{},"removed":[]}"#)
+    });
+
+    // A watch that is asked to stop is silent; a new one begins; a mistake changes neither.
+    agent.configure(r#""watches":[{"type":"kye","handler":"x"}]"#);
+    let (code, _, err) = agent.run(&["reload"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("watches[0]: Unsupported watch type: kye"), "{err}");
+    let second = agent.folder().join("second");
+    agent.configure(&format!(
+        r#""watches":[{{"type":"key","key":"a/color","handler":"cat > {}"}}]"#,
+        second.display()
+    ));
+    agent.expect(&["reload"], 0, "Configuration reload triggered\n", "");
+    until("the new watch tells", || {
+        fs::read_to_string(&second).is_ok_and(|text| text.contains(r#""Value":"cmVk""#))
+    });
+    let before = told();
+    agent.run(&["kv", "put", "a/color", "blue"]);
+    until("the new watch tells again", || {
+        fs::read_to_string(&second).is_ok_and(|text| text.contains(r#""Value":"Ymx1ZQ==""#))
+    });
+    assert_eq!(told(), before);
 }

@@ -1,0 +1,492 @@
+//! Templates in addresses: `{{ GetPrivateIP }}`, `{{ GetAllInterfaces | include "network" "10.0.0.0/8" |
+//! attr "address" }}`.
+//!
+//! The names are those that configurations of the reference use. Evaluation is a function of the list
+//! of addresses that this host has; reading that list is the only thing done outside of it.
+
+use std::net::IpAddr;
+
+use super::Error;
+use super::file::Written;
+use crate::http::Network;
+
+/// Keys whose values may be templates.
+const KEYS: [&str; 13] = [
+    "addresses.dns",
+    "addresses.http",
+    "addresses.https",
+    "advertise_addr",
+    "advertise_addr_ipv4",
+    "advertise_addr_ipv6",
+    "advertise_addr_wan",
+    "advertise_addr_wan_ipv4",
+    "advertise_addr_wan_ipv6",
+    "bind_addr",
+    "client_addr",
+    "serf_lan",
+    "serf_wan",
+];
+
+/// Addresses that never leave a host or its link.
+const NOT_FORWARDED: [&str; 5] =
+    ["127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "::1/128", "fe80::/10"];
+
+/// Addresses that only their own site knows.
+const PRIVATE: [&str; 6] =
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15", "fc00::/7"];
+
+/// One address of this host.
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of an interface")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Interface {
+    name: String,
+    address: IpAddr,
+    /// Bits of its network.
+    prefix: u32,
+    up: bool,
+    loopback: bool,
+    broadcast: bool,
+    multicast: bool,
+    /// The way out of this network.
+    default: bool,
+}
+
+/// The configuration with every template replaced by what it stands for on this host.
+pub(super) fn expanded(written: &Written) -> Result<Written, Error> {
+    let mut out = written.clone();
+    let mut interfaces = None;
+    for key in KEYS {
+        let Some(text) = written.text(key).filter(|text| text.contains("{{")) else { continue };
+        let interfaces = match &interfaces {
+            Some(interfaces) => interfaces,
+            None => interfaces.insert(own_interfaces()?),
+        };
+        let value = expand(text, interfaces)
+            .map_err(|why| Error(format!("{key}: template `{text}`: {why}")))?;
+        if value.trim().is_empty() {
+            return Err(Error(format!(
+                "{key} cannot be empty\nhint: no address of this host fits `{text}`"
+            )));
+        }
+        out.replace(key, value);
+    }
+    Ok(out)
+}
+
+/// Replaces every `{{ ... }}` of a text.
+fn expand(text: &str, interfaces: &[Interface]) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        out.push_str(before);
+        let (inside, behind) = after.split_once("}}").ok_or("`}}` is missing")?;
+        out.push_str(&evaluate(inside.trim().trim_matches('-'), interfaces)?);
+        rest = behind;
+    }
+    out.push_str(rest);
+    Ok(out.trim().to_owned())
+}
+
+/// What stands between two bars.
+enum Value {
+    Interfaces(Vec<Interface>),
+    Text(String),
+}
+
+fn evaluate(pipeline: &str, interfaces: &[Interface]) -> Result<String, String> {
+    let mut value = None;
+    for call in split(pipeline)? {
+        let (name, arguments) = call.split_first().ok_or("a function is missing")?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        value = Some(match value {
+            None => source(name, &arguments, interfaces)?,
+            Some(Value::Interfaces(list)) => step(name, &arguments, list)?,
+            Some(Value::Text(_)) => return Err(format!("`{name}` needs a list of addresses")),
+        });
+    }
+    match value {
+        Some(Value::Text(text)) => Ok(text),
+        Some(Value::Interfaces(_)) => {
+            Err("a list is no address: end it with `| attr \"address\"`".into())
+        }
+        None => Ok(String::new()),
+    }
+}
+
+/// Cuts a pipeline into calls, and calls into words; texts stand in quotes.
+fn split(pipeline: &str) -> Result<Vec<Vec<String>>, String> {
+    let mut calls = vec![Vec::new()];
+    let mut letters = pipeline.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '|' => calls.push(Vec::new()),
+            '"' | '`' => {
+                let mut word = String::new();
+                loop {
+                    match letters.next() {
+                        None => return Err("a quote is not closed".into()),
+                        Some(end) if end == letter => break,
+                        Some('\\') if letter == '"' => word.extend(letters.next()),
+                        Some(other) => word.push(other),
+                    }
+                }
+                calls.last_mut().expect("never empty").push(word);
+            }
+            letter if letter.is_whitespace() || letter == '(' || letter == ')' => {}
+            letter => {
+                let mut word = String::from(letter);
+                while let Some(next) =
+                    letters.next_if(|next| !next.is_whitespace() && !"|\"`()".contains(*next))
+                {
+                    word.push(next);
+                }
+                calls.last_mut().expect("never empty").push(word);
+            }
+        }
+    }
+    Ok(calls)
+}
+
+fn within(address: IpAddr, networks: &[&str]) -> bool {
+    networks
+        .iter()
+        .any(|network| network.parse::<Network>().is_ok_and(|network| network.contains(address)))
+}
+
+/// The addresses of a kind, the most likely one first.
+fn usable(interfaces: &[Interface], keep: impl Fn(&Interface) -> bool) -> Vec<Interface> {
+    let mut list: Vec<Interface> = interfaces
+        .iter()
+        .filter(|it| it.up && !within(it.address, &NOT_FORWARDED) && keep(it))
+        .cloned()
+        .collect();
+    list.sort_by_key(|it| (!it.default, it.address.is_ipv6(), it.prefix));
+    list
+}
+
+fn source(name: &str, arguments: &[&str], interfaces: &[Interface]) -> Result<Value, String> {
+    let private = |it: &Interface| within(it.address, &PRIVATE);
+    let public = |it: &Interface| !within(it.address, &PRIVATE);
+    let named = |it: &Interface| arguments.first() == Some(&it.name.as_str());
+    let first = |list: Vec<Interface>| {
+        Value::Text(list.first().map(|it| it.address.to_string()).unwrap_or_default())
+    };
+    let every = |list: Vec<Interface>| Value::Text(joined(&list, "address", " "));
+    Ok(match name {
+        "GetAllInterfaces" => Value::Interfaces(interfaces.to_vec()),
+        "GetDefaultInterfaces" => Value::Interfaces(usable(interfaces, |it| it.default)),
+        "GetPrivateInterfaces" => Value::Interfaces(usable(interfaces, private)),
+        "GetPublicInterfaces" => Value::Interfaces(usable(interfaces, public)),
+        "GetPrivateIP" => first(usable(interfaces, private)),
+        "GetPrivateIPs" => every(usable(interfaces, private)),
+        "GetPublicIP" => first(usable(interfaces, public)),
+        "GetPublicIPs" => every(usable(interfaces, public)),
+        "GetInterfaceIP" => first(usable(interfaces, named)),
+        "GetInterfaceIPs" => every(usable(interfaces, named)),
+        _ => return Err(format!("there is no function `{name}`")),
+    })
+}
+
+fn step(name: &str, arguments: &[&str], mut list: Vec<Interface>) -> Result<Value, String> {
+    let needs = |count: usize| {
+        if arguments.len() == count {
+            Ok(())
+        } else {
+            Err(format!("`{name}` takes {count} arguments, not {}", arguments.len()))
+        }
+    };
+    let count = |text: &str| {
+        text.parse::<usize>().map_err(|_| format!("`{name}`: `{text}` is not a number"))
+    };
+    Ok(match name {
+        "include" | "exclude" => {
+            needs(2)?;
+            let test = test(arguments[0], arguments[1])?;
+            list.retain(|it| test(it) == (name == "include"));
+            Value::Interfaces(list)
+        }
+        "sort" => {
+            needs(1)?;
+            for key in arguments[0].split(',').rev() {
+                let (key, down) = match key.trim().strip_prefix('-') {
+                    Some(key) => (key, true),
+                    None => (key.trim().trim_start_matches('+'), false),
+                };
+                sort(&mut list, key, down)?;
+            }
+            Value::Interfaces(list)
+        }
+        "limit" => {
+            needs(1)?;
+            list.truncate(count(arguments[0])?);
+            Value::Interfaces(list)
+        }
+        "offset" => {
+            needs(1)?;
+            list.drain(..count(arguments[0])?.min(list.len()));
+            Value::Interfaces(list)
+        }
+        "unique" => {
+            needs(1)?;
+            let mut seen = Vec::new();
+            list.retain(|it| {
+                let value = attribute(it, arguments[0]).unwrap_or_default();
+                let new = !seen.contains(&value);
+                seen.push(value);
+                new
+            });
+            Value::Interfaces(list)
+        }
+        "attr" => {
+            needs(1)?;
+            let first = list.first().map(|it| attribute(it, arguments[0])).transpose()?;
+            Value::Text(first.unwrap_or_default())
+        }
+        "join" => {
+            needs(2)?;
+            for it in &list {
+                attribute(it, arguments[0])?;
+            }
+            Value::Text(joined(&list, arguments[0], arguments[1]))
+        }
+        _ => return Err(format!("there is no filter `{name}`")),
+    })
+}
+
+fn joined(list: &[Interface], name: &str, separator: &str) -> String {
+    let values: Vec<String> = list.iter().filter_map(|it| attribute(it, name).ok()).collect();
+    values.join(separator)
+}
+
+fn attribute(it: &Interface, name: &str) -> Result<String, String> {
+    Ok(match name {
+        "address" => it.address.to_string(),
+        "name" => it.name.clone(),
+        "size" | "mask_bits" => it.prefix.to_string(),
+        "network" => format!("{}/{}", it.address, it.prefix),
+        "type" => if it.address.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
+        "flags" => {
+            FLAGS.iter().filter(|flag| has_flag(it, flag)).copied().collect::<Vec<_>>().join("|")
+        }
+        _ => return Err(format!("addresses have no attribute `{name}`")),
+    })
+}
+
+const FLAGS: [&str; 5] = ["up", "broadcast", "loopback", "multicast", "forwardable"];
+
+fn has_flag(it: &Interface, flag: &str) -> bool {
+    match flag {
+        "up" => it.up,
+        "loopback" => it.loopback,
+        "broadcast" => it.broadcast,
+        "multicast" => it.multicast,
+        "forwardable" => !within(it.address, &NOT_FORWARDED),
+        _ => false,
+    }
+}
+
+type Test = Box<dyn Fn(&Interface) -> bool>;
+
+/// Does an address fit? Several values are separated by bars, and one of them is enough.
+fn test(what: &str, value: &str) -> Result<Test, String> {
+    let words: Vec<String> = value.split('|').map(str::trim).map(str::to_owned).collect();
+    let pattern =
+        || regex::Regex::new(value).map_err(|error| format!("`{value}` is not a pattern: {error}"));
+    Ok(match what {
+        "name" => {
+            let pattern = pattern()?;
+            Box::new(move |it| pattern.is_match(&it.name))
+        }
+        "address" => {
+            let pattern = pattern()?;
+            Box::new(move |it| pattern.is_match(&it.address.to_string()))
+        }
+        "network" => {
+            let networks = words
+                .iter()
+                .map(|word| word.parse::<Network>().map_err(|error| error.to_string()))
+                .collect::<Result<Vec<_>, _>>()?;
+            Box::new(move |it| networks.iter().any(|network| network.contains(it.address)))
+        }
+        "type" => Box::new(move |it| {
+            words.iter().any(|word| match word.to_lowercase().as_str() {
+                "ip" => true,
+                "ipv4" => it.address.is_ipv4(),
+                "ipv6" => it.address.is_ipv6(),
+                _ => false,
+            })
+        }),
+        "flag" | "flags" => Box::new(move |it| words.iter().all(|word| has_flag(it, word))),
+        "size" => Box::new(move |it| {
+            words.iter().any(|word| word.trim_start_matches('/') == it.prefix.to_string())
+        }),
+        "rfc" => {
+            for word in &words {
+                if !["1918", "6890", "4193", "3927", "6598"].contains(&word.as_str()) {
+                    return Err(format!("addresses of RFC {word} are not known here"));
+                }
+            }
+            Box::new(move |it| {
+                words.iter().any(|word| match word.as_str() {
+                    "1918" => within(it.address, &PRIVATE[..3]),
+                    "4193" => within(it.address, &["fc00::/7"]),
+                    "3927" => within(it.address, &["169.254.0.0/16"]),
+                    "6598" => within(it.address, &["100.64.0.0/10"]),
+                    _ => within(it.address, &PRIVATE) || within(it.address, &NOT_FORWARDED),
+                })
+            })
+        }
+        _ => return Err(format!("addresses cannot be selected by `{what}`")),
+    })
+}
+
+fn sort(list: &mut [Interface], key: &str, down: bool) -> Result<(), String> {
+    match key {
+        "address" => list.sort_by_key(|it| it.address),
+        "name" => list.sort_by(|a, b| a.name.cmp(&b.name)),
+        // The larger network has fewer bits.
+        "size" => list.sort_by_key(|it| it.prefix),
+        "type" => list.sort_by_key(|it| it.address.is_ipv6()),
+        "default" => list.sort_by_key(|it| !it.default),
+        "private" => list.sort_by_key(|it| !within(it.address, &PRIVATE)),
+        _ => return Err(format!("addresses cannot be sorted by `{key}`")),
+    }
+    if down {
+        list.reverse();
+    }
+    Ok(())
+}
+
+fn own_interfaces() -> Result<Vec<Interface>, Error> {
+    use nix::net::if_::InterfaceFlags;
+    let ways_out = ways_out();
+    let found = nix::ifaddrs::getifaddrs()
+        .map_err(|error| Error(format!("cannot list this host's addresses: {error}")))?;
+    Ok(found
+        .filter_map(|it| {
+            let ip = |address: &nix::sys::socket::SockaddrStorage| {
+                let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+            };
+            let address = ip(it.address.as_ref()?)?;
+            let prefix = match it.netmask.as_ref().and_then(ip) {
+                Some(IpAddr::V4(mask)) => u32::from(mask).count_ones(),
+                Some(IpAddr::V6(mask)) => u128::from(mask).count_ones(),
+                None => 0,
+            };
+            Some(Interface {
+                default: ways_out.contains(&it.interface_name),
+                address,
+                prefix,
+                up: it.flags.contains(InterfaceFlags::IFF_UP),
+                loopback: it.flags.contains(InterfaceFlags::IFF_LOOPBACK),
+                broadcast: it.flags.contains(InterfaceFlags::IFF_BROADCAST),
+                multicast: it.flags.contains(InterfaceFlags::IFF_MULTICAST),
+                name: it.interface_name,
+            })
+        })
+        .collect())
+}
+
+/// Interfaces with a default route. A host without routes has none.
+fn ways_out() -> Vec<String> {
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let mut names: Vec<String> = routes
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let name = words.next()?;
+            (words.next()? == "00000000").then(|| name.to_owned())
+        })
+        .collect();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Vec<Interface> {
+        let it = |name: &str, address: &str, prefix, default| Interface {
+            name: name.into(),
+            address: address.parse().expect("an address"),
+            prefix,
+            up: true,
+            loopback: name == "lo",
+            broadcast: name != "lo",
+            multicast: name != "lo",
+            default,
+        };
+        vec![
+            it("lo", "127.0.0.1", 8, false),
+            it("lo", "::1", 128, false),
+            it("docker0", "172.17.0.1", 16, false),
+            it("eth0", "10.1.2.3", 24, true),
+            it("eth0", "fe80::1", 64, true),
+            it("eth1", "203.0.113.9", 28, false),
+            it("eth2", "10.9.0.4", 16, false),
+        ]
+    }
+
+    #[test]
+    fn templates_that_people_use() {
+        let rows = [
+            ("{{ GetPrivateIP }}", "10.1.2.3"),
+            ("{{GetPublicIP}}", "203.0.113.9"),
+            ("{{ GetInterfaceIP \"eth2\" }}", "10.9.0.4"),
+            ("{{ GetInterfaceIP `eth1` }}", "203.0.113.9"),
+            ("{{ GetInterfaceIP \"lo\" }}", ""),
+            ("{{ GetInterfaceIP \"nope\" }}", ""),
+            (
+                "{{ GetPrivateInterfaces | include \"network\" \"10.9.0.0/16\" | attr \"address\" }}",
+                "10.9.0.4",
+            ),
+            (
+                "{{ GetAllInterfaces | include \"name\" \"^eth\" | include \"flags\" \"forwardable|up\" | sort \"-address\" | attr \"address\" }}",
+                "203.0.113.9",
+            ),
+            (
+                "{{ GetAllInterfaces | exclude \"type\" \"ipv6\" | include \"rfc\" \"1918\" | join \"address\" \" \" }}",
+                "172.17.0.1 10.1.2.3 10.9.0.4",
+            ),
+            ("{{ GetDefaultInterfaces | attr \"address\" }}", "10.1.2.3"),
+            ("{{ GetPrivateInterfaces | sort \"size\" | limit 1 | attr \"name\" }}", "docker0"),
+            ("{{ GetPrivateInterfaces | sort \"-size,name\" | offset 1 | attr \"name\" }}", "eth2"),
+            ("127.0.0.1 {{ GetPrivateIP }}", "127.0.0.1 10.1.2.3"),
+            (
+                "{{ GetAllInterfaces | include \"type\" \"ipv4\" | unique \"name\" | join \"name\" \",\" }}",
+                "lo,docker0,eth0,eth1,eth2",
+            ),
+        ];
+        for (template, expected) in rows {
+            assert_eq!(expand(template, &host()).as_deref(), Ok(expected), "{template}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused_by_name() {
+        let rows = [
+            ("{{ GetBogus }}", "there is no function `GetBogus`"),
+            ("{{ GetPrivateIP", "`}}` is missing"),
+            ("{{ GetAllInterfaces }}", "a list is no address"),
+            ("{{ GetAllInterfaces | attr }}", "`attr` takes 1 arguments"),
+            ("{{ GetAllInterfaces | attr \"x\" }}", "no attribute `x`"),
+            ("{{ GetPrivateIP | attr \"x\" }}", "needs a list"),
+            ("{{ GetAllInterfaces | include \"network\" \"x\" | attr \"name\" }}", "invalid CIDR"),
+            ("{{ GetAllInterfaces | include \"name }}", "a quote is not closed"),
+        ];
+        for (template, expected) in rows {
+            let error = expand(template, &host()).expect_err(template);
+            assert!(error.contains(expected), "{template}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_template_panics(text in "\\{\\{[ a-zA-Z\"|`\\-0-9]{0,40}\\}?\\}?") {
+            let _ = expand(&text, &host());
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Watches of the configuration: questions that the agent follows for its operator, telling a program or
+//! an address of every new answer and of what is different in it.
+//!
+//! An agent asks itself over its own HTTP door, as any client would: limits, tokens and forwarding to
+//! servers are those of every request.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `definition` | watches as files write them |
+//! | `question` | types and parameters, the shape of answers |
+//! | `changes` | what two answers differ in |
+
+mod changes;
+mod definition;
+mod question;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use muster_client::{Client, Consistency, Secret, Settings, Update, WatchSettings};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+pub use changes::Changes;
+pub use definition::{Definition, Handler, parse};
+pub use question::{Parameters, Question, TYPES};
+
+use crate::checks::tls::{Tls, Verify};
+use crate::checks::{Status, http};
+
+/// The longest pause after failures.
+const BACKOFF_MAX: Duration = Duration::from_mins(3);
+/// Bytes of a handler's output that reach the log.
+const OUTPUT_BYTES_MAX: usize = 4096;
+/// Bytes of changes that a handler gets: variables and headers are bounded by the system.
+const CHANGES_BYTES_MAX: usize = 16 * 1024;
+
+/// Those that run, and what they need.
+#[derive(Debug)]
+pub struct Watches {
+    agent: Settings,
+    tls: Tls,
+    running: Vec<(Definition, CancellationToken)>,
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        for (_, stop) in &self.running {
+            stop.cancel();
+        }
+    }
+}
+
+impl Watches {
+    /// None yet. `agent` is how this agent reaches itself.
+    pub fn new(agent: Settings, tls: Tls) -> Watches {
+        Watches { agent, tls, running: Vec::new() }
+    }
+
+    /// Follows these from now on. One that was followed already goes on undisturbed.
+    pub fn set(&mut self, definitions: Vec<Definition>) {
+        let mut before = std::mem::take(&mut self.running);
+        for definition in definitions {
+            let same = before.iter().position(|(old, _)| *old == definition);
+            let entry = match same {
+                Some(position) => before.swap_remove(position),
+                None => self.begin(definition),
+            };
+            self.running.push(entry);
+        }
+        for (_, stop) in before {
+            stop.cancel();
+        }
+    }
+
+    fn begin(&self, definition: Definition) -> (Definition, CancellationToken) {
+        let stop = CancellationToken::new();
+        match Client::new(self.settings(&definition)) {
+            Ok(client) => {
+                let (followed, tls) = (definition.clone(), self.tls.clone());
+                let stopped = stop.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = stopped.cancelled() => {}
+                        () = follow(client, &followed, &tls) => {}
+                    }
+                });
+            }
+            Err(error) => tracing::error!(%error, "a watch cannot reach its own agent"),
+        }
+        (definition, stop)
+    }
+
+    fn settings(&self, definition: &Definition) -> Settings {
+        let mut settings = self.agent.clone();
+        settings.datacenter.clone_from(&definition.datacenter);
+        if let Some(token) = &definition.token {
+            settings.token = Some(Secret::new(token.clone()));
+        }
+        settings
+    }
+}
+
+async fn follow(client: Client, definition: &Definition, tls: &Tls) {
+    let consistency = if definition.stale { Consistency::Stale } else { Consistency::Default };
+    let settings =
+        WatchSettings { consistency, backoff_max: BACKOFF_MAX, ..WatchSettings::default() };
+    let mut watch = client.watch(definition.question.query(), settings);
+    let mut last: Option<String> = None;
+    loop {
+        match watch.next().await {
+            Update::Value(answer, index) => match definition.question.json(answer) {
+                Ok(json) if last.as_ref() == Some(&json) => {}
+                Ok(json) => {
+                    let changes = Changes::between(last.as_deref(), &json);
+                    tell(definition, tls, &json, index, &changes).await;
+                    last = Some(json);
+                }
+                Err(error) => {
+                    tracing::warn!(kind = definition.kind, %error, "an answer is no JSON");
+                }
+            },
+            Update::Unreachable(error) => {
+                tracing::warn!(kind = definition.kind, %error, "a watch has no answer; trying again");
+            }
+        }
+    }
+}
+
+async fn tell(definition: &Definition, tls: &Tls, json: &str, index: u64, changes: &Changes) {
+    let kind = &definition.kind;
+    let mut changed = changes.json();
+    if changed.len() > CHANGES_BYTES_MAX {
+        r#"{"truncated":true}"#.clone_into(&mut changed);
+    }
+    match &definition.handler {
+        Handler::Script { words, shell } => {
+            let mut command = program(words, *shell);
+            for product in ["CONSUL", "MUSTER"] {
+                command.env(format!("{product}_INDEX"), index.to_string());
+            }
+            command.env("MUSTER_CHANGES", changed);
+            match run(command, json).await {
+                Ok(output) => tracing::debug!(kind, output, "a watch's handler was told"),
+                Err(why) => {
+                    tracing::error!(kind, handler = words[0], why, "a watch's handler failed");
+                }
+            }
+        }
+        Handler::Http { url, method, headers, timeout, skip_verify } => {
+            let mut headers = headers.clone();
+            for (name, value) in [
+                ("X-Consul-Index", index.to_string()),
+                ("X-Muster-Changes", changed),
+                ("Content-Type", "application/json".to_owned()),
+            ] {
+                headers.entry(name.to_owned()).or_insert_with(|| vec![value]);
+            }
+            let target = http::Target {
+                url: url.clone(),
+                method: method.clone(),
+                headers,
+                body: json.to_owned(),
+                verify: Verify { certificate: !skip_verify, name: String::new() },
+                follow: true,
+                timeout: *timeout,
+                output_bytes_max: OUTPUT_BYTES_MAX,
+            };
+            let outcome = http::probe(&target, tls).await;
+            let output = outcome.output;
+            if outcome.status == Status::Passing {
+                tracing::debug!(kind, output, "a watch's handler was told");
+            } else {
+                tracing::error!(kind, handler = url, output, "a watch's handler failed");
+            }
+        }
+    }
+}
+
+fn program(words: &[String], shell: bool) -> Command {
+    let mut command = if shell {
+        let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
+        let mut command = Command::new(shell);
+        command.arg("-c").arg(&words[0]);
+        command
+    } else {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    };
+    // The group ends as a whole when the watch ends.
+    command.process_group(0).kill_on_drop(true);
+    command
+}
+
+/// Runs a handler to its end: its last output, or why it failed.
+async fn run(mut command: Command, json: &str) -> Result<String, String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let stdin = child.stdin.take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // A handler that does not read its input is none of our business.
+            let _ = stdin.write_all(json.as_bytes()).await;
+            let _ = stdin.write_all(b"\n").await;
+        }
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+    let output = output.map_err(|error| error.to_string())?;
+    let mut tail = crate::checks::Tail::new(OUTPUT_BYTES_MAX);
+    tail.push(&output.stdout);
+    tail.push(&output.stderr);
+    let text = tail.text().trim_end().to_owned();
+    if output.status.success() { Ok(text) } else { Err(format!("{}: {text}", output.status)) }
+}
