@@ -51,8 +51,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use agent::{Identity, Reload, Wish};
 pub use error::Error;
-pub use passing::Passing;
 pub use limits::{Limits, Mode, Rates};
+pub use passing::Passing;
 pub use server::{Listener, serve, serve_passing};
 pub use settings::{Network, NotANetwork, Settings};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use muster_agent::http::Settings;
+use muster_agent::http::{Limits, Rates, Settings};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -85,7 +85,7 @@ async fn what_the_agent_is_told_shapes_what_it_passes_on() {
 async fn equal_waits_share_one_call_and_each_ends_at_its_own_time() {
     const WATCHERS: usize = 100;
     let server = Server::start(Settings::default()).await;
-    let crowd = Settings { connections_per_client_max: 0, ..Settings::default() };
+    let crowd = Settings { limits: Limits::new(0, Rates::default()), ..Settings::default() };
     let client = Client::of(&[&server], crowd).await;
     client.put("/v1/kv/k", "one").await;
     let index = client.get("/v1/kv/k").await.index();
