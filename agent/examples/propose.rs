@@ -43,6 +43,7 @@ async fn main() -> anyhow::Result<()> {
         raft_multiplier: 1,
         snapshot_threshold: 16_384,
         trailing_logs: 10_240,
+        autopilot: muster_agent::store::Autopilot::default(),
     };
     let consensus = Consensus::start(settings.clone()).await?;
     println!("start: {:.1} ms", started.elapsed().as_secs_f64() * 1e3);

@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::checks::tls::{Authorities, Tls};
+use crate::store::Autopilot;
 use crate::{local, rpc, telemetry, watches};
 use file::Written;
 pub use gossip::GossipTuning;
@@ -94,6 +95,8 @@ pub struct Config {
     pub checks: CheckLimits,
     /// Raft.
     pub raft: RaftTuning,
+    /// How the leader of a new cluster looks after the servers.
+    pub autopilot: Autopilot,
     /// The gossip pool.
     pub gossip: GossipTuning,
     /// Shortest session TTL.
@@ -339,6 +342,13 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     let session_ttl_min = duration("session_ttl_min", Duration::ZERO);
     let rpc_hold_timeout = duration("performance.rpc_hold_timeout", secs(7));
     let rpc_handshake = duration("limits.rpc_handshake_timeout", secs(5));
+    let rules = Autopilot::default();
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let mut rule = |key, default| nanos(duration(key, Duration::from_nanos(default)));
+    let last_contact_threshold_ns =
+        rule("autopilot.last_contact_threshold", rules.last_contact_threshold_ns);
+    let server_stabilization_time_ns =
+        rule("autopilot.server_stabilization_time", rules.server_stabilization_time_ns);
     let mut port = |key: &'static str, default: i64| -> Option<u16> {
         let number = written.int(key).unwrap_or(default);
         match u16::try_from(number) {
@@ -528,6 +538,16 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             log_backend,
         },
         gossip,
+        autopilot: Autopilot {
+            cleanup_dead_servers: written
+                .bool("autopilot.cleanup_dead_servers")
+                .unwrap_or(rules.cleanup_dead_servers),
+            last_contact_threshold_ns,
+            max_trailing_logs: size("autopilot.max_trailing_logs", 250) as u64,
+            min_quorum: size("autopilot.min_quorum", 0) as u64,
+            server_stabilization_time_ns,
+            ..rules
+        },
         session_ttl_min: if session_ttl_min.is_zero() { secs(10) } else { session_ttl_min },
         rpc_hold_timeout,
         rpc_limits: rpc::Limits {

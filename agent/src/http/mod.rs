@@ -44,6 +44,7 @@ mod settings;
 mod snapshot;
 mod status;
 mod stream;
+mod time;
 mod txn;
 
 use std::sync::Arc;

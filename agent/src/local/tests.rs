@@ -32,6 +32,7 @@ async fn consensus() -> Consensus {
         raft_multiplier: 1,
         snapshot_threshold: 16384,
         trailing_logs: 10240,
+        autopilot: crate::store::Autopilot::default(),
     })
     .await
     .unwrap()

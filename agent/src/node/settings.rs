@@ -18,6 +18,7 @@ pub(super) fn raft(config: &Config, node_id: &str) -> raft::Settings {
         raft_multiplier: config.raft.multiplier,
         snapshot_threshold: config.raft.snapshot_threshold,
         trailing_logs: config.raft.trailing_logs,
+        autopilot: config.autopilot.clone(),
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::autopilot::{Assessment, Driver};
 use super::bond::Bonds;
 use super::forming::Servers;
 use super::forward::Certainty;
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     stamped: AtomicU64,
     /// When the leader was last heard.
     pub(super) contact: Arc<Contact>,
+    /// How the servers are, while this one leads.
+    assessed: watch::Receiver<Option<Assessment>>,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps other processes away from the folder.
@@ -153,8 +156,10 @@ impl Consensus {
             }),
             tokio::spawn(save(raft.clone(), upkeep, stop.clone())),
         ];
+        let (assess, assessed) = watch::channel(None);
         let consensus = Consensus {
             inner: Arc::new(Inner {
+                assessed,
                 roles: raft.server_metrics(),
                 figures: raft.data_metrics(),
                 lease,
@@ -176,6 +181,14 @@ impl Consensus {
                 lock: Mutex::new(lock),
             }),
         };
+        let driver = Driver {
+            consensus: Arc::downgrade(&consensus.inner),
+            initial: settings.autopilot,
+            tell: assess,
+        };
+        let (status, stop) = (consensus.inner.status.clone(), consensus.inner.stop.clone());
+        let driving = tokio::spawn(driver.run(status, stop));
+        consensus.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(driving);
         if let Err(error) = consensus.take_part(servers).await {
             consensus.shutdown().await;
             return Err(error);
@@ -301,6 +314,12 @@ impl Consensus {
     /// The library's handle, for the other files of this module.
     pub(super) fn raft(&self) -> &Raft<Types, Machine> {
         &self.inner.raft
+    }
+
+    /// How the servers are, as this server sees them while it leads; nothing if it does not, and
+    /// until it has looked.
+    pub fn assessment(&self) -> Option<Assessment> {
+        self.inner.assessed.borrow().clone()
     }
 
     /// `ip:port` under which this server was started.

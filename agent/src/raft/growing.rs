@@ -1,5 +1,5 @@
-//! What the leader does about who takes part: invites servers that appear, gives them a voice when
-//! they have caught up, corrects addresses, removes those that said good-bye.
+//! What the leader does about who takes part: invites servers that appear, corrects addresses,
+//! removes those that said good-bye. When a newcomer gets a voice is decided in `autopilot`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,11 +16,8 @@ use super::observer::Status;
 use super::roster::{Presence, Roster};
 use super::types::{Membership, Server, ServerId, Types};
 
-/// Between looks at who has caught up.
+/// Between looks.
 const INTERVAL: Duration = Duration::from_millis(200);
-
-/// A server that lacks no more than this has caught up: the rest is on its way.
-const LAG_MAX: u64 = 250;
 
 /// A change that a majority does not confirm by then is looked at again.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
@@ -106,7 +103,6 @@ fn changes(
     let membership = metrics.membership_config.membership();
     let voters: BTreeSet<ServerId> = membership.voter_ids().collect();
     let mut moved = BTreeMap::new();
-    let mut caught_up = BTreeSet::new();
     let mut gone = BTreeSet::new();
     for (id, server) in membership.nodes() {
         if *id == me {
@@ -128,18 +124,12 @@ fn changes(
                 if *server != now {
                     moved.insert(*id, now);
                 }
-                if !voters.contains(id) && has_caught_up(metrics, *id) {
-                    caught_up.insert(*id);
-                }
             }
         }
     }
     let mut changes = Vec::new();
     if !moved.is_empty() {
         changes.push(ChangeMembers::SetNodes(moved));
-    }
-    if !caught_up.is_empty() {
-        changes.push(ChangeMembers::AddVoterIds(caught_up));
     }
     let leaving: BTreeSet<ServerId> = gone.intersection(&voters).copied().collect();
     if !leaving.is_empty() {
@@ -150,10 +140,4 @@ fn changes(
         changes.push(ChangeMembers::RemoveNodes(learners));
     }
     changes
-}
-
-fn has_caught_up(metrics: &RaftMetrics<Types>, id: ServerId) -> bool {
-    let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
-    let last = metrics.last_log_index.unwrap_or(0);
-    matched.is_some_and(|matched| matched.index + LAG_MAX >= last)
 }

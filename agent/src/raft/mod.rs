@@ -14,6 +14,7 @@
 //! [`Consensus`] is the handle that everyone else holds. The Raft protocol itself is openraft's;
 //! no name of that library appears outside this module.
 
+pub mod autopilot;
 mod bond;
 mod consensus;
 mod forming;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub snapshot_threshold: u64,
     /// Entries kept behind a snapshot.
     pub trailing_logs: u64,
+    /// How the leader of a new cluster looks after the servers.
+    pub autopilot: crate::store::Autopilot,
 }
 
 /// How a server knows of the others and reaches them.

@@ -1,6 +1,7 @@
 //! Who takes part, as an operator sees and changes it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
@@ -8,6 +9,9 @@ use openraft::async_runtime::WatchReceiver;
 use super::types::{ServerId, StoredMembership};
 use super::{Consensus, Error};
 use crate::store::Index;
+
+/// A server that does not take over by then will not.
+const TRANSFER_MAX: Duration = Duration::from_secs(10);
 
 /// The servers as last agreed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +77,50 @@ impl Consensus {
             }
         }
         found
+    }
+
+    /// Gives a learner a voice.
+    pub async fn promote(&self, id: ServerId) -> Result<(), Error> {
+        self.change_servers(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+    }
+
+    /// Asks the leader to hand over: to `to`, or to the voter that has most of the log. Returns
+    /// once another server leads.
+    pub async fn transfer_leader(&self, to: Option<ServerId>) -> Result<(), Error> {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        if !self.is_leader() {
+            return Err(Error::NoLeader);
+        }
+        let voters: BTreeSet<ServerId> =
+            metrics.membership_config.membership().voter_ids().collect();
+        let has = |id: &ServerId| {
+            let known = metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
+            known.map(|position| position.index)
+        };
+        let heir = match to {
+            Some(id) if id == metrics.id => return Ok(()),
+            Some(id) if voters.contains(&id) => Some(id),
+            Some(id) => {
+                return Err(Error::Refused(format!("server {id} is not one of those that vote")));
+            }
+            None => voters.iter().copied().filter(|id| *id != metrics.id).max_by_key(has),
+        };
+        let Some(heir) = heir else {
+            return Err(Error::Refused("cannot find peer: no other server votes".to_owned()));
+        };
+        self.raft()
+            .trigger()
+            .transfer_leader(heir)
+            .await
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        let handed_over = self.leadership_changed(true);
+        if tokio::time::timeout(TRANSFER_MAX, handed_over).await.is_err() {
+            return Err(Error::Refused(format!(
+                "server {heir} did not take over within {} s",
+                TRANSFER_MAX.as_secs()
+            )));
+        }
+        Ok(())
     }
 
     /// Takes a server out of the agreement. The last voter stays.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::Agent;
+use crate::support::{Agent, until};
 
 #[test]
 fn the_state_is_saved_and_restored() {
@@ -75,4 +75,24 @@ fn the_servers_and_their_rules() {
     let (code, _, err) = agent.run(&with(&["-redundancy-zone-tag=zone"]));
     assert_eq!(code, 1);
     assert!(err.contains("RedundancyZoneTag is a Consul Enterprise feature"), "{err}");
+
+    until("the leader has looked", || {
+        let (code, out, _) = agent.run(&["operator", "autopilot", "state"]);
+        code == 0 && out.starts_with("Healthy:                      true\n")
+    });
+    let (_, json, _) = agent.run(&["operator", "autopilot", "state", "-format=json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let id = json["Leader"].as_str().unwrap();
+    assert_eq!(json["Servers"][id]["Status"], "leader");
+    let (_, out, _) = agent.run(&["operator", "autopilot", "state"]);
+    let wanted = format!(
+        "Failure Tolerance:            0\nOptimistic Failure Tolerance: 0\n\
+         Leader:                       {id}\nVoters:\n   {id}\nServers:\n   {id}\n      \
+         Name:              {}\n",
+        agent.node()
+    );
+    assert!(out.contains(&wanted), "{out}");
+    let text = "Error transferring leadership: Unexpected response code: 500 (cannot find peer: no \
+                other server votes)\n";
+    agent.expect(&["operator", "raft", "transfer-leader"], 1, "", text);
 }

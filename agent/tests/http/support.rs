@@ -53,6 +53,7 @@ impl Server {
             raft_multiplier: 1,
             snapshot_threshold: 16_384,
             trailing_logs: 10_240,
+            autopilot: muster_agent::store::Autopilot::default(),
         })
         .await
         .unwrap();

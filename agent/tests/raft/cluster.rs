@@ -255,5 +255,10 @@ fn settings(folder: &Path, number: usize, address: SocketAddr) -> Settings {
         raft_multiplier: 1,
         snapshot_threshold: 16_384,
         trailing_logs: 10_240,
+        autopilot: muster_agent::store::Autopilot {
+            // Nobody waits in a test for what it does not test.
+            server_stabilization_time_ns: 0,
+            ..Default::default()
+        },
     }
 }

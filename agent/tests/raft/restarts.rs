@@ -94,6 +94,7 @@ async fn snapshots_bound_the_disk_and_the_replay() {
         let settings = Settings {
             snapshot_threshold: 200,
             trailing_logs: 50,
+            autopilot: muster_agent::store::Autopilot::default(),
             ..settings(Some(folder.path()), backend)
         };
         let consensus = Consensus::start(settings.clone()).await.unwrap();
@@ -144,6 +145,7 @@ async fn a_damaged_snapshot_is_passed_over_or_named() {
     let settings = Settings {
         snapshot_threshold: 20,
         trailing_logs: 1000,
+        autopilot: muster_agent::store::Autopilot::default(),
         ..settings(Some(folder.path()), LogBackend::Wal)
     };
     let consensus = Consensus::start(settings.clone()).await.unwrap();

@@ -26,6 +26,7 @@ pub(crate) fn settings(data_dir: Option<&Path>, log_backend: LogBackend) -> Sett
         raft_multiplier: 1,
         snapshot_threshold: 16_384,
         trailing_logs: 10_240,
+        autopilot: muster_agent::store::Autopilot::default(),
     }
 }
 

@@ -42,6 +42,17 @@ server that is gone for good and that nobody removed. If it still shows among th
     run: remove_peer,
 };
 
+pub(in crate::cli) static TRANSFER_LEADER: Spec = Spec {
+    path: "operator raft transfer-leader",
+    synopsis: "Has another server lead",
+    operands: "",
+    about: "Has the leader hand over to another server, before it is taken down for instance. \
+Without -id the leader chooses the one that has most of the log.",
+    flags: &[Flag::text("id", "uuid", "Which server is to lead.")],
+    door: Door::Api,
+    run: transfer_leader,
+};
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Configuration {
@@ -119,4 +130,15 @@ fn remove_peer(call: &Call) -> Outcome {
     }
     let (name, value) = query;
     Ok(format!("Removed peer with {name} \"{value}\"\n").into())
+}
+
+fn transfer_leader(call: &Call) -> Outcome {
+    call.no_operands()?;
+    let client = call.client()?;
+    let id = call.values.text("id").filter(|text| !text.is_empty());
+    let query: Vec<_> = id.map(|id| ("id", id.to_owned())).into_iter().collect();
+    let path = "/v1/operator/raft/transfer-leader";
+    wait(client.put(path, &query, Bytes::new()))?
+        .map_err(|error| call.failed("Error transferring leadership", &error))?;
+    Ok("Success\n".to_owned().into())
 }

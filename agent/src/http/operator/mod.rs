@@ -1,6 +1,7 @@
 //! `/v1/operator/`: the servers, and the rules by which the leader looks after them.
 
 mod autopilot;
+mod health;
 mod raft;
 
 use super::routes::{Route, route};
@@ -11,6 +12,13 @@ pub(super) const ROUTES: &[Route] = &[
         &["GET", "PUT"],
         &[autopilot::configuration, autopilot::set_configuration],
     ),
+    route("/v1/operator/autopilot/health", &["GET"], &[health::health]),
+    route("/v1/operator/autopilot/state", &["GET"], &[health::state]),
     route("/v1/operator/raft/configuration", &["GET"], &[raft::configuration]),
     route("/v1/operator/raft/peer", &["DELETE"], &[raft::remove_peer]),
+    route(
+        "/v1/operator/raft/transfer-leader",
+        &["POST", "PUT"],
+        &[raft::transfer_leader, raft::transfer_leader],
+    ),
 ];

@@ -10,6 +10,7 @@ use crate::http::extract::Request;
 use crate::http::reply::Reply;
 use crate::http::routes::{Answer, later, now};
 use crate::raft::Participant;
+use crate::raft::types::ServerId;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -89,5 +90,28 @@ pub(super) fn remove_peer(request: Request) -> Result<Answer, Error> {
         consensus.remove_server(server.id).await?;
         tracing::warn!(server = %server.id, address = server.address, "an operator removed a server");
         Ok(Reply::empty())
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Transferred {
+    success: bool,
+}
+
+/// An addition of later versions of the reference.
+pub(super) fn transfer_leader(request: Request) -> Result<Answer, Error> {
+    request.datacenter_is_here()?;
+    request.authorize(Resource::Operator, Access::Write)?;
+    let to = request.params.get("id").filter(|id| !id.is_empty()).map(|id| {
+        id.parse::<ServerId>()
+            .map_err(|_| Error::BadRequest(format!("id {id:?} is not the ID of a server")))
+    });
+    let to = to.transpose()?;
+    let (door, layout) = (Arc::clone(&request.door), request.layout);
+    drop(request);
+    later(async move {
+        door.reader()?.consensus().transfer_leader(to).await?;
+        Ok(Reply::json(&Transferred { success: true }, layout))
     })
 }
