@@ -3,7 +3,8 @@
 //! A session with a TTL lives for at least that long after it was created or last renewed, and for
 //! at most twice as long: the leader destroys it after twice the TTL, which leaves its holder room
 //! for slow networks. Timers live in the leader's memory alone. A new leader starts all of them
-//! anew, so a change of leadership prolongs lives and never cuts them short.
+//! anew, so a change of leadership prolongs lives and never cuts them short. A server that does not lead
+//! passes renewals on to the one that does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +14,16 @@ use muster_client::types::parse_duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::raft::Consensus;
+use crate::raft::{self, Consensus};
+use crate::rpc::{Handlers, Method, Pool};
 use crate::store::{Change, Scope, SessionId, Store};
 
 /// A session ends after this many TTLs without renewal.
 const TTL_FACTOR: u32 = 2;
 /// Session changes that come together are looked at together. Short against the least TTL.
 const GATHER: Duration = Duration::from_millis(100);
+/// How often a leader is looked for.
+const LEADER_RETRY: Duration = Duration::from_millis(50);
 /// When a session could not be destroyed (no quorum, most likely), this much later again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -27,6 +31,8 @@ const RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Default)]
 pub struct Lifetimes {
     timers: Arc<Mutex<Timers>>,
+    /// The way to the other servers.
+    peers: Pool,
 }
 
 /// Deadlines of all sessions that have a TTL; empty unless this server leads.
@@ -101,9 +107,50 @@ impl Lifetimes {
         Lifetimes::default()
     }
 
-    /// Gives a session another lifetime from now on. Sessions without TTL need none.
-    pub fn renew(&self, id: &str) {
-        self.timers().renew(id, Instant::now());
+    /// Gives a session another lifetime from now on: at the leader, whoever that is. Sessions without TTL need none.
+    /// Waits for a leader until `deadline`.
+    pub async fn renew(
+        &self,
+        consensus: &Consensus,
+        id: &str,
+        deadline: Instant,
+    ) -> Result<(), raft::Error> {
+        loop {
+            if self.renew_here(consensus, id) {
+                return Ok(());
+            }
+            let leader = consensus.leader().and_then(|address| address.parse().ok());
+            if let Some(leader) = leader {
+                match self.peers.call(leader, Method::Renew, id, deadline).await {
+                    Ok(true) => return Ok(()),
+                    // It has stopped leading.
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!(session = id, %error, "not renewed"),
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(raft::Error::NoLeader);
+            }
+            tokio::time::sleep(LEADER_RETRY).await;
+        }
+    }
+
+    /// Does this server lead, and has it renewed the session?
+    fn renew_here(&self, consensus: &Consensus, id: &str) -> bool {
+        let leads = consensus.is_leader();
+        if leads {
+            self.timers().renew(id, Instant::now());
+        }
+        leads
+    }
+
+    /// Adds what a leader answers to the other servers.
+    #[must_use]
+    pub fn answer(&self, handlers: Handlers, consensus: &Consensus) -> Handlers {
+        let (lifetimes, consensus) = (self.clone(), consensus.clone());
+        handlers.on(Method::Renew, move |id: String, _| {
+            std::future::ready(Ok(lifetimes.renew_here(&consensus, &id)))
+        })
     }
 
     /// Destroys sessions whose time is up, for as long as this server leads. Returns at `shutdown`.

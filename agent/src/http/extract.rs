@@ -188,6 +188,8 @@ enum Source {
     Connection(Incoming),
     /// The agent that passed the request on; `None`: it was too large for that.
     Agent(Option<Bytes>),
+    /// The same agent, piece by piece.
+    Pieces(mpsc::Receiver<io::Result<Bytes>>),
 }
 
 /// Bytes of a refused body that are read all the same.
@@ -207,6 +209,11 @@ impl RequestBody {
     /// The body of a request that another agent passed on.
     pub(super) fn passed(body: Option<Bytes>) -> RequestBody {
         RequestBody(Some(Arc::new(Mutex::new(Some(Source::Agent(body))))))
+    }
+
+    /// The body of a request that another agent passes on piece by piece.
+    pub(super) fn uploaded(pieces: mpsc::Receiver<io::Result<Bytes>>) -> RequestBody {
+        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Pieces(pieces))))))
     }
 
     fn take(&self) -> Option<Source> {
@@ -257,6 +264,17 @@ pub(crate) async fn pour(body: RequestBody, to: mpsc::Sender<io::Result<Bytes>>)
             let _ = to.send(piece).await;
             return;
         }
+        Some(Source::Pieces(mut pieces)) => loop {
+            let piece = match tokio::time::timeout(PIECE_WAIT, pieces.recv()).await {
+                Ok(None) => return,
+                Ok(Some(piece)) => piece,
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            };
+            let failed = piece.is_err();
+            if to.send(piece).await.is_err() || failed {
+                return;
+            }
+        },
     };
     loop {
         let piece = match tokio::time::timeout(PIECE_WAIT, body.frame()).await {
@@ -286,7 +304,7 @@ pub(crate) async fn collect(body: RequestBody, bytes_max: u64) -> Result<Bytes, 
     let mut body = match body.take() {
         None => return Ok(Bytes::new()),
         Some(Source::Agent(Some(bytes))) if bytes.len() as u64 <= bytes_max => return Ok(bytes),
-        Some(Source::Agent(_)) => return Err(too_large()),
+        Some(Source::Agent(_) | Source::Pieces(_)) => return Err(too_large()),
         Some(Source::Connection(body)) => body,
     };
     let mut whole = BytesMut::new();

@@ -4,12 +4,16 @@
 //! What goes over is what handlers see and what they give back. Connections, limits on clients, compression and the
 //! headers of every answer are the business of the agent that was asked, and only its.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
+use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::dispatch::Dispatch;
 use super::error::Error;
@@ -18,7 +22,10 @@ use super::reply::{Content, Reply};
 use super::routes::{Answer, later};
 use super::{Door, Settings};
 use crate::rpc::{Parts, Refusal};
-use crate::upstream::{self, Body, Head, Part, Upstream};
+use crate::upstream::{self, Body, Head, Part, Piece, Upstream};
+
+/// Pieces of a body between who sends and who takes them.
+const PIECES: usize = 4;
 
 /// The headers that handlers look at.
 const LOOKED_AT: [HeaderName; 7] = [
@@ -51,6 +58,7 @@ pub(super) fn pass_on(
         headers,
         body: Bytes::new(),
         cut: false,
+        upload: None,
         agent: upstream::Agent {
             node_name: door.parts.node_name.clone(),
             kv_value_bytes_max: door.settings.kv_value_bytes_max,
@@ -58,7 +66,16 @@ pub(super) fn pass_on(
             discovery_max_stale: door.settings.discovery_max_stale,
         },
     };
+    let is_large = head.method == Method::PUT && head.uri.path() == "/v1/snapshot";
     drop(head);
+    if is_large {
+        return later(async move {
+            let (hand, taken) = mpsc::channel(PIECES);
+            let (answer, ()) =
+                tokio::join!(upstream.upload(request, taken), extract::pour(body, hand));
+            Ok(reply(answer?))
+        });
+    }
     later(async move {
         match extract::collect(body, upstream::BODY_BYTES_MAX).await {
             Ok(body) => request.body = body,
@@ -97,6 +114,29 @@ fn header_map(headers: &[(String, Bytes)]) -> HeaderMap {
 #[derive(Clone)]
 pub struct Passing {
     door: Arc<Door>,
+    uploads: Arc<Uploads>,
+}
+
+/// Bodies that come in pieces, and who reads them.
+#[derive(Default)]
+struct Uploads(Mutex<HashMap<Uuid, mpsc::Sender<io::Result<Bytes>>>>);
+
+impl Uploads {
+    fn open(&self) -> MutexGuard<'_, HashMap<Uuid, mpsc::Sender<io::Result<Bytes>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body in pieces, for as long as its request is answered.
+struct Upload {
+    uploads: Arc<Uploads>,
+    id: Uuid,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.uploads.open().remove(&self.id);
+    }
 }
 
 impl std::fmt::Debug for Passing {
@@ -107,7 +147,20 @@ impl std::fmt::Debug for Passing {
 
 impl Passing {
     pub(super) fn new(door: Arc<Door>) -> Passing {
-        Passing { door }
+        Passing { door, uploads: Arc::default() }
+    }
+
+    /// Takes a piece of a body; does anybody want more?
+    pub async fn piece(&self, piece: Piece) -> bool {
+        let Some(bytes) = piece.bytes else {
+            self.uploads.open().remove(&piece.upload);
+            return false;
+        };
+        let reader = self.uploads.open().get(&piece.upload).cloned();
+        match reader {
+            Some(reader) => reader.send(Ok(bytes)).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Answers a request: its head with the beginning of the body, then the rest.
@@ -145,19 +198,30 @@ impl Passing {
     }
 
     async fn reply(&self, request: upstream::Request) -> Reply {
-        let upstream::Request { method, path, query, headers, body, cut, agent } = request;
+        let upstream::Request { method, path, query, headers, body, cut, upload, agent } = request;
         let Ok(method) = Method::from_bytes(method.as_bytes()) else {
             return Reply::status(StatusCode::BAD_REQUEST);
         };
-        let body = RequestBody::passed((!cut).then_some(body));
+        let mut uploading = None;
+        let body = match upload {
+            None => RequestBody::passed((!cut).then_some(body)),
+            Some(id) => {
+                let (hand, taken) = mpsc::channel(PIECES);
+                self.uploads.open().insert(id, hand);
+                uploading = Some(Upload { uploads: Arc::clone(&self.uploads), id });
+                RequestBody::uploaded(taken)
+            }
+        };
         let dispatch = Dispatch { door: self.door.of(agent), peer: None };
         let answer = dispatch.passed(&method, (&path, &query), header_map(&headers), body);
         drop((dispatch, path, query, headers));
-        match answer {
+        let reply = match answer {
             Ok(Answer::Now(reply)) => reply,
             Ok(Answer::Later(promise)) => promise.await.unwrap_or_else(Reply::from),
             Err(error) => error.into(),
-        }
+        };
+        drop(uploading);
+        reply
     }
 }
 

@@ -292,7 +292,8 @@ fn renew(request: Request) -> Result<Answer, Error> {
         let Some(session) = &outcome.found.rows else {
             return Err(Error::NotFound(format!("Session id '{id}' not found")));
         };
-        lifetimes.renew(&session.id);
+        let deadline = tokio::time::Instant::now() + reader.leader_wait();
+        lifetimes.renew(reader.consensus(), &session.id, deadline).await?;
         Ok(Reply::json(&[SessionRow::from(&**session)], layout))
     })
 }

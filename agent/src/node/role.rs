@@ -133,14 +133,21 @@ fn servers(roll: &Roll, datacenter: &str) -> Vec<Server> {
 pub(super) fn answer(
     listener: TcpListener,
     consensus: &Consensus,
-    reader: &Reader,
+    (reader, lifetimes): (&Reader, &Lifetimes),
     passing: Passing,
     config: &Config,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
     let names = reader.clone();
+    let pieces = passing.clone();
     let handlers = consensus.answer(Handlers::new().with_limits(config.rpc_limits));
-    let handlers = answer_claims(handlers, consensus.clone(), config.rpc_hold_timeout)
+    let handlers = answer_claims(handlers, consensus.clone(), config.rpc_hold_timeout);
+    let handlers = lifetimes
+        .answer(handlers, consensus)
+        .on(Method::Piece, move |piece, _| {
+            let passing = pieces.clone();
+            async move { Ok(passing.piece(piece).await) }
+        })
         .on_stream(Method::Http, move |request, _, parts| {
             let passing = passing.clone();
             async move { passing.answer(request, parts).await }

@@ -90,11 +90,11 @@ impl Node {
         let (passing, door) =
             http::serve_passing(listeners, parts, settings, shutdown.child_token());
         start_part(&mut tasks, "http", door);
-        if let (Some(listener), Some(consensus), Some(reader)) =
-            (rpc_listener, &consensus, truth.reader())
+        if let (Some(listener), Some(consensus), http::Truth::Here { reader, lifetimes }) =
+            (rpc_listener, &consensus, &truth)
         {
-            let stop = shutdown.child_token();
-            let answering = role::answer(listener, consensus, reader, passing, &config, stop);
+            let (stop, read) = (shutdown.child_token(), (reader, lifetimes));
+            let answering = role::answer(listener, consensus, read, passing, &config, stop);
             start_part(&mut tasks, "rpc", answering);
         }
         let tls = Tls::new(&config.checks.authorities)

@@ -62,12 +62,16 @@ pub enum Method {
     Lookup = 32,
     /// A change of what an agent claims, for any server.
     Claim = 33,
+    /// Another lifetime for a session, from the leader.
+    Renew = 34,
+    /// A piece of the body of an HTTP request.
+    Piece = 35,
     /// The keys of gossip.
     Keyring = 40,
 }
 
 impl Method {
-    const ALL: [Method; 16] = [
+    const ALL: [Method; 18] = [
         Method::Ping,
         Method::Status,
         Method::Append,
@@ -83,6 +87,8 @@ impl Method {
         Method::NodeClaims,
         Method::Lookup,
         Method::Claim,
+        Method::Renew,
+        Method::Piece,
         Method::Keyring,
     ];
 

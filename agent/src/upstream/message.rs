@@ -10,6 +10,8 @@ use futures::Stream;
 use muster_client::types::parse_nanos;
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use crate::rpc::{self, Answers};
 
 /// The largest body of a request that is passed on. No end point takes a larger one.
@@ -18,7 +20,7 @@ pub const BODY_BYTES_MAX: u64 = 8 << 20;
 pub const CHUNK_BYTES: usize = 256 << 10;
 /// Answers up to this size are taken in whole before they go out, so that they can be shared and compressed; larger
 /// ones pass through.
-const WHOLE_BYTES_MAX: u64 = 32 << 20;
+const WHOLE_BYTES_MAX: u64 = 8 << 20;
 /// How a server says that nobody leads.
 const NO_LEADER: &[u8] = b"No cluster leader";
 
@@ -37,8 +39,19 @@ pub struct Request {
     pub body: Bytes,
     /// There was more of the body than is passed on: it is too large for every end point.
     pub cut: bool,
+    /// Its body comes in pieces, under this name.
+    pub upload: Option<Uuid>,
     /// The agent that passes it on.
     pub agent: Agent,
+}
+
+/// A piece of a body that is too large to be passed on whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Of which request.
+    pub upload: Uuid,
+    /// What it is; `None` after the last one.
+    pub bytes: Option<Bytes>,
 }
 
 /// What of an agent's own settings shapes an answer.
@@ -261,6 +274,7 @@ mod tests {
             headers: Vec::new(),
             body: Bytes::new(),
             cut: false,
+            upload: None,
             agent: Agent::default(),
         }
     }

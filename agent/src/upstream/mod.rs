@@ -17,20 +17,25 @@ mod router;
 mod sharing;
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use rand::RngExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use catalog::answer_claims;
-pub use message::{Agent, Answer, BODY_BYTES_MAX, Body, CHUNK_BYTES, Head, Part, Pieces, Request};
+pub use message::{
+    Agent, Answer, BODY_BYTES_MAX, Body, CHUNK_BYTES, Head, Part, Piece, Pieces, Request,
+};
 pub use router::Server;
 
 use crate::read::{WAIT_DEFAULT, WAIT_MAX};
@@ -135,6 +140,46 @@ impl Upstream {
             Some((index, wait)) => self.pass(&request, Patience::wait(index, wait)).await,
             None if request.is_endless() => self.pass(&request, Patience::Endless).await,
             None => self.pass(&request, Patience::Call).await,
+        }
+    }
+
+    /// Passes a request on whose body comes in pieces: to one server, and only once.
+    pub async fn upload(
+        &self,
+        mut request: Request,
+        mut body: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Result<Answer, Error> {
+        let server = self.inner.router.current().ok_or(Error::NoServers)?;
+        let upload = Uuid::new_v4();
+        request.upload = Some(upload);
+        let pool = &self.inner.pool;
+        // Calls begin in the order in which they are sent: no piece comes before this.
+        let parts = pool.stream(server, Method::Http, &request, None).await?;
+        let send = async |bytes| {
+            let deadline = Instant::now() + CALL_MAX;
+            pool.call(server, Method::Piece, &Piece { upload, bytes }, deadline).await
+        };
+        let feed = async {
+            while let Some(Ok(mut piece)) = body.recv().await {
+                while !piece.is_empty() {
+                    let bytes = piece.split_to(piece.len().min(CHUNK_BYTES));
+                    if !send(Some(bytes)).await? {
+                        // Who reads has seen enough.
+                        return Ok(());
+                    }
+                }
+            }
+            send(None).await.map(|_: bool| ())
+        };
+        let answer = Answer::receive(server, parts);
+        tokio::pin!(answer);
+        tokio::select! {
+            biased;
+            answer = &mut answer => Ok(answer?),
+            fed = feed => match fed {
+                Ok(()) => Ok(answer.await?),
+                Err(error) => Err(rpc::Error::into(error)),
+            },
         }
     }
 

@@ -92,12 +92,16 @@ impl Server {
             node_name: "n1".into(),
         };
         let (passing, door) = serve_passing(listeners, parts, settings, shutdown.child_token());
-        let serving = tokio::spawn(door);
+        let (serving, pieces) = (tokio::spawn(door), passing.clone());
         let handlers =
             answer_claims(Handlers::new(), reader.consensus().clone(), Duration::from_secs(7));
         let handlers = handlers.on_stream(Method::Http, move |request, _, parts| {
             let passing = passing.clone();
             async move { passing.answer(request, parts).await }
+        });
+        let handlers = handlers.on(Method::Piece, move |piece, _| {
+            let passing = pieces.clone();
+            async move { Ok(passing.piece(piece).await) }
         });
         let (rpc, rpc_open) = open_rpc("127.0.0.1:0", &handlers, &shutdown).await;
         Server { address, reader, shutdown, serving, handlers, rpc, rpc_open }
