@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::lookup::{Address, InstanceRow, NodeRow, OwnerRow, Rows};
+use super::meta;
 use super::name::{Asked, Domain, Question};
 use super::settings::Settings;
 use super::wire::{Data, Name, Owner, Rcode, Record, Soa, kind};
@@ -50,8 +51,8 @@ pub(super) struct Prepared {
 pub(super) struct Group {
     /// In their order.
     pub records: Vec<Record>,
-    /// Place in [`Prepared::extras`].
-    pub extra: Option<usize>,
+    /// Places in [`Prepared::extras`].
+    pub extras: Vec<usize>,
 }
 
 /// The order of groups.
@@ -101,7 +102,7 @@ impl Prepared {
     /// One answer.
     fn single(record: Record) -> Prepared {
         let mut prepared = Prepared { zone: None, ..Prepared::empty() };
-        prepared.groups.push(Group { records: vec![record], extra: None });
+        prepared.groups.push(Group { records: vec![record], extras: Vec::new() });
         prepared
     }
 
@@ -156,10 +157,11 @@ pub(super) fn prepare(
         (Asked::Address(address), _) => work.address(*address),
         (Asked::NoAddress, _) => Prepared::empty(),
         (Asked::Transfer, _) => Prepared::verdict(Rcode::NotImp),
-        (Asked::Elsewhere, _) => {
+        // Names of others, and addresses of others.
+        (Asked::Elsewhere, _) | (Asked::Reverse(_), Some(Rows::Owner(None))) => {
             Prepared { authoritative: false, ..Prepared::verdict(Rcode::Refused) }
         }
-        // Nothing of ours, or an address that nobody has.
+        // In our domain, but nothing.
         _ => Prepared::verdict(Rcode::NxDomain),
     };
     prepared.domain = question.domain;
@@ -206,7 +208,8 @@ struct Work<'a> {
 
 /// Where something is.
 enum Host {
-    Ip(IpAddr),
+    /// At addresses, the first of which is its own; never empty.
+    Ips(Vec<IpAddr>),
     Name(Name),
 }
 
@@ -233,20 +236,18 @@ impl Work<'_> {
             && let Some(host) = self.host(&node.address)
         {
             let records = match host {
-                Host::Ip(ip) => self.address_record(ip, Owner::Asked, ttl).into_iter().collect(),
-                Host::Name(name) => self.alias(name, ttl),
+                Host::Ips(ips) => address_records(&ips, &Owner::Asked, ttl),
+                Host::Name(name) => self.alias(name, None),
             };
-            if !records.is_empty() {
-                prepared.groups.push(Group { records, extra: None });
-            }
+            prepared.groups.push(Group { records, extras: Vec::new() });
         }
         if self.wants(&[kind::TXT, kind::ANY]) {
-            let pairs = meta(&node.meta, &Owner::Asked, ttl);
-            prepared.groups.extend(pairs.map(|it| Group { records: vec![it], extra: None }));
+            let pairs = meta::records(&node.meta, &Owner::Asked, ttl);
+            prepared.groups.extend(pairs.map(|it| Group { records: vec![it], extras: Vec::new() }));
         } else if self.settings.node_meta_txt && !node.meta.is_empty() {
-            prepared.extras.push(meta(&node.meta, &Owner::Asked, ttl).collect());
+            prepared.extras.push(meta::records(&node.meta, &Owner::Asked, ttl).collect());
             if let Some(first) = prepared.groups.first_mut() {
-                first.extra = Some(0);
+                first.extras.push(0);
             }
         }
         prepared
@@ -270,11 +271,11 @@ impl Work<'_> {
         let mut known = std::collections::BTreeSet::new();
         for row in rows {
             match self.host_of(row) {
-                Some(Host::Ip(ip)) => {
-                    if let Some(record) = self.address_record(ip, Owner::Asked, ttl)
-                        && known.insert(ip)
-                    {
-                        prepared.groups.push(Group { records: vec![record], extra: None });
+                Some(Host::Ips(mut ips)) => {
+                    ips.retain(|ip| known.insert(*ip));
+                    let records = address_records(&ips, &Owner::Asked, ttl);
+                    if !records.is_empty() && self.wants(&[kind::A, kind::AAAA, kind::ANY]) {
+                        prepared.groups.push(Group { records, extras: Vec::new() });
                     }
                 }
                 Some(Host::Name(name)) => aliases.push(name),
@@ -288,8 +289,8 @@ impl Work<'_> {
             aliases.dedup();
             prepared.limit = Some(1);
             for name in aliases {
-                let records = self.alias(name, ttl);
-                prepared.groups.push(Group { records, extra: None });
+                let records = self.alias(name, Some(ttl));
+                prepared.groups.push(Group { records, extras: Vec::new() });
             }
         }
         prepared
@@ -298,27 +299,36 @@ impl Work<'_> {
     /// Hosts, ports and weights.
     fn places(&mut self, rows: &[&InstanceRow], ttl: u32) -> Prepared {
         let mut prepared = Prepared { order: Order::Shuffled, ..Prepared::empty() };
-        let mut extras: BTreeMap<(Name, &str), usize> = BTreeMap::new();
+        // What goes with several answers is said once.
+        let mut known_targets: BTreeMap<Name, usize> = BTreeMap::new();
+        let mut known_nodes: BTreeMap<&str, usize> = BTreeMap::new();
         let mut known = std::collections::BTreeSet::new();
         for row in rows {
-            if !known.insert((&*row.node.name, &row.address.any, row.port)) {
-                continue;
-            }
             let Some(host) = self.host_of(row) else { continue };
             let Some((target, addresses)) = self.target(row, host, ttl) else { continue };
-            let number = *extras.entry((target.clone(), &*row.node.name)).or_insert_with(|| {
-                let mut more = addresses;
-                if self.settings.node_meta_txt
-                    && let Some(name) = self.node_name(&row.node.name)
-                {
-                    more.extend(meta(&row.node.meta, &Owner::Other(name), ttl));
-                }
-                prepared.extras.push(more);
+            let mut own = Vec::with_capacity(2);
+            own.push(*known_targets.entry(target.clone()).or_insert_with(|| {
+                prepared.extras.push(addresses);
                 prepared.extras.len() - 1
-            });
+            }));
+            if self.settings.node_meta_txt
+                && !row.node.meta.is_empty()
+                && let Some(name) = self.node_name(&row.node.name)
+            {
+                own.push(*known_nodes.entry(&*row.node.name).or_insert_with(|| {
+                    let owner = Owner::Other(name);
+                    let pairs = meta::records(&row.node.meta, &owner, ttl);
+                    prepared.extras.push(pairs.collect());
+                    prepared.extras.len() - 1
+                }));
+            }
+            // Weights may differ: the first of equal places counts.
+            if !known.insert((target.clone(), row.port)) {
+                continue;
+            }
             let data = Data::Srv { priority: 1, weight: row.weight, port: row.port, target };
             let record = Record { owner: Owner::Asked, ttl, data };
-            prepared.groups.push(Group { records: vec![record], extra: Some(number) });
+            prepared.groups.push(Group { records: vec![record], extras: own });
         }
         prepared
     }
@@ -327,23 +337,31 @@ impl Work<'_> {
     fn target(&mut self, row: &InstanceRow, host: Host, ttl: u32) -> Option<(Name, Vec<Record>)> {
         match host {
             Host::Name(name) => {
-                let chain = self.follow(&name, ttl);
+                let chain = self.follow(&name, Some(ttl));
                 Some((name, chain))
             }
-            Host::Ip(ip) => {
+            Host::Ips(mut ips) => {
                 let own = !row.address.any.is_empty()
                     && name_of(&row.address.any).is_none_or(|name| name != *self.asked_name);
                 // A node whose name no client could write is named by its address.
                 let node = if own { None } else { self.node_name(&row.node.name) };
-                let name = node.or_else(|| self.address_name(ip))?;
-                let record = address_data(ip);
-                let owner = Owner::Other(name.clone());
-                Some((name, vec![Record { owner, ttl, data: record }]))
+                let name = if let Some(name) = node {
+                    name
+                } else {
+                    ips.truncate(1);
+                    self.address_name(*ips.first()?)?
+                };
+                let records = address_records(&ips, &Owner::Other(name.clone()), ttl);
+                Some((name, records))
             }
         }
     }
 
+    /// Whose address it is: a name has no other records there.
     fn owner(&self, owner: &OwnerRow) -> Prepared {
+        if !self.wants(&[kind::PTR, kind::ANY]) {
+            return Prepared::empty();
+        }
         let datacenter = &self.settings.datacenter;
         let text = match owner {
             OwnerRow::Node(name) => format!("{name}.node.{datacenter}"),
@@ -358,9 +376,11 @@ impl Work<'_> {
     }
 
     fn address(&self, address: IpAddr) -> Prepared {
-        match self.address_record(address, Owner::Asked, self.node_ttl()) {
-            Some(record) => Prepared::single(record),
-            None => Prepared::empty(),
+        let data = address_data(address);
+        if self.wants(&[data.kind(), kind::ANY]) {
+            Prepared::single(Record { owner: Owner::Asked, ttl: self.node_ttl(), data })
+        } else {
+            Prepared::empty()
         }
     }
 
@@ -391,52 +411,61 @@ impl Work<'_> {
             prepared.extras.push(glue.into_iter().collect());
             let owner = Owner::Other(self.domain.clone());
             let record = Record { owner, ttl, data: Data::Ns(name) };
-            let extra = Some(prepared.extras.len() - 1);
-            prepared.groups.push(Group { records: vec![record], extra });
+            let extras = vec![prepared.extras.len() - 1];
+            prepared.groups.push(Group { records: vec![record], extras });
         }
         prepared
     }
 
     /// Where an instance is: at its own address, else at its node's.
     fn host_of(&self, row: &InstanceRow) -> Option<Host> {
-        match self.host(&row.address) {
+        let own = &row.address;
+        if own.any.is_empty() && own.v4.is_empty() && own.v6.is_empty() {
+            return self.host(&row.node.address);
+        }
+        match self.host(own) {
             // An instance that is named by the very question is where its node is.
             Some(Host::Name(name)) if name.folded() == *self.asked_name => {
                 match self.host(&row.node.address) {
-                    Some(Host::Ip(ip)) => Some(Host::Ip(ip)),
+                    Some(Host::Ips(ips)) => Some(Host::Ips(ips)),
                     _ => Some(Host::Name(name)),
                 }
             }
-            None => self.host(&row.node.address),
             host => host,
         }
     }
 
-    /// The address that suits the question's family.
+    /// The addresses that suit the question's family, or a name.
     fn host(&self, address: &Address) -> Option<Host> {
-        let special = match self.kind {
-            kind::A => &address.v4,
-            kind::AAAA => &address.v6,
-            _ => &address.any,
+        let (before, after): (&[&String], &[&String]) = match self.kind {
+            kind::A => (&[&address.v4], &[]),
+            kind::AAAA => (&[&address.v6], &[]),
+            _ => (&[], &[&address.v4, &address.v6]),
         };
-        let text = if special.is_empty() { &address.any } else { special };
-        match text.parse::<IpAddr>() {
-            Ok(ip) => {
+        let own = [&address.any];
+        let mut ips = Vec::new();
+        for text in before.iter().chain(&own).chain(after) {
+            if let Ok(ip) = text.parse::<IpAddr>() {
                 let ip = ip.to_canonical();
                 let suits = match self.kind {
                     kind::A => ip.is_ipv4(),
                     kind::AAAA => ip.is_ipv6(),
-                    _ => true,
+                    // One of each family is enough.
+                    _ => ips.iter().all(|it: &IpAddr| it.is_ipv4() != ip.is_ipv4()),
                 };
-                suits.then_some(Host::Ip(ip))
+                if suits {
+                    ips.push(ip);
+                }
             }
-            Err(_) => name_of(text).map(Host::Name),
         }
-    }
-
-    fn address_record(&self, ip: IpAddr, owner: Owner, ttl: u32) -> Option<Record> {
-        let data = address_data(ip);
-        self.wants(&[data.kind(), kind::ANY]).then_some(Record { owner, ttl, data })
+        if self.kind == kind::A || self.kind == kind::AAAA {
+            ips.truncate(1);
+        }
+        if !ips.is_empty() {
+            return Some(Host::Ips(ips));
+        }
+        let no_address = address.any.parse::<IpAddr>().is_err();
+        no_address.then(|| name_of(&address.any)).flatten().map(Host::Name)
     }
 
     /// `<digits>.addr.<datacenter>.<domain>`.
@@ -449,15 +478,19 @@ impl Work<'_> {
     }
 
     /// Another name, and where it leads.
-    fn alias(&mut self, name: Name, ttl: u32) -> Vec<Record> {
+    fn alias(&mut self, name: Name, ttl: Option<u32>) -> Vec<Record> {
         let chain = self.follow(&name, ttl);
+        let ttl = ttl.unwrap_or_else(|| self.node_ttl());
         let alias = Record { owner: Owner::Asked, ttl, data: Data::Cname(name) };
         std::iter::once(alias).chain(chain).collect()
     }
 
-    fn follow(&mut self, name: &Name, ttl: u32) -> Vec<Record> {
+    /// The records behind a name; without `ttl` each keeps its own.
+    fn follow(&mut self, name: &Name, ttl: Option<u32>) -> Vec<Record> {
         if let Some(chain) = self.chase.get(&name.folded()) {
-            return chain.iter().map(|record| Record { ttl, ..record.clone() }).collect();
+            let kept =
+                |record: &Record| Record { ttl: ttl.unwrap_or(record.ttl), ..record.clone() };
+            return chain.iter().map(kept).collect();
         }
         self.unknown.push(name.clone());
         Vec::new()
@@ -469,44 +502,15 @@ fn name_of(text: &str) -> Option<Name> {
     (!text.is_empty()).then(|| Name::from_text(text)).flatten()
 }
 
+fn address_records(ips: &[IpAddr], owner: &Owner, ttl: u32) -> Vec<Record> {
+    ips.iter().map(|ip| Record { owner: owner.clone(), ttl, data: address_data(*ip) }).collect()
+}
+
 fn address_data(ip: IpAddr) -> Data {
     match ip.to_canonical() {
         IpAddr::V4(ip) => Data::A(ip),
         IpAddr::V6(ip) => Data::Aaaa(ip),
     }
-}
-
-/// The pairs of a node as text, as RFC 1464 writes them.
-fn meta<'a>(
-    pairs: &'a BTreeMap<String, String>,
-    owner: &'a Owner,
-    ttl: u32,
-) -> impl Iterator<Item = Record> + 'a {
-    pairs.iter().map(move |(key, value)| {
-        // Keys that begin so hold text of other standards, which is not to be touched.
-        let text = if key.to_lowercase().starts_with("rfc1035-") {
-            value.clone()
-        } else {
-            format!("{}={value}", quoted(key))
-        };
-        Record { owner: owner.clone(), ttl, data: Data::txt(text.as_bytes()) }
-    })
-}
-
-/// RFC 1464: what could be taken for the separator, and spaces at the ends, get a grave accent.
-fn quoted(key: &str) -> String {
-    let last = key.len() - key.len().min(key.trim_end_matches([' ', '\t']).len());
-    let ends = key.len() - last;
-    let begins = key.len() - key.trim_start_matches([' ', '\t']).len();
-    let mut out = String::with_capacity(key.len());
-    for (at, letter) in key.char_indices() {
-        let space = (at < begins || at >= ends) && matches!(letter, ' ' | '\t');
-        if space || matches!(letter, '=' | '`') {
-            out.push('`');
-        }
-        out.push(letter);
-    }
-    out
 }
 
 /// A TTL as it travels: whole seconds, at most what RFC 2181 allows.

@@ -12,9 +12,11 @@
 
 mod answer;
 mod cache;
+mod datagram;
 mod door;
 mod limit;
 mod lookup;
+mod meta;
 mod name;
 mod recursor;
 mod server;

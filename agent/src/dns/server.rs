@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::datagram::{Datagrams, Peer, Sharing};
 use super::door::{Door, Outcome};
 use super::write::{Chance, Transport};
 
@@ -21,8 +21,6 @@ use super::write::{Chance, Transport};
 const UDP_SOCKETS_MAX: usize = 4;
 /// Packets in a row before other tasks get their turn.
 const PACKETS_IN_A_ROW: usize = 64;
-/// What the system keeps of packets that nobody took yet; a burst is no loss.
-const UDP_QUEUE_BYTES: usize = 4 << 20;
 /// Queries that wait for a leader, a server or a recursor; more are told that it failed.
 const WAITING_MAX: usize = 2048;
 /// Connections, and those of one address.
@@ -40,7 +38,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Listener {
     address: SocketAddr,
-    udp: Vec<UdpSocket>,
+    udp: Vec<Datagrams>,
     tcp: TcpListener,
 }
 
@@ -51,10 +49,10 @@ impl Listener {
         let address = tcp.local_addr()?;
         // Sockets that share a port would also share it with a stranger. A lone one first: it
         // fails if anybody is there.
-        drop(udp_socket(address, Sharing::No)?);
+        drop(Datagrams::bind(address, Sharing::Alone)?);
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let udp = (0..count.min(UDP_SOCKETS_MAX))
-            .map(|_| UdpSocket::from_std(udp_socket(address, Sharing::Yes)?))
+            .map(|_| Datagrams::bind(address, Sharing::Shared))
             .collect::<io::Result<_>>()?;
         Ok(Listener { address, udp, tcp })
     }
@@ -63,28 +61,6 @@ impl Listener {
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Sharing {
-    No,
-    Yes,
-}
-
-fn udp_socket(address: SocketAddr, sharing: Sharing) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // As TCP does: `::` takes IPv4, too.
-        socket.set_only_v6(false)?;
-    }
-    if sharing == Sharing::Yes {
-        socket.set_reuse_port(true)?;
-    }
-    // The system may grant less.
-    let _ = socket.set_recv_buffer_size(UDP_QUEUE_BYTES);
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }
 
 /// Serves until `shutdown`.
@@ -112,6 +88,16 @@ pub async fn serve(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancella
     server.tasks.wait().await;
 }
 
+/// Sends, and waits once if the queue is full. A client that is gone is no error of ours.
+async fn send(socket: &Datagrams, packet: &[u8], peer: Peer) {
+    let full = |sent: io::Result<usize>| {
+        sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    };
+    if full(socket.send(packet, peer)) && socket.writable().await.is_ok() {
+        let _ = socket.send(packet, peer);
+    }
+}
+
 struct Server {
     door: Arc<Door>,
     waiting: Arc<Semaphore>,
@@ -123,7 +109,7 @@ struct Server {
 
 impl Server {
     /// Takes packets from one socket and answers them.
-    async fn packets(self: Arc<Self>, socket: Arc<UdpSocket>) {
+    async fn packets(self: Arc<Self>, socket: Arc<Datagrams>) {
         let mut chance = Chance::new(rand::random());
         let mut packet = vec![0; usize::from(u16::MAX)];
         let mut out = Vec::with_capacity(4096);
@@ -138,9 +124,11 @@ impl Server {
                 continue;
             }
             for _ in 0..PACKETS_IN_A_ROW {
-                match socket.try_recv_from(&mut packet) {
+                match socket.receive(&mut packet) {
                     Ok((length, peer)) => {
-                        self.packet(&socket, &packet[..length], peer, &mut chance, &mut out);
+                        if self.packet(&socket, &packet[..length], peer, &mut chance, &mut out) {
+                            send(&socket, &out, peer).await;
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // Somebody we answered is gone: nothing to do with the next packet.
@@ -154,28 +142,25 @@ impl Server {
         }
     }
 
+    /// Deals with one packet; `true`: what `out` holds is to be sent.
     fn packet(
         self: &Arc<Self>,
-        socket: &Arc<UdpSocket>,
+        socket: &Arc<Datagrams>,
         packet: &[u8],
-        peer: SocketAddr,
+        peer: Peer,
         chance: &mut Chance,
         out: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         out.clear();
-        let later = match self.door.now(packet, Transport::Udp, peer.ip(), chance, out) {
-            Outcome::Silence => return,
-            Outcome::Answered => {
-                // A full queue or a client that is gone: the client asks again.
-                let _ = socket.try_send_to(out, peer);
-                return;
-            }
+        let client = peer.address.ip();
+        let later = match self.door.now(packet, Transport::Udp, client, chance, out) {
+            Outcome::Silence => return false,
+            Outcome::Answered => return true,
             Outcome::Later(later) => later,
         };
         let Ok(seat) = Arc::clone(&self.waiting).try_acquire_owned() else {
             later.give_up(out);
-            let _ = socket.try_send_to(out, peer);
-            return;
+            return true;
         };
         let (server, socket) = (Arc::clone(self), Arc::clone(socket));
         self.tasks.spawn(async move {
@@ -185,9 +170,10 @@ impl Server {
                 () = server.shutdown.cancelled() => return,
                 () = server.door.later(*later, &mut chance, &mut out) => {}
             }
-            let _ = socket.send_to(&out, peer).await;
+            send(&socket, &out, peer).await;
             drop(seat);
         });
+        false
     }
 
     async fn accept(self: Arc<Self>, listener: TcpListener) {

@@ -1,6 +1,6 @@
 //! From a prepared answer to the bytes that one client gets. Pure.
 
-use super::answer::{Group, Order, Place, Prepared};
+use super::answer::{Order, Place, Prepared};
 use super::settings::Settings;
 use super::wire::{
     Edns, Flags, Name, Query, Rcode, Record, Section, UDP_BYTES_MIN, Writer, opt_bytes,
@@ -12,8 +12,6 @@ const BYTES_MAX: usize = u16::MAX as usize;
 const UDP_BYTES_MAX: usize = BYTES_MAX - 68;
 /// Answers in a message of 512 bytes, whatever the settings say.
 const PLAIN_UDP_ANSWERS_MAX: usize = 8;
-/// Records behind another name that a client without EDNS gets.
-const PLAIN_CHAIN_MAX: usize = 5;
 
 /// How a query came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +150,7 @@ impl<'a> Attempt<'a> {
         };
         let chosen = || self.order[..count].iter().map(|at| &prepared.groups[*at]);
         for group in chosen() {
-            if !self.records(group).iter().all(|it| writer.record(section, it, asked)) {
+            if !group.records.iter().all(|it| writer.record(section, it, asked)) {
                 return false;
             }
         }
@@ -162,7 +160,7 @@ impl<'a> Attempt<'a> {
             return false;
         }
         let mut written = vec![false; prepared.extras.len()];
-        for extra in chosen().filter_map(|group| group.extra) {
+        for extra in chosen().flat_map(|group| group.extras.iter().copied()) {
             if std::mem::replace(&mut written[extra], true) {
                 continue;
             }
@@ -177,11 +175,6 @@ impl<'a> Attempt<'a> {
             }
         }
         true
-    }
-
-    fn records(&self, group: &'a Group) -> &'a [Record] {
-        let most = if self.edns.is_none() { 1 + PLAIN_CHAIN_MAX } else { group.records.len() };
-        &group.records[..group.records.len().min(most)]
     }
 }
 
