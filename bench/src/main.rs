@@ -1,6 +1,7 @@
 //! Side-by-side figures: the same work on Muster and, where given, on the reference, in turn, on
 //! the same machine in the same run. Quote ratios, not absolute times.
 
+mod checks;
 mod cluster;
 mod scenario;
 mod server;

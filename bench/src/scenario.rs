@@ -26,6 +26,10 @@ pub(crate) struct Figure {
     pub(crate) more_is_better: bool,
 }
 
+/// With the binary alone.
+type Alone = for<'a> fn(&'a Path, f64) -> Pin<Box<dyn Future<Output = Result<Vec<Figure>>> + 'a>>;
+
+/// On a server that was started for it.
 type Run = for<'a> fn(&'a Server, f64) -> Pin<Box<dyn Future<Output = Result<Vec<Figure>>> + 'a>>;
 
 /// One kind of work.
@@ -34,14 +38,24 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What it does.
     pub(crate) about: &'static str,
-    work: Run,
+    work: Work,
+}
+
+/// Who starts the server.
+enum Work {
+    /// A plain one is ready.
+    Plain(Run),
+    /// The scenario itself: its configuration is part of the work.
+    Own(Alone),
 }
 
 impl Scenario {
     /// Runs it on a fresh server of this binary.
     pub(crate) async fn run(&self, binary: &Path, scale: f64) -> Result<Vec<Figure>> {
-        let server = Server::start(binary).await?;
-        (self.work)(&server, scale).await
+        match self.work {
+            Work::Plain(work) => work(&Server::start(binary).await?, scale).await,
+            Work::Own(work) => work(binary, scale).await,
+        }
     }
 }
 
@@ -50,72 +64,77 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "start",
         about: "process start to the first accepted write",
-        work: |s, _| Box::pin(start(s)),
+        work: Work::Plain(|s, _| Box::pin(start(s))),
     },
     Scenario {
         name: "kv-get",
         about: "one key, 32 connections, three consistency modes",
-        work: |s, n| Box::pin(kv_get(s, n)),
+        work: Work::Plain(|s, n| Box::pin(kv_get(s, n))),
     },
     Scenario {
         name: "kv-put",
         about: "durable writes, 64 connections and one",
-        work: |s, n| Box::pin(kv_put(s, n)),
+        work: Work::Plain(|s, n| Box::pin(kv_put(s, n))),
     },
     Scenario {
         name: "health-5",
         about: "healthy instances of a service of 5",
-        work: |s, n| Box::pin(health(s, 5, n)),
+        work: Work::Plain(|s, n| Box::pin(health(s, 5, n))),
     },
     Scenario {
         name: "health-100",
         about: "healthy instances of a service of 100",
-        work: |s, n| Box::pin(health(s, 100, n * 0.2)),
+        work: Work::Plain(|s, n| Box::pin(health(s, 100, n * 0.2))),
     },
     Scenario {
         name: "health-10000",
         about: "healthy instances of a service of 10,000",
-        work: |s, n| Box::pin(health(s, 10_000, n * 0.002)),
+        work: Work::Plain(|s, n| Box::pin(health(s, 10_000, n * 0.002))),
     },
     Scenario {
         name: "register",
         about: "catalog registrations, 16 connections",
-        work: |s, n| Box::pin(register(s, n)),
+        work: Work::Plain(|s, n| Box::pin(register(s, n))),
     },
     Scenario {
         name: "fanout-key-1000",
         about: "one key changes under 1,000 watchers",
-        work: |s, _| Box::pin(fanout(s, 1_000, Watched::Key)),
+        work: Work::Plain(|s, _| Box::pin(fanout(s, 1_000, Watched::Key))),
     },
     Scenario {
         name: "fanout-key-5000",
         about: "one key changes under 5,000 watchers",
-        work: |s, _| Box::pin(fanout(s, 5_000, Watched::Key)),
+        work: Work::Plain(|s, _| Box::pin(fanout(s, 5_000, Watched::Key))),
     },
     Scenario {
         name: "fanout-service-1000",
         about: "a service of 100 changes under 1,000 watchers",
-        work: |s, _| Box::pin(fanout(s, 1_000, Watched::Service)),
+        work: Work::Plain(|s, _| Box::pin(fanout(s, 1_000, Watched::Service))),
     },
     Scenario {
         name: "fanout-service-5000",
         about: "a service of 100 changes under 5,000 watchers",
-        work: |s, _| Box::pin(fanout(s, 5_000, Watched::Service)),
+        work: Work::Plain(|s, _| Box::pin(fanout(s, 5_000, Watched::Service))),
     },
     Scenario {
         name: "churn",
         about: "resident memory after 100,000 watches came and went, 5,000 at a time",
-        work: |s, n| Box::pin(churn(s, n)),
+        work: Work::Plain(|s, n| Box::pin(churn(s, n))),
     },
     Scenario {
         name: "memory-kv",
         about: "resident memory a key after 100,000 writes",
-        work: |s, n| Box::pin(memory_kv(s, n)),
+        work: Work::Plain(|s, n| Box::pin(memory_kv(s, n))),
     },
     Scenario {
         name: "memory-instance",
         about: "resident memory an instance after 10,000",
-        work: |s, n| Box::pin(memory_instance(s, n)),
+        work: Work::Plain(|s, n| Box::pin(memory_instance(s, n))),
+    },
+    Scenario {
+        name: "checks",
+        about: "10,000 HTTP checks at 10 s on one agent",
+        work: Work::Own(|binary, n| Box::pin(crate::checks::run(binary, n))),
     },
 ];
 

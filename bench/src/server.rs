@@ -23,9 +23,14 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `binary agent` as one durable server and waits for its first accepted write.
     pub(crate) async fn start(binary: &Path) -> Result<Server> {
+        Server::start_with(binary, serde_json::json!({})).await
+    }
+
+    /// The same, with these keys in its configuration, too.
+    pub(crate) async fn start_with(binary: &Path, more: serde_json::Value) -> Result<Server> {
         let dir = tempfile::tempdir()?;
         let ports: Vec<u16> = free_ports(5)?;
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "node_name": "bench", "server": true, "bootstrap": true, "bind_addr": "127.0.0.1",
             "data_dir": dir.path().join("data"), "log_level": "warn",
             "ports": {"http": ports[0], "dns": ports[1], "server": ports[2],
@@ -33,6 +38,9 @@ impl Server {
             "performance": {"raft_multiplier": 1},
             "limits": {"http_max_conns_per_client": 8_000},
         });
+        if let (Some(keys), serde_json::Value::Object(more)) = (config.as_object_mut(), more) {
+            keys.extend(more);
+        }
         let file = dir.path().join("agent.json");
         std::fs::write(&file, config.to_string())?;
         let began = Instant::now();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use muster_client::types::{CheckDefinition, parse_nanos};
 
+use super::damper::Damping;
 use super::status::Thresholds;
 use super::tls::Verify;
 use super::{docker, grpc, h2ping, http, os_service, script, tcp, udp};
@@ -15,8 +16,9 @@ use super::{docker, grpc, h2ping, http, os_service, script, tcp, udp};
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Bytes of output that are kept when nothing else is said.
 pub const OUTPUT_BYTES_MAX: usize = 4096;
-/// A service is not taken away for a check that has been critical for less than this.
-const DEREGISTER_AFTER_MIN: Duration = Duration::from_mins(1);
+/// A service is not taken away for a check that has been critical for less than this, unless the agent
+/// is told otherwise.
+pub const DEREGISTER_AFTER_MIN: Duration = Duration::from_mins(1);
 
 /// A definition that makes no check. `Display` is the reference's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,11 +60,19 @@ pub enum Probe {
 pub struct Shared {
     /// Bytes of output that are kept at most.
     pub output_bytes_max: usize,
+    /// No service is taken away before its check has been critical for so long.
+    pub deregister_after_min: Duration,
+    /// Hold back what flaps.
+    pub damping: Option<Damping>,
 }
 
 impl Default for Shared {
     fn default() -> Shared {
-        Shared { output_bytes_max: OUTPUT_BYTES_MAX }
+        Shared {
+            output_bytes_max: OUTPUT_BYTES_MAX,
+            deregister_after_min: DEREGISTER_AFTER_MIN,
+            damping: None,
+        }
     }
 }
 
@@ -75,6 +85,8 @@ pub struct Definition {
     pub interval: Duration,
     /// When a result counts.
     pub thresholds: Thresholds,
+    /// How results that count are held back, too.
+    pub damping: Option<Damping>,
     /// The check's service goes when the check has been critical for so long.
     pub deregister_after: Option<Duration>,
     /// Bytes of output that are kept.
@@ -118,8 +130,9 @@ impl Definition {
                 failures_before_warning: written.failures_before_warning,
                 failures_before_critical: written.failures_before_critical,
             },
+            damping: shared.damping,
             deregister_after: positive(deregister_after)
-                .map(|after| after.max(DEREGISTER_AFTER_MIN)),
+                .map(|after| after.max(shared.deregister_after_min)),
             output_bytes_max,
         })
     }

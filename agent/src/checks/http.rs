@@ -4,26 +4,37 @@
 //! says nothing about whether the next client gets one. Redirects are followed, to encrypted places
 //! too, unless the definition says otherwise.
 
+mod proxy;
 mod url;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use ::http::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, LOCATION, USER_AGENT};
+use ::http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, HOST, LOCATION, PROXY_AUTHORIZATION, USER_AGENT,
+};
 use ::http::{HeaderName, HeaderValue, Method, Request, Response};
 use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::tls::{Inside, NOT_TLS, Tls, Verify};
 use super::{Outcome, Status, Tail, tcp};
+use proxy::Proxies;
 use url::Url;
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a proxy's answer to the wish for a tunnel.
+const TUNNEL_BYTES_MAX: usize = 8192;
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 10;
 /// Said to the checked program, unless the definition has its own. Programs are configured to know
@@ -51,19 +62,23 @@ pub struct Target {
     pub output_bytes_max: usize,
 }
 
+/// Those of this process.
+static PROXIES: LazyLock<Proxies> = LazyLock::new(|| Proxies::new(|name| std::env::var(name).ok()));
+
 /// One run.
 pub async fn probe(target: &Target, tls: &Tls) -> Outcome {
+    probe_through(target, tls, &PROXIES).await
+}
+
+async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> Outcome {
     let mut tail = Tail::new(target.output_bytes_max);
     let mut head = None;
     let run = async {
-        let response = ask(target, tls).await?;
-        head = Some((response.status(), status_line(&response)));
-        let mut body = response.into_body();
+        let mut answer = ask(target, tls, proxies).await?;
+        head = Some((answer.response.status(), status_line(&answer.response)));
         // A body that breaks off is still an answer.
-        while let Some(Ok(frame)) = body.frame().await {
-            if let Some(bytes) = frame.data_ref() {
-                tail.push(bytes);
-            }
+        while let Some(bytes) = answer.next().await {
+            tail.push(&bytes);
         }
         Ok::<(), String>(())
     };
@@ -90,22 +105,28 @@ pub async fn probe(target: &Target, tls: &Tls) -> Outcome {
 }
 
 /// The answer at the end of all redirects.
-async fn ask(target: &Target, tls: &Tls) -> Result<Response<Incoming>, String> {
+async fn ask(target: &Target, tls: &Tls, proxies: &Proxies) -> Result<Answer, String> {
     let method = Method::from_bytes(target.method.as_bytes())
         .map_err(|_| format!("net/http: invalid method {:?}", target.method))?;
     let mut url = Url::parse(&target.url)?;
     let mut method = method;
     let mut body = Bytes::from(target.body.clone());
+    let mut location = String::new();
     for hop in 0..=REDIRECTS_MAX {
         let failed =
             |what: String| format!("{} {:?}: {what}", operation(method.as_str()), url.to_string());
         url.supported().map_err(failed)?;
-        let request = request(target, &method, &url, body.clone(), hop).map_err(failed)?;
-        let response = send(target, tls, &url, request).await.map_err(failed)?;
-        let next = redirect(&response, &url).filter(|_| target.follow);
-        let Some(next) = next else { return Ok(response) };
+        let mut request = request(target, &method, &url, body.clone(), hop).map_err(failed)?;
+        let proxy = proxies.of(&url);
+        if let Some(proxy) = proxy.filter(|_| !url.is_tls()) {
+            by_proxy(&mut request, &url, proxy).map_err(failed)?;
+        }
+        let answer = send(target, tls, &url, proxy, request).await.map_err(failed)?;
+        let next = redirect(&answer.response, &url).filter(|_| target.follow);
+        let Some((next, written)) = next else { return Ok(answer) };
+        location = written;
         // 307 and 308 repeat the request; the others ask for the new place.
-        if !matches!(response.status().as_u16(), 307 | 308) {
+        if !matches!(answer.response.status().as_u16(), 307 | 308) {
             if method != Method::HEAD {
                 method = Method::GET;
             }
@@ -113,18 +134,20 @@ async fn ask(target: &Target, tls: &Tls) -> Result<Response<Incoming>, String> {
         }
         url = next;
     }
+    // Alone of all errors this one shows the address as the last answer wrote it.
     Err(format!(
-        "{} {:?}: stopped after {REDIRECTS_MAX} redirects",
-        operation(method.as_str()),
-        url.to_string()
+        "{} {location:?}: stopped after {REDIRECTS_MAX} redirects",
+        operation(method.as_str())
     ))
 }
 
-fn redirect(response: &Response<Incoming>, from: &Url) -> Option<Url> {
+/// Where an answer leads, and how it wrote that.
+fn redirect(response: &Response<Incoming>, from: &Url) -> Option<(Url, String)> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    from.join(response.headers().get(LOCATION)?.to_str().ok()?)
+    let written = response.headers().get(LOCATION)?.to_str().ok()?;
+    Some((from.join(written)?, written.to_owned()))
 }
 
 /// The request of one hop. The first goes out with all that the definition says; later ones do
@@ -158,13 +181,50 @@ fn request(
     headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("text/plain, text/*, */*"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    if let Some(user) = url.user() {
-        let secret = base64::engine::general_purpose::STANDARD.encode(user);
-        if let Ok(value) = HeaderValue::from_str(&format!("Basic {secret}")) {
-            headers.entry(AUTHORIZATION).or_insert(value);
-        }
+    if let Some(value) = credentials(url) {
+        headers.entry(AUTHORIZATION).or_insert(value);
     }
     Ok(request)
+}
+
+/// Name and password of a URL.
+fn credentials(url: &Url) -> Option<HeaderValue> {
+    let secret = base64::engine::general_purpose::STANDARD.encode(url.user()?);
+    HeaderValue::from_str(&format!("Basic {secret}")).ok()
+}
+
+/// Tells the proxy the whole address.
+fn by_proxy(request: &mut Request<Full<Bytes>>, url: &Url, proxy: &Url) -> Result<(), String> {
+    let whole = format!("http://{}{}", url.authority(), url.target());
+    *request.uri_mut() = whole.parse().map_err(|_| "invalid URL".to_owned())?;
+    if let Some(value) = credentials(proxy) {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+    }
+    Ok(())
+}
+
+/// Lets the proxy connect to the target.
+async fn tunnel(stream: &mut TcpStream, url: &Url, proxy: &Url) -> Result<(), String> {
+    let address = url.address();
+    let mut wish = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n");
+    if let Some(value) = credentials(proxy).as_ref().and_then(|value| value.to_str().ok()) {
+        let _ = write!(wish, "Proxy-Authorization: {value}\r\n");
+    }
+    wish.push_str("\r\n");
+    let broken = |error: std::io::Error| format!("proxyconnect tcp: {error}");
+    stream.write_all(wish.as_bytes()).await.map_err(broken)?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        // Byte by byte: what follows belongs to the target.
+        if answer.len() == TUNNEL_BYTES_MAX {
+            return Err("proxyconnect tcp: the proxy's answer is too long".to_owned());
+        }
+        answer.push(stream.read_u8().await.map_err(broken)?);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    let line = answer.lines().next().unwrap_or_default();
+    let status = line.split_once(' ').map_or("", |(_, rest)| rest);
+    if status.starts_with('2') { Ok(()) } else { Err(status.to_owned()) }
 }
 
 /// Sends one request over a connection of its own.
@@ -172,11 +232,20 @@ async fn send(
     target: &Target,
     tls: &Tls,
     url: &Url,
+    proxy: Option<&Url>,
     request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, String> {
-    let stream = tcp::connect(&url.address()).await?;
+) -> Result<Answer, String> {
+    let mut stream = match proxy {
+        None => tcp::connect(&url.address()).await?,
+        Some(proxy) => tcp::connect(&proxy.address())
+            .await
+            .map_err(|error| format!("proxyconnect tcp: {error}"))?,
+    };
     if !url.is_tls() {
         return exchange(stream, request).await;
+    }
+    if let Some(proxy) = proxy {
+        tunnel(&mut stream, url, proxy).await?;
     }
     let connecting = tls.connect(stream, url.host(), &target.verify, Inside::Anything);
     let stream = connecting.await.map_err(|what| {
@@ -190,22 +259,64 @@ async fn send(
     exchange(stream, request).await
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String>
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
-    // Ends with the response: when its body was read or dropped.
-    tokio::spawn(connection);
-    sender.send_request(request).await.map_err(|error| {
+    let mut driver: Option<Driver> = Some(Box::pin(async move {
+        // What goes wrong is told to whoever waits for the answer.
+        let _ = connection.await;
+    }));
+    let response = driven(&mut driver, sender.send_request(request)).await;
+    let response = response.map_err(|error| {
         if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
             "EOF".to_owned()
         } else {
             error.to_string()
         }
-    })
+    })?;
+    Ok(Answer { response, driver })
+}
+
+/// Moves the bytes of a connection, until its end.
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An answer on its way. Its connection is driven by whoever reads it, not by a task of its own: with
+/// thousands of checks the way from one task to another and back is a good part of what they cost.
+/// Dropped, it closes the connection at once.
+struct Answer {
+    response: Response<Incoming>,
+    /// `None` when the connection has ended.
+    driver: Option<Driver>,
+}
+
+impl Answer {
+    /// The next piece of the body.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let frame = driven(&mut self.driver, self.response.body_mut().frame()).await?.ok()?;
+            if let Ok(bytes) = frame.into_data() {
+                return Some(bytes);
+            }
+        }
+    }
+}
+
+/// Waits for something that a connection brings, and moves the connection's bytes meanwhile.
+async fn driven<T>(driver: &mut Option<Driver>, wanted: impl Future<Output = T>) -> T {
+    tokio::pin!(wanted);
+    if let Some(connection) = driver {
+        tokio::select! {
+            biased;
+            found = &mut wanted => return found,
+            () = connection => {}
+        }
+        *driver = None;
+    }
+    wanted.await
 }
 
 /// Code and reason, as the server wrote them.

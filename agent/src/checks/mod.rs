@@ -16,6 +16,7 @@
 //! [`Runner`]'s part and the same for all.
 
 pub mod alias;
+mod damper;
 mod definition;
 pub mod docker;
 pub mod grpc;
@@ -33,8 +34,10 @@ pub mod udp;
 
 use std::time::Duration;
 
+pub use damper::{Damping, History};
 pub use definition::{
-    Definition, INTERVAL_MIN, Invalid, OUTPUT_BYTES_MAX, Probe, Shared, is_empty, kind,
+    DEREGISTER_AFTER_MIN, Definition, INTERVAL_MIN, Invalid, OUTPUT_BYTES_MAX, Probe, Shared,
+    is_empty, kind,
 };
 pub use output::Tail;
 pub use runner::{First, Report, Runner};

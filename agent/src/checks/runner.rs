@@ -13,6 +13,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use rand::RngExt as _;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
@@ -24,8 +25,9 @@ use super::{
     udp,
 };
 
-/// Connections of probes at one time. Well under the usual limit of 1024 descriptors.
-const CONNECTIONS_MAX: usize = 512;
+/// Connections of probes at one time, if descriptors allow. Each may wait its whole timeout for a
+/// target that hangs; too few places, and those would make all others late.
+const CONNECTIONS_MAX: usize = 8192;
 /// Programs of probes at one time: more would only slow each other down.
 const PROCESSES_MAX: usize = 32;
 
@@ -101,7 +103,7 @@ impl Runner {
             inner: Arc::new(Inner {
                 schedule: Mutex::default(),
                 changed: Notify::new(),
-                connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+                connections: Arc::new(Semaphore::new(connections_max())),
                 processes: Arc::new(Semaphore::new(PROCESSES_MAX)),
                 means,
             }),
@@ -307,6 +309,12 @@ async fn run_once(probe: &Probe, means: &Means) -> Outcome {
     }
 }
 
+/// Half of the descriptors are for everything else.
+fn connections_max() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft / 2).unwrap_or(CONNECTIONS_MAX).clamp(64, CONNECTIONS_MAX)
+}
+
 /// A moment of an interval.
 fn jitter(interval: Duration) -> Duration {
     interval.mul_f64(rand::rng().random::<f64>())
@@ -324,6 +332,7 @@ mod tests {
             probe,
             interval,
             thresholds: Thresholds::default(),
+            damping: None,
             deregister_after: None,
             output_bytes_max: 4096,
         })

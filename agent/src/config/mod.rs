@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::checks::tls::{Authorities, Tls};
+use crate::checks::{DEREGISTER_AFTER_MIN, Damping};
 use crate::store::Autopilot;
 use crate::{local, rpc, telemetry, watches};
 use file::Written;
@@ -202,11 +203,20 @@ pub struct HttpLimits {
     pub allow_unprintable: bool,
 }
 
+/// Changes that are remembered of one check: more in one window is not told apart.
+const FLAP_LIMIT_MAX: usize = 1000;
+
 /// What checks are told.
 #[derive(Debug, Clone)]
 pub struct CheckLimits {
     /// How long an output-only change may wait before it reaches the catalog; zero: not at all.
     pub update_interval: Duration,
+    /// How often what has been critical for too long is looked for.
+    pub reap_interval: Duration,
+    /// The least time for which a check must be critical before its service goes.
+    pub deregister_after_min: Duration,
+    /// How checks that flap are held back.
+    pub damping: Option<Damping>,
     /// Bytes of output kept.
     pub output_max_size: usize,
     /// Keep no output.
@@ -339,6 +349,9 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     let max_query_time = duration("max_query_time", secs(600));
     let discovery_max_stale = duration("discovery_max_stale", Duration::ZERO);
     let update_interval = duration("check_update_interval", secs(300));
+    let reap_interval = duration("check_reap_interval", secs(30)).max(secs(1));
+    let deregister_after_min = duration("check_deregister_interval_min", DEREGISTER_AFTER_MIN);
+    let flap_window = duration("check_flap_window", secs(300));
     let session_ttl_min = duration("session_ttl_min", Duration::ZERO);
     let rpc_hold_timeout = duration("performance.rpc_hold_timeout", secs(7));
     let rpc_handshake = duration("limits.rpc_handshake_timeout", secs(5));
@@ -521,6 +534,16 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         },
         checks: CheckLimits {
             update_interval,
+            reap_interval,
+            deregister_after_min,
+            damping: written
+                .int("check_flap_limit")
+                .and_then(|limit| usize::try_from(limit).ok())
+                .filter(|limit| *limit > 0)
+                .map(|changes_max| Damping {
+                    changes_max: changes_max.min(FLAP_LIMIT_MAX),
+                    window: flap_window,
+                }),
             output_max_size: size("check_output_max_size", 4096),
             discard_output: written.bool("discard_check_output").unwrap_or(false),
             enable_script_checks: written.bool("enable_script_checks").unwrap_or(false),

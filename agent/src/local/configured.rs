@@ -78,7 +78,11 @@ impl Configured {
 impl Settings {
     /// What checks share.
     pub(super) fn shared(&self) -> Shared {
-        Shared { output_bytes_max: self.check_output_max_size }
+        Shared {
+            output_bytes_max: self.check_output_max_size,
+            deregister_after_min: self.check_deregister_after_min,
+            damping: self.check_damping,
+        }
     }
 }
 

@@ -45,14 +45,12 @@ pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use leader::lead;
 
 use crate::checks::tls::{self, Authorities, Tls};
-use crate::checks::{First, Means, Outcome, Report, Runner, Shared, Status, ttl};
+use crate::checks::{Damping, First, Means, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::json::Malformed;
 use crate::store::{Check, Node, Service};
 use drawer::{Drawer, KeptCheck, KeptReport, Kind, Write};
 use state::{Claims, Effect, Outputs};
 
-/// How often checks that have been critical for too long are looked for.
-const REAP_INTERVAL: Duration = Duration::from_secs(30);
 /// Pair of the node's meta that clients of the reference expect on every agent's node.
 const SEGMENT: &str = "consul-network-segment";
 
@@ -75,6 +73,12 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// How long a change of a check's output alone may wait before the catalog learns of it.
     pub check_update_interval: Duration,
+    /// How often what has been critical for too long is looked for.
+    pub check_reap_interval: Duration,
+    /// The least time for which a check must be critical before its service goes.
+    pub check_deregister_after_min: Duration,
+    /// How checks that flap are held back; `None` lets them.
+    pub check_damping: Option<Damping>,
     /// Bytes of a check's output that are kept at most.
     pub check_output_max_size: usize,
     /// Keep no output at all.
@@ -105,6 +109,9 @@ impl Default for Settings {
             node_meta: BTreeMap::new(),
             data_dir: None,
             check_update_interval: Duration::from_mins(5),
+            check_reap_interval: Duration::from_secs(30),
+            check_deregister_after_min: crate::checks::DEREGISTER_AFTER_MIN,
+            check_damping: None,
             check_output_max_size: crate::checks::OUTPUT_BYTES_MAX,
             discard_check_output: false,
             enable_script_checks: false,
@@ -241,7 +248,7 @@ impl Local {
         });
         let checks = self.inner.runner.run(report, shutdown.clone());
         let chores = async {
-            let mut reap = tokio::time::interval(REAP_INTERVAL);
+            let mut reap = tokio::time::interval(self.settings().check_reap_interval);
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -374,8 +381,7 @@ impl Local {
                 output: note.clone(),
                 expires_ms: now_ms().saturating_add(millis(time)),
             };
-            let effect =
-                claims.set_status(id, status, note, self.outputs(), Instant::now(), chance());
+            let effect = claims.report(id, status, note, self.outputs(), Instant::now(), chance());
             self.took_effect(&mut claims, effect);
             self.inner.drawer.write(vec![Write::put(Kind::Ttl, id, &kept)])
         };

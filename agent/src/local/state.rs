@@ -12,7 +12,7 @@ use imbl::OrdMap;
 
 use super::catalog::Held;
 use super::definition::Source;
-use crate::checks::{Definition, Outcome, Probe, Status, Streak};
+use crate::checks::{Definition, History, Outcome, Probe, Status, Streak};
 use crate::store::{Check, Service};
 
 /// Counts changes of claims; never reused.
@@ -42,6 +42,8 @@ pub(super) struct CheckClaim {
     pub(super) registration: u64,
     /// Results in a row.
     pub(super) streak: Streak,
+    /// Changes of its status, if what flaps is held back.
+    history: History,
     /// Who wrote it.
     pub(super) source: Source,
     /// Of its last change.
@@ -204,6 +206,8 @@ impl Claims {
             streak: old
                 .filter(|old| old.registration == registration)
                 .map_or_else(Streak::default, |old| old.streak),
+            // A check does not stop flapping because it was registered again.
+            history: old.map_or_else(History::default, |old| old.history.clone()),
             source,
             version,
             settled: false,
@@ -285,7 +289,29 @@ impl Claims {
         let counted = claim.streak.observe(run.thresholds, current, outcome.status);
         let decisive = outcome.decisive.then_some(outcome.status);
         let Some(status) = decisive.or(counted) else { return Effect::None };
-        self.set_status(id, status, outcome.output, outputs, now, chance)
+        self.report(id, status, outcome.output, outputs, now, chance)
+    }
+
+    /// Takes in how a check is, from a run or from its owner, unless it flaps and is held back.
+    pub(super) fn report(
+        &mut self,
+        id: &str,
+        status: Status,
+        output: String,
+        outputs: Outputs,
+        now: Instant,
+        chance: f64,
+    ) -> Effect {
+        let Some(claim) = self.checks.get_mut(id) else { return Effect::None };
+        let current = Status::parse(&claim.row.status).unwrap_or(Status::Critical);
+        let damping = claim.run.as_ref().and_then(|run| run.damping);
+        match damping {
+            Some(damping) if !claim.history.admits(damping, now, current, status) => {
+                let text = held_back(current, damping.window, &output);
+                self.set_status(id, current, text, outputs, now, chance)
+            }
+            _ => self.set_status(id, status, output, outputs, now, chance),
+        }
     }
 
     /// Sets status and output of a check. `chance` in 0..1 spreads the outputs of many checks.
@@ -430,4 +456,10 @@ impl Claims {
             && self.services.values().all(|claim| claim.settled)
             && self.checks.values().all(|claim| claim.settled)
     }
+}
+
+/// What people read while a check is held back.
+fn held_back(status: Status, window: Duration, output: &str) -> String {
+    let window = muster_client::types::format_duration(window);
+    format!("Flapping: {} until it has been better for {window}.\n{output}", status.as_str())
 }

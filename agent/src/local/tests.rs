@@ -1,5 +1,7 @@
 //! The agent's own state over a real consensus of one server, in memory, and a real drawer.
 
+mod checks;
+
 use std::path::Path;
 
 use serde_json::json;

@@ -43,7 +43,22 @@ impl Server {
         Server::start_with(settings, Vec::new()).await
     }
 
-    pub(crate) async fn start_with(settings: Settings, mut listeners: Vec<Listener>) -> Server {
+    pub(crate) async fn start_with(settings: Settings, listeners: Vec<Listener>) -> Server {
+        // Claims that nobody brings to the catalog: most tests write there themselves.
+        Server::start_all(settings, listeners, local::Settings::default(), false).await
+    }
+
+    /// A whole agent: its checks run, and the catalog follows its claims.
+    pub(crate) async fn start_claiming(settings: Settings, claims: local::Settings) -> Server {
+        Server::start_all(settings, Vec::new(), claims, true).await
+    }
+
+    async fn start_all(
+        settings: Settings,
+        mut listeners: Vec<Listener>,
+        claims: local::Settings,
+        running: bool,
+    ) -> Server {
         let consensus = Consensus::start(raft::Settings {
             data_dir: None,
             node_id: uuid::Uuid::new_v4().to_string(),
@@ -78,11 +93,15 @@ impl Server {
             node_name: "n1".into(),
             node_id: uuid::Uuid::new_v4().to_string(),
             address: "127.0.0.1".into(),
-            ..local::Settings::default()
+            ..claims
         };
+        let local = Local::open(claims, Arc::new(reader.consensus().clone())).unwrap();
+        if running {
+            let (own, stop) = (local.clone(), shutdown.child_token());
+            tokio::spawn(async move { own.run(stop).await });
+        }
         let parts = Parts {
-            // Claims that nobody brings to the catalog: these tests write there themselves.
-            local: Local::open(claims, Arc::new(reader.consensus().clone())).unwrap(),
+            local,
             identity: Arc::default(),
             reload: Reload::default(),
             members: alone(&shutdown).await,

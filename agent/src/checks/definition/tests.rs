@@ -91,13 +91,14 @@ fn kinds_and_their_defaults() {
 #[test]
 fn limits_are_raised_and_lowered() {
     let mut check = written(&[("ttl", "10s"), ("deregister", "5s")]);
+    let small = Shared { output_bytes_max: 100, ..Shared::default() };
     check.output_max_size = 10_000;
-    let definition = Definition::new(&check, Shared { output_bytes_max: 100 }).unwrap();
+    let definition = Definition::new(&check, small).unwrap();
     assert_eq!(definition.deregister_after, Some(Duration::from_mins(1)));
     assert_eq!(definition.output_bytes_max, 100);
     check.output_max_size = 5;
     check.deregister_critical_service_after = Some("90m".into());
-    let definition = Definition::new(&check, Shared { output_bytes_max: 100 }).unwrap();
+    let definition = Definition::new(&check, small).unwrap();
     assert_eq!(definition.deregister_after, Some(Duration::from_mins(90)));
     assert_eq!(definition.output_bytes_max, 5);
 }

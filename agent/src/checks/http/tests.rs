@@ -135,10 +135,7 @@ async fn redirects_are_followed_to_their_end() {
     let circle = "HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_owned();
     let (address, _thread) = server(vec![circle; 11]);
     let outcome = probe(&target(&format!("http://{address}/")), &Tls::default()).await;
-    assert_eq!(
-        outcome,
-        Outcome::critical(format!("Get \"http://{address}/\": stopped after 10 redirects"))
-    );
+    assert_eq!(outcome, Outcome::critical("Get \"/\": stopped after 10 redirects"));
 }
 
 #[tokio::test]
@@ -271,4 +268,24 @@ async fn a_plain_server_behind_an_encrypted_url_is_told_so() {
     let expected = format!("Get \"{url}\": http: server gave HTTP response to HTTPS client");
     assert_eq!(outcome, Outcome::critical(expected));
     thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_instead() {
+    let (address, thread) = server(vec![answer("200 OK", "by proxy")]);
+    let proxies =
+        Proxies::new(|name| (name == "HTTP_PROXY").then(|| format!("http://me:pw@{address}")));
+    let outcome = probe_through(&target("http://web.example/x"), &Tls::default(), &proxies).await;
+    assert_eq!(outcome.output, "HTTP GET http://web.example/x: 200 OK Output: by proxy");
+    let request = thread.join().unwrap().remove(0).to_lowercase();
+    assert!(request.starts_with("get http://web.example/x http/1.1\r\n"), "{request}");
+    assert!(request.contains("host: web.example\r\n"), "{request}");
+    assert!(request.contains("proxy-authorization: basic bwu6chc=\r\n"), "{request}");
+
+    let (address, thread) = server(vec!["HTTP/1.1 403 Forbidden\r\n\r\n".to_owned()]);
+    let proxies = Proxies::new(|name| (name == "HTTPS_PROXY").then(|| address.clone()));
+    let outcome = probe_through(&target("https://web.example/x"), &Tls::default(), &proxies).await;
+    assert_eq!(outcome, Outcome::critical("Get \"https://web.example/x\": 403 Forbidden"));
+    let request = thread.join().unwrap().remove(0);
+    assert!(request.starts_with("CONNECT web.example:443 HTTP/1.1\r\n"), "{request}");
 }
