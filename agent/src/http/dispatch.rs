@@ -104,6 +104,11 @@ impl Dispatch {
             Truth::Elsewhere(upstream) if !routes::is_own(&path) => {
                 passing::pass_on(&self.door, upstream.clone(), head, body)
             }
+            Truth::Here { leader: Some(leader), .. }
+                if routes::is_the_leaders(&path, &params) && self.door.follows() =>
+            {
+                passing::pass_on(&self.door, leader.clone(), head, body)
+            }
             _ => handler(self.request(head.headers, path, route, params, body)),
         };
         match answer {

@@ -98,6 +98,8 @@ pub enum Truth {
         reader: Reader,
         /// The timers of sessions, which renewals restart.
         lifetimes: Lifetimes,
+        /// The way to the server that leads, for what only that one knows.
+        leader: Option<Upstream>,
     },
     /// Servers have it, and are asked.
     Elsewhere(Upstream),
@@ -161,6 +163,12 @@ impl Door {
         } else {
             Err(Error::UnknownDatacenter)
         }
+    }
+
+    /// Is this a server that follows another?
+    fn follows(&self) -> bool {
+        let consensus = self.parts.truth.reader().map(Reader::consensus);
+        consensus.is_some_and(|consensus| !consensus.is_leader() && consensus.knows_leader())
     }
 
     /// The read path. Whoever asks for it answers what only servers do.

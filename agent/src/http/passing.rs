@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::dispatch::Dispatch;
 use super::error::Error;
-use super::extract::{self, RequestBody};
+use super::extract::{self, Params, RequestBody};
 use super::reply::{Content, Reply};
-use super::routes::{Answer, later};
+use super::routes::{self, Answer, later};
 use super::{Door, Settings};
 use crate::rpc::{Parts, Refusal};
 use crate::upstream::{self, Body, Head, Part, Piece, Upstream};
@@ -169,6 +169,11 @@ impl Passing {
         request: upstream::Request,
         parts: Parts<Part>,
     ) -> Result<(), Refusal> {
+        // The agent that asks tries the next server: one of them leads.
+        let params = Params::parse(&request.query).unwrap_or_default();
+        if routes::is_the_leaders(&request.path, &params) && self.door.follows() {
+            return Err(Refusal::busy("this server does not lead"));
+        }
         let reply = self.reply(request).await;
         let headers = reply.headers.iter();
         let headers = headers

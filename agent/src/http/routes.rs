@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::error::Error;
-use super::extract::Request;
+use super::extract::{Params, Request};
 use super::reply::Reply;
 
 /// What a handler gives back: an answer, or the promise of one.
@@ -113,6 +113,12 @@ impl Router {
 pub(super) fn is_own(path: &str) -> bool {
     // Access control is refused by what the agent is told, not by what the cluster knows.
     path.starts_with("/v1/agent/") || path.starts_with("/v1/acl/")
+}
+
+/// Is this answered by the leader alone, whatever server is asked? Who takes part is for it to say.
+pub(super) fn is_the_leaders(path: &str, params: &Params) -> bool {
+    let operates = path.starts_with("/v1/operator/") && !path.starts_with("/v1/operator/keyring");
+    operates && !params.has("stale")
 }
 
 /// The path without empty, `.` and `..` elements; `None` if it is clean already.

@@ -284,7 +284,7 @@ fn renew(request: Request) -> Result<Answer, Error> {
     let layout = request.layout;
     drop(request);
     later(async move {
-        let Truth::Here { reader, lifetimes } = &door.parts.truth else {
+        let Truth::Here { reader, lifetimes, .. } = &door.parts.truth else {
             return Err(Error::NoServer);
         };
         let outcome =

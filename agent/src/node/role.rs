@@ -51,6 +51,7 @@ impl Role {
         shutdown: &CancellationToken,
     ) -> Result<Role, Error> {
         let links = servers::links(config, members, tasks, shutdown);
+        let pool = links.pool.clone();
         let consensus = Consensus::start_among(settings::raft(config, node_id), links).await?;
         let reader = Reader::new(
             consensus.clone(),
@@ -61,10 +62,13 @@ impl Role {
         start_part(tasks, "sessions", timers);
         let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
         start_part(tasks, "tombstones", reaper);
+        let leader =
+            Upstream::new(pool, servers::leader(&consensus, tasks, shutdown), hold(config));
+        start_part(tasks, "way to the leader", leader.clone().run(shutdown.child_token()));
         Ok(Role {
             catalog: Arc::new(consensus.clone()),
             names: dns::Source::Own(reader.clone()),
-            truth: http::Truth::Here { reader, lifetimes },
+            truth: http::Truth::Here { reader, lifetimes, leader: Some(leader) },
             consensus: Some(consensus),
         })
     }
@@ -98,8 +102,7 @@ impl Role {
                 }
             }
         });
-        let hold = config.rpc_hold_timeout;
-        let upstream = Upstream::new(Pool::default(), known, upstream::Settings { hold });
+        let upstream = Upstream::new(Pool::default(), known, hold(config));
         let router = upstream.clone().run(shutdown.child_token());
         start_part(tasks, "upstream", router);
         Role {
@@ -127,6 +130,10 @@ fn servers(roll: &Roll, datacenter: &str) -> Vec<Server> {
             })
         })
         .collect()
+}
+
+fn hold(config: &Config) -> upstream::Settings {
+    upstream::Settings { hold: config.rpc_hold_timeout }
 }
 
 /// What a server answers to other agents, until `stop`.

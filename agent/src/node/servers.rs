@@ -10,8 +10,9 @@ use super::start::start_part;
 use crate::config::Config;
 use crate::gossip::{Member, Members, Roll, Status};
 use crate::raft::types::ServerId;
-use crate::raft::{Links, Listed, Presence, Roster};
+use crate::raft::{Consensus, Links, Listed, Presence, Roster};
 use crate::rpc::Pool;
+use crate::upstream::Server;
 
 /// The tag `role` of members that are servers.
 const SERVER: &str = "consul";
@@ -47,6 +48,30 @@ pub(super) fn links(
         }
     });
     Links { pool: Pool::default(), roster, expect }
+}
+
+/// The server that leads, unless it is this one.
+pub(super) fn leader(
+    consensus: &Consensus,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> watch::Receiver<Vec<Server>> {
+    let (tell, known) = watch::channel(Vec::new());
+    let (consensus, stop) = (consensus.clone(), shutdown.child_token());
+    start_part(tasks, "leader's address", async move {
+        let mut leader = None;
+        loop {
+            let found: Option<String> = leader.clone().filter(|_| !consensus.is_leader());
+            let address = found.and_then(|address| address.parse().ok());
+            let server = address.map(|address| Server { name: "the leader".to_owned(), address });
+            tell.send_replace(server.into_iter().collect());
+            tokio::select! {
+                now = consensus.leader_other_than(leader.as_deref()) => leader = now,
+                () = stop.cancelled() => return,
+            }
+        }
+    });
+    known
 }
 
 /// The servers of a datacenter.

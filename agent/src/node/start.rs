@@ -90,7 +90,7 @@ impl Node {
         let (passing, door) =
             http::serve_passing(listeners, parts, settings, shutdown.child_token());
         start_part(&mut tasks, "http", door);
-        if let (Some(listener), Some(consensus), http::Truth::Here { reader, lifetimes }) =
+        if let (Some(listener), Some(consensus), http::Truth::Here { reader, lifetimes, .. }) =
             (rpc_listener, &consensus, &truth)
         {
             let (stop, read) = (shutdown.child_token(), (reader, lifetimes));

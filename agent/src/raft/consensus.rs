@@ -410,6 +410,22 @@ impl Consensus {
         self.inner.status.borrow().leading
     }
 
+    /// Resolves with `leader()` when that is another than `known`.
+    pub async fn leader_other_than(&self, known: Option<&str>) -> Option<String> {
+        let mut status = self.inner.status.clone();
+        loop {
+            status.mark_unchanged();
+            let now = self.leader();
+            if now.as_deref() != known {
+                return now;
+            }
+            if status.changed().await.is_err() {
+                // Nothing changes any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Resolves when `is_leader()` differs from `now`.
     pub async fn leadership_changed(&self, now: bool) {
         let mut status = self.inner.status.clone();

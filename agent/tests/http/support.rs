@@ -105,7 +105,7 @@ impl Server {
             identity: Arc::default(),
             reload: Reload::default(),
             members: alone(&shutdown).await,
-            truth: Truth::Here { reader: reader.clone(), lifetimes },
+            truth: Truth::Here { reader: reader.clone(), lifetimes, leader: None },
             leave: CancellationToken::new(),
             datacenter: "dc1".into(),
             node_name: "n1".into(),

@@ -12,6 +12,7 @@ mod linear;
 mod log_conformance;
 mod log_damage;
 mod log_processes;
+mod processes;
 mod restarts;
 mod single_server;
 mod storage_suite;
