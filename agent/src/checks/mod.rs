@@ -22,6 +22,7 @@ pub mod docker;
 pub mod grpc;
 pub mod h2ping;
 pub mod http;
+mod lateness;
 pub mod os_service;
 mod output;
 mod runner;
@@ -39,6 +40,7 @@ pub use definition::{
     DEREGISTER_AFTER_MIN, Definition, INTERVAL_MIN, Invalid, OUTPUT_BYTES_MAX, Probe, Shared,
     is_empty, kind,
 };
+pub use lateness::Late;
 pub use output::Tail;
 pub use runner::{First, Report, Runner};
 pub use status::{Streak, Thresholds};

@@ -6,7 +6,7 @@
 //! for its report is over.
 //!
 //! Two bounds hold whatever the number of checks: connections in flight, and processes. A run that
-//! finds no place waits for one; how late runs begin is in the metric `muster.checks.lateness`.
+//! finds no place waits for one; how late runs begin is counted, and shown among the agent's figures.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::lateness::{Late, Lateness};
 use super::{
     Definition, Means, Outcome, Probe, docker, grpc, h2ping, http, os_service, script, tcp, ttl,
     udp,
@@ -62,6 +63,7 @@ struct Inner {
     connections: Arc<Semaphore>,
     processes: Arc<Semaphore>,
     means: Means,
+    lateness: Lateness,
 }
 
 #[derive(Default)]
@@ -106,6 +108,7 @@ impl Runner {
                 connections: Arc::new(Semaphore::new(connections_max())),
                 processes: Arc::new(Semaphore::new(PROCESSES_MAX)),
                 means,
+                lateness: Lateness::default(),
             }),
         }
     }
@@ -169,6 +172,11 @@ impl Runner {
         let ttls =
             schedule.checks.values().filter(|entry| entry.definition.ttl().is_some()).count();
         (schedule.checks.len() - ttls, ttls)
+    }
+
+    /// How late the last runs began.
+    pub fn late(&self) -> Late {
+        self.inner.lateness.late()
     }
 
     /// Runs what is due until `shutdown`; then nothing is under way any more.
@@ -241,7 +249,9 @@ impl Runner {
         let task = tokio::spawn(async move {
             let outcome = {
                 let _place = places.acquire().await;
-                metrics::histogram!("muster.checks.lateness").record(due.elapsed().as_secs_f64());
+                let late = due.elapsed();
+                runner.inner.lateness.note(late);
+                metrics::histogram!("muster.checks.lateness").record(late.as_secs_f64());
                 run_once(&definition.probe, &runner.inner.means).await
             };
             if runner.finished(&id, registration, definition.interval) {

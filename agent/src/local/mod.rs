@@ -45,7 +45,7 @@ pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use leader::lead;
 
 use crate::checks::tls::{self, Authorities, Tls};
-use crate::checks::{Damping, First, Means, Outcome, Report, Runner, Shared, Status, ttl};
+use crate::checks::{Damping, First, Late, Means, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::json::Malformed;
 use crate::store::{Check, Node, Service};
 use drawer::{Drawer, KeptCheck, KeptReport, Kind, Write};
@@ -310,6 +310,11 @@ impl Local {
     /// How many checks are run, and how many are reported to.
     pub fn check_counts(&self) -> (usize, usize) {
         self.inner.runner.counts()
+    }
+
+    /// How late the last runs of checks began.
+    pub fn check_late(&self) -> Late {
+        self.inner.runner.late()
     }
 
     /// Counts changes of services and checks; whoever waits for one holds on to the receiver.

@@ -26,6 +26,7 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ));
     }
     let (monitors, ttls) = parts.local.check_counts();
+    let late = parts.local.check_late();
     let mut figures = vec![
         ("runtime.rss_bytes", resident_bytes()),
         ("runtime.num_tasks", tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64),
@@ -33,6 +34,10 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ("agent.checks", parts.local.checks().len() as u64),
         ("agent.check_monitors", monitors as u64),
         ("agent.check_ttls", ttls as u64),
+        ("agent.check_runs", late.runs),
+        ("agent.check_late_median_ms", late.median.into()),
+        ("agent.check_late_p99_ms", late.p99.into()),
+        ("agent.check_late_max_ms", late.max.into()),
     ];
     if let Some(reader) = parts.truth.reader() {
         figures.extend(of_server(reader));
