@@ -152,10 +152,10 @@ async fn exit_codes_output_and_refusals() {
 async fn a_program_that_hangs_is_not_started_again() {
     let fake = Fake::start();
     let engine = fake.engine();
-    let hanging = command("hangs", Duration::from_millis(500));
+    let hanging = command("hangs", Duration::from_secs(2));
     assert_eq!(
         probe(&hanging, &engine).await,
-        Outcome::critical("Timed out (500ms) running check\n\nout of hangs\nerr\n").decisive()
+        Outcome::critical("Timed out (2s) running check\n\nout of hangs\nerr\n").decisive()
     );
     assert_eq!(
         probe(&hanging, &engine).await,
