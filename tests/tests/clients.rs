@@ -1,14 +1,19 @@
 //! An agent that is no server, beside a server that is killed and comes back: what it answers by itself goes on, what
 //! it asks waits, and what it claims is in the catalog whenever there is one.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use muster_tests::{
     http::{self, Reply},
     process::{Process, Server, free_ports, output},
     programs::program,
-    wait::eventually,
+    wait::{eventually, pause},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -25,14 +30,14 @@ struct Client {
 }
 
 impl Client {
-    fn start(join: u16) -> Result<Self> {
+    fn start(join: &[u16]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-test-").tempdir()?;
         let [http, dns, serf_lan] = free_ports();
         let config = json!({
             "node_name": "client",
             "bind_addr": "127.0.0.1",
             "data_dir": folder.path().join("data"),
-            "retry_join": [format!("127.0.0.1:{join}")],
+            "retry_join": addresses(join),
             "retry_interval": "1s",
             "log_level": "DEBUG",
             "ports": { "http": http, "dns": dns, "serf_lan": serf_lan },
@@ -59,6 +64,20 @@ impl Client {
     }
 }
 
+fn addresses(ports: &[u16]) -> Vec<String> {
+    ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+}
+
+/// A server whose members meet it at this port.
+fn server(more: Value, serf_lan: u16) -> Result<Server> {
+    let server = Server::prepare_with(more)?;
+    let config = server.folder().join("config.json");
+    let mut keys: Value = serde_json::from_slice(&fs::read(&config)?)?;
+    keys["ports"]["serf_lan"] = serf_lan.into();
+    fs::write(&config, serde_json::to_vec(&keys)?)?;
+    Ok(server)
+}
+
 /// Everything of an answer but its date.
 fn shown(reply: Reply) -> (u16, Vec<(String, String)>, String) {
     let text = reply.text();
@@ -75,14 +94,10 @@ fn services_of(server: &Server, node: &str) -> Result<Vec<String>> {
 #[test]
 fn a_client_lives_through_the_death_of_its_server() -> Result<()> {
     let [serf_lan] = free_ports();
-    let mut server = Server::prepare_with(json!({ "node_name": "server" }))?;
-    let config = server.folder().join("config.json");
-    let mut keys: Value = serde_json::from_slice(&fs::read(&config)?)?;
-    keys["ports"]["serf_lan"] = serf_lan.into();
-    fs::write(&config, serde_json::to_vec(&keys)?)?;
+    let mut server = server(json!({ "node_name": "server" }), serf_lan)?;
 
     // Before there is any server.
-    let mut client = Client::start(serf_lan)?;
+    let mut client = Client::start(&[serf_lan])?;
     let web = r#"{"Name":"web","Port":80,"Check":{"CheckID":"up","Name":"up","TTL":"1h"}}"#;
     eventually(LIMIT, "the agent answers", || client.get("/v1/agent/self")?.json())?;
     client.put("/v1/agent/service/register", web)?;
@@ -197,5 +212,83 @@ fn a_client_lives_through_the_death_of_its_server() -> Result<()> {
         ensure!(found.is_null(), "{found}");
         Ok(())
     })?;
+    Ok(())
+}
+
+#[test]
+fn a_client_does_not_care_which_servers_are_there() -> Result<()> {
+    let ports: [u16; 3] = free_ports();
+    let mut servers = Vec::new();
+    for (number, port) in (1..).zip(ports) {
+        let keys = json!({
+            "node_name": format!("s{number}"),
+            "bootstrap_expect": 3,
+            "retry_join": addresses(&ports),
+            "retry_interval": "1s",
+            "session_ttl_min": "1s",
+            "performance": { "raft_multiplier": 1 },
+        });
+        servers.push(server(keys, port)?);
+    }
+    thread::scope(|scope| {
+        let starts: Vec<_> = servers.iter_mut().map(|it| scope.spawn(|| it.start())).collect();
+        starts.into_iter().try_for_each(|it| it.join().expect("no panic").map(|_| ()))
+    })?;
+    let client = Client::start(&ports)?;
+    eventually(LIMIT, "three servers are known", || {
+        let ready = client.get("/v1/agent/ready")?.json()?;
+        ensure!(ready["Servers"] == 3, "{ready}");
+        Ok(())
+    })?;
+
+    // Whoever is asked to renew a session, it lives; when nobody asks any more, it ends.
+    let session = client.put("/v1/session/create", r#"{"TTL":"1s","NodeChecks":[]}"#)?.json()?;
+    let id = session["ID"].as_str().unwrap_or_default().to_owned();
+    let lives = || -> Result<bool> {
+        let found = client.get(&format!("/v1/session/info/{id}"))?.json()?;
+        Ok(found.as_array().is_some_and(|it| !it.is_empty()))
+    };
+    let begun = Instant::now();
+    for server in servers.iter().cycle() {
+        let renewed = server.put(&format!("/v1/session/renew/{id}"), b"")?;
+        ensure!(renewed.status == 200, "{}", renewed.text());
+        if begun.elapsed() > Duration::from_secs(5) {
+            break;
+        }
+        pause(Duration::from_millis(200));
+    }
+    ensure!(lives()?, "the session was renewed, and ended");
+    eventually(LIMIT, "the session ends", || {
+        ensure!(!lives()?, "it lives");
+        Ok(())
+    })?;
+
+    // Any server may die: what follows is answered all the same.
+    let leader = client.get("/v1/status/leader")?.json()?;
+    let index = client.put("/v1/kv/k", "0").and_then(|_| client.get("/v1/kv/k"))?.index()?;
+    let address = client.http.clone();
+    let waiting =
+        thread::spawn(move || http::get(&address, &format!("/v1/kv/k?raw&index={index}&wait=60s")));
+    let leading = |server: &Server| -> Result<bool> {
+        Ok(server.get("/v1/agent/self")?.json()?["Stats"]["consul"]["leader"] == "true")
+    };
+    let leads = servers.iter().map(leading).collect::<Result<Vec<_>>>()?;
+    let first = leads.iter().position(|it| *it).unwrap_or(0);
+    servers[first].kill()?;
+    eventually(LIMIT, "another leader", || {
+        let now = client.get("/v1/status/leader")?.json()?;
+        ensure!(now != leader && now != "", "{now}");
+        Ok(())
+    })?;
+    eventually(LIMIT, "a write", || client.put("/v1/kv/k", "1"))?;
+    let waited = waiting.join().expect("the reader does not panic")?;
+    ensure!(waited.text() == "1", "{}", waited.text());
+    servers[first].start()?;
+    for (number, server) in (2..).zip(&mut servers) {
+        server.kill()?;
+        eventually(LIMIT, "a write", || client.put("/v1/kv/k", &number.to_string()))?;
+        ensure!(client.get("/v1/kv/k?raw")?.text() == number.to_string());
+        server.start()?;
+    }
     Ok(())
 }
