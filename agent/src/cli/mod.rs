@@ -63,6 +63,7 @@ static COMMANDS: &[&Spec] = &[
     &operator::raft::LIST_PEERS,
     &operator::raft::REMOVE_PEER,
     &operator::raft::TRANSFER_LEADER,
+    &operator::recover::RECOVER,
     &monitor::MONITOR,
     &control::RELOAD,
     &services::DEREGISTER,

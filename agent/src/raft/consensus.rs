@@ -115,7 +115,7 @@ impl Consensus {
         let (lock, log, machine) = {
             let (settings, room) = (settings.clone(), room.clone());
             let (published, upkeep) = (Arc::clone(&published), Arc::clone(&upkeep));
-            tokio::task::spawn_blocking(move || open(&settings, room, published, upkeep))
+            tokio::task::spawn_blocking(move || open(&settings, id, room, published, upkeep))
                 .await
                 .map_err(|error| Error::Internal(error.to_string()))?
                 .map_err(Error::Storage)?

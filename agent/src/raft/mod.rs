@@ -24,6 +24,7 @@ pub mod log;
 pub mod machine;
 mod observer;
 mod opening;
+pub mod recover;
 mod restore;
 mod roster;
 mod sending;

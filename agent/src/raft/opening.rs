@@ -11,13 +11,16 @@ use super::log::sled::Sled;
 use super::log::wal::Wal;
 use super::log::{Log, Pace, Room};
 use super::machine::{Machine, Published};
+use super::recover::take_peers;
 use super::snapshots::Snapshots;
+use super::types::ServerId;
 use super::upkeep::Upkeep;
 use super::{LogBackend, Settings};
 
 /// Opens what is on disk, or nothing for a server in memory.
 pub(super) fn open(
     settings: &Settings,
+    me: ServerId,
     room: Room,
     published: Arc<Published>,
     upkeep: Arc<Upkeep>,
@@ -43,6 +46,7 @@ pub(super) fn open(
             ),
         ));
     }
+    let lock = take_peers(&directory, lock, settings.log_backend, me)?;
     let log = match settings.log_backend {
         LogBackend::Wal => {
             let (store, recovered) = Wal::open(ours, room)?;
@@ -58,7 +62,7 @@ pub(super) fn open(
     Ok((Some(lock), log.with_pace(Arc::clone(&pace)), machine.with_pace(pace)))
 }
 
-fn lock(directory: &Path) -> io::Result<File> {
+pub(super) fn lock(directory: &Path) -> io::Result<File> {
     let path = directory.join("lock");
     let file = File::create(&path)?;
     match file.try_lock() {

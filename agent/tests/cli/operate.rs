@@ -96,3 +96,17 @@ fn the_servers_and_their_rules() {
                 other server votes)\n";
     agent.expect(&["operator", "raft", "transfer-leader"], 1, "", text);
 }
+
+#[test]
+fn a_directory_is_looked_at_before_it_is_recovered() {
+    let agent = Agent::start();
+    let recover = ["operator", "recover"];
+    let (code, _, err) = agent.run(&recover);
+    assert_eq!(code, 1);
+    assert!(err.starts_with("Must specify -data-dir"), "{err}");
+    let folder = agent.folder().display().to_string();
+    let at = format!("-data-dir={folder}");
+    let (code, _, err) = agent.run(&[&recover[..], &[&at]].concat());
+    assert_eq!(code, 1);
+    assert!(err.starts_with(&format!("Error recovering: cannot read {folder}/node-id")), "{err}");
+}

@@ -13,6 +13,7 @@ mod log_conformance;
 mod log_damage;
 mod log_processes;
 mod processes;
+mod recovered;
 mod restarts;
 mod single_server;
 mod storage_suite;
