@@ -3,6 +3,7 @@
 
 mod checks;
 mod cluster;
+mod dns;
 mod scenario;
 mod server;
 mod stack;

@@ -122,6 +122,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         work: Work::Plain(|s, n| Box::pin(churn(s, n))),
     },
     Scenario {
+        name: "dns-rate",
+        about: "names by UDP: half A and a quarter SRV of a service of 10, a quarter nodes",
+        work: Work::Plain(|s, n| Box::pin(crate::dns::rate(s, n))),
+    },
+    Scenario {
+        name: "dns-age",
+        about: "names by UDP under up to 1,000 changes a second",
+        work: Work::Plain(|s, n| Box::pin(crate::dns::age(s, n))),
+    },
+    Scenario {
         name: "memory-kv",
         about: "resident memory a key after 100,000 writes",
         work: Work::Plain(|s, n| Box::pin(memory_kv(s, n))),
@@ -250,7 +260,7 @@ async fn kv_put(server: &Server, scale: f64) -> Result<Vec<Figure>> {
 }
 
 /// A registration with one passing check, as agents send them.
-fn registration(service: &str, n: usize, output: &str) -> Vec<u8> {
+pub(crate) fn registration(service: &str, n: usize, output: &str) -> Vec<u8> {
     let body = serde_json::json!({
         "Node": format!("node-{n}"), "Address": format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255),
         "Service": {"ID": format!("{service}-{n}"), "Service": service, "Port": 8000 + n % 1000,

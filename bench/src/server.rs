@@ -1,6 +1,6 @@
 //! The server under measurement: started on free ports and a fresh folder, ended by its handle.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ pub(crate) struct Server {
     child: Child,
     /// `127.0.0.1:port` of its HTTP door.
     pub(crate) address: String,
+    /// Where it answers DNS.
+    pub(crate) dns: SocketAddr,
     /// How long it took from start to the first accepted write.
     pub(crate) ready_after: Duration,
     _dir: tempfile::TempDir,
@@ -55,6 +57,7 @@ impl Server {
         let mut server = Server {
             child,
             address: format!("127.0.0.1:{}", ports[0]),
+            dns: SocketAddr::from(([127, 0, 0, 1], ports[1])),
             ready_after: Duration::ZERO,
             _dir: dir,
         };
