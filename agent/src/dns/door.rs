@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::answer::{Chase, Prepared, prepare};
 use super::cache::{Cache, Kept};
+use super::kept::KeptRows;
 use super::limit::{Limiter, Verdict};
 use super::lookup::{Lookup, Rows, look};
 use super::name::{Asked, Question, understand};
@@ -34,6 +35,7 @@ pub struct Door {
     source: Source,
     state: ArcSwap<State>,
     limiter: Limiter,
+    kept: KeptRows,
 }
 
 /// Settings, and the answers that were made under them.
@@ -67,7 +69,12 @@ impl Door {
     /// A door on a catalog.
     pub fn new(source: Source, settings: Settings) -> Door {
         let state = State { settings, cache: Cache::new() };
-        Door { source, state: ArcSwap::from_pointee(state), limiter: Limiter::default() }
+        Door {
+            source,
+            state: ArcSwap::from_pointee(state),
+            limiter: Limiter::default(),
+            kept: KeptRows::default(),
+        }
     }
 
     /// Other settings from now on.
@@ -183,9 +190,19 @@ impl Door {
 
     /// What the catalog says, if it is to be asked at all. `None`: it cannot be asked now.
     async fn rows_for(&self, question: &Question, settings: &Settings) -> Option<Option<Rows>> {
-        match lookup_of(&question.asked) {
-            None => Some(None),
-            Some(lookup) => self.source.find(&lookup, settings.freshness()).await.ok().map(Some),
+        let Some(lookup) = lookup_of(&question.asked) else { return Some(None) };
+        if let Source::Own(_) = self.source {
+            return self.source.find(&lookup, settings.freshness()).await.ok().map(Some);
+        }
+        if let Some(rows) = self.kept.fresh(&lookup, settings) {
+            return Some(Some(rows));
+        }
+        match self.source.find(&lookup, settings.freshness()).await {
+            Ok(rows) => {
+                self.kept.put(&lookup, &rows, settings);
+                Some(Some(rows))
+            }
+            Err(_) => self.kept.last_resort(&lookup, settings).map(Some),
         }
     }
 

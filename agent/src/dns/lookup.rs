@@ -171,13 +171,15 @@ fn clamp(number: i64) -> u16 {
 /// The first node that has the address, else the first service.
 fn owner(store: &Store, address: IpAddr) -> Option<OwnerRow> {
     let catalog = store.catalog();
-    let has = |text: &str| text.parse::<IpAddr>().is_ok_and(|it| it.to_canonical() == address);
-    if let Some(node) = catalog.nodes().rows.iter().find(|node| has(&node.address)) {
+    let text = address.to_string();
+    // An IPv4 address is written in one way; the others are read first.
+    let has = |other: &str| {
+        other == text
+            || (other.contains(':')
+                && other.parse::<IpAddr>().is_ok_and(|it| it.to_canonical() == address))
+    };
+    if let Some(node) = catalog.node_at(has) {
         return Some(OwnerRow::Node(node.name.clone()));
     }
-    catalog.all_services().rows.keys().find_map(|name| {
-        let found = catalog.service(name).rows;
-        let found = found.iter().find(|(_, service)| has(&service.address))?;
-        Some(OwnerRow::Service(found.1.name.clone()))
-    })
+    catalog.service_at(has).map(|service| OwnerRow::Service(service.name.clone()))
 }

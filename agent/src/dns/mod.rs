@@ -14,6 +14,7 @@ mod answer;
 mod cache;
 mod datagram;
 mod door;
+mod kept;
 mod limit;
 mod lookup;
 mod meta;

@@ -219,6 +219,14 @@ impl Server {
         true
     }
 
+    /// Have half of all connections, or half of this client's, been taken?
+    fn scarce(&self, peer: IpAddr) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = clients.get(&peer).copied().unwrap_or_default();
+        own > CONNECTIONS_PER_CLIENT_MAX / 2
+            || self.connections.available_permits() < CONNECTIONS_MAX / 2
+    }
+
     fn leave(&self, peer: IpAddr) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = clients.get_mut(&peer) {
@@ -236,7 +244,7 @@ impl Server {
         let mut packet = Vec::new();
         let mut out = Vec::new();
         loop {
-            let scarce = self.connections.available_permits() < CONNECTIONS_MAX / 2;
+            let scarce = self.scarce(peer);
             let patience = if scarce { IDLE_MAX_WHEN_SCARCE } else { IDLE_MAX };
             packet.clear();
             let reading = async {

@@ -175,7 +175,10 @@ fn answers_leave_from_the_address_that_was_asked() {
 #[test]
 fn ipv6_is_served() {
     if UdpSocket::bind("[::1]:0").is_err() {
-        return; // this machine has none
+        // This machine has none: then that is what an agent says.
+        let text = refusal(&json!({"addresses": {"dns": "::1"}, "ports": {"http": -1}}));
+        assert!(text.contains("cannot serve DNS on [::1]"), "{text}");
+        return;
     }
     for address in ["::1", "::"] {
         let agent = Agent::ours(&json!({"addresses": {"dns": address}}));
@@ -193,18 +196,22 @@ fn ipv6_is_served() {
 fn a_port_is_not_shared_with_strangers() {
     let agent = Agent::ours(&json!({}));
     assert!(UdpSocket::bind(("127.0.0.1", agent.dns)).is_err());
+    let text = refusal(&json!({"ports": {"http": -1, "dns": agent.dns}}));
+    assert!(text.contains("cannot serve DNS on"), "{text}");
+}
+
+/// Why an agent with these keys does not start.
+fn refusal(config: &serde_json::Value) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("second.json");
-    let ports = json!({"ports": {"http": -1, "dns": agent.dns, "serf_wan": -1}});
-    std::fs::write(&file, ports.to_string()).unwrap();
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_muster"))
+    let file = folder.path().join("agent.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_muster"))
         .args(["agent", "-dev", "-bind=127.0.0.1", "-config-file"])
         .arg(&file)
         .output()
         .unwrap();
-    assert!(!second.status.success());
-    let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(text.contains("cannot serve DNS on"), "{text}");
+    assert!(!ended.status.success());
+    String::from_utf8_lossy(&ended.stderr).into_owned()
 }
 
 #[test]
@@ -213,7 +220,8 @@ fn a_flood_is_answered_in_part_where_that_is_set() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(("127.0.0.1", agent.dns)).unwrap();
     socket.set_read_timeout(Some(SILENCE)).unwrap();
-    for _ in 0..200 {
+    let start = Instant::now();
+    for _ in 0..2000 {
         socket.send(&good()).unwrap();
     }
     let mut buffer = [0; 512];
@@ -222,9 +230,10 @@ fn a_flood_is_answered_in_part_where_that_is_set() {
         let message = Message::from_vec(&buffer[..length]).unwrap();
         if message.metadata.truncation { cut += 1 } else { whole += 1 }
     }
-    // The flood may meet the turn of a second.
-    assert!((20..=40).contains(&whole), "{whole} whole answers");
-    assert!(cut > 0 && whole + cut < 200, "{cut} say: ask by TCP");
+    // So many in each second that the flood met.
+    let seconds = start.elapsed().as_secs() + 2;
+    assert!(whole >= 20 && whole <= 20 * seconds, "{whole} whole answers in {seconds} s");
+    assert!(cut > 0 && whole + cut < 2000, "{cut} say: ask by TCP");
     assert!(by_tcp(agent.dns, &good(), DEADLINE).is_some());
 }
 

@@ -8,8 +8,8 @@
 //! ! why it differs here               then `<!` and `-!`: what we answer instead, and on purpose
 //! ```
 //!
-//! Record anew: `MUSTER_DNS_REFERENCE=/path/to/consul cargo test -p muster-agent --test dns record`
-//! writes the reference's side of every table, and our side where a row says why it differs.
+//! Record anew: `MUSTER_DNS_REFERENCE=/path/to/consul cargo test -p muster-agent --test dns table`
+//! first writes the reference's side of every table, and our side where a row says why it differs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -180,6 +180,9 @@ fn agrees(found: &Shown, expected: &Shown) -> bool {
 }
 
 fn replay(table: &str) {
+    if let Ok(reference) = std::env::var("MUSTER_DNS_REFERENCE") {
+        record(table, &reference);
+    }
     let rows = parse(&std::fs::read_to_string(path(table)).unwrap());
     let recursors = (recursor::start(), recursor::start_silent());
     let mut agent = None;
@@ -239,33 +242,22 @@ fn there_are_enough_rows() {
     assert!(rows >= 150, "{rows} rows");
 }
 
-/// Writes the tables anew when asked to; see above. Nothing to do otherwise.
-#[test]
-fn record() {
-    let Ok(reference) = std::env::var("MUSTER_DNS_REFERENCE") else { return };
-    let only = std::env::var("MUSTER_DNS_TABLE").ok();
+/// Writes a table anew from what the reference answers.
+fn record(table: &str, reference: &str) {
     let recursors = (recursor::start(), recursor::start_silent());
-    for table in TABLES.iter().filter(|table| only.as_deref().is_none_or(|only| only == **table)) {
-        let mut rows = parse(&std::fs::read_to_string(path(table)).unwrap());
-        let mut agents: Option<(Agent, Agent)> = None;
-        for row in &mut rows {
-            if let Some(config) = &row.config {
-                drop(agents.take());
-                let ours = start(env!("CARGO_BIN_EXE_muster"), config, recursors);
-                // Keys of our own would stop the reference.
-                let mut config: Value = serde_json::from_str(config).unwrap();
-                if let Some(dns) = config.get_mut("dns_config").and_then(Value::as_object_mut) {
-                    dns.remove("responses_per_second");
-                    dns.remove("recursor_strategy");
-                }
-                agents = Some((start(&reference, &config.to_string(), recursors), ours));
-            }
-            let (reference, ours) = agents.as_ref().expect("the table begins with an agent");
-            row.reference = learn(reference, &row.question);
-            if row.why.is_some() {
-                row.ours = learn(ours, &row.question);
-            }
+    let mut rows = parse(&std::fs::read_to_string(path(table)).unwrap());
+    let mut agents: Option<(Agent, Agent)> = None;
+    for row in &mut rows {
+        if let Some(config) = &row.config {
+            drop(agents.take());
+            let ours = start(env!("CARGO_BIN_EXE_muster"), config, recursors);
+            agents = Some((start(reference, config, recursors), ours));
         }
-        std::fs::write(path(table), print(&rows)).unwrap();
+        let (reference, ours) = agents.as_ref().expect("the table begins with an agent");
+        row.reference = learn(reference, &row.question);
+        if row.why.is_some() {
+            row.ours = learn(ours, &row.question);
+        }
     }
+    std::fs::write(path(table), print(&rows)).unwrap();
 }

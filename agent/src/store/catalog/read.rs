@@ -129,6 +129,17 @@ impl Catalog {
         self.nodes.get(&*fold(name))
     }
 
+    /// The first node whose address is wanted, without its index. Looks at every node, and makes
+    /// nothing.
+    pub fn node_at(&self, wanted: impl Fn(&str) -> bool) -> Option<&Arc<Node>> {
+        self.nodes.values().find(|node| wanted(&node.address))
+    }
+
+    /// The first instance whose own address is wanted, by service name; without its index.
+    pub fn service_at(&self, wanted: impl Fn(&str) -> bool) -> Option<&Arc<Service>> {
+        self.instances.values().map(|it| &it.service).find(|service| wanted(&service.address))
+    }
+
     /// One node by its whole id, without its index.
     pub fn node_with_id(&self, id: &str) -> Option<&Arc<Node>> {
         self.nodes.get(self.ids.get(&*bare_id(id))?)

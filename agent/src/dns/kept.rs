@@ -1,0 +1,85 @@
+//! What servers told an agent that has no catalog of its own, for as long as an operator allows
+//! (`dns_config.use_cache`), and a little longer while no server can be reached.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::lookup::{Lookup, Rows};
+use super::settings::Settings;
+
+/// Look-ups that are kept. A full table is emptied: what is asked for often is back at once.
+const KEPT_MAX: usize = 1024;
+/// Without a bound of the operator's own.
+const AGE_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Rows by look-up, with the time they came.
+#[derive(Debug, Default)]
+pub(super) struct KeptRows {
+    rows: Mutex<HashMap<Lookup, (Instant, Rows)>>,
+}
+
+impl KeptRows {
+    /// Rows that are young enough.
+    pub(super) fn fresh(&self, lookup: &Lookup, settings: &Settings) -> Option<Rows> {
+        let bound = settings.cache_max_age;
+        self.younger_than(lookup, if bound.is_zero() { AGE_DEFAULT } else { bound }, settings)
+    }
+
+    /// Rows for want of a server: as old as an answer may be at all.
+    pub(super) fn last_resort(&self, lookup: &Lookup, settings: &Settings) -> Option<Rows> {
+        let may = settings.allow_stale;
+        may.then(|| self.younger_than(lookup, settings.max_stale, settings)).flatten()
+    }
+
+    fn younger_than(&self, lookup: &Lookup, age: Duration, settings: &Settings) -> Option<Rows> {
+        if !settings.use_cache {
+            return None;
+        }
+        let kept = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let (came, rows) = kept.get(lookup)?;
+        (came.elapsed() <= age).then(|| rows.clone())
+    }
+
+    /// Keeps what a server told. That a name is absent is not kept: names could be invented.
+    pub(super) fn put(&self, lookup: &Lookup, rows: &Rows, settings: &Settings) {
+        let absent = match rows {
+            Rows::Instances(rows) => rows.is_empty(),
+            Rows::Node(node) => node.is_none(),
+            Rows::Owner(owner) => owner.is_none(),
+        };
+        let mut kept = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if absent || !settings.use_cache {
+            kept.remove(lookup);
+            return;
+        }
+        if kept.len() >= KEPT_MAX && !kept.contains_key(lookup) {
+            kept.clear();
+        }
+        kept.insert(lookup.clone(), (Instant::now(), rows.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_told_is_kept_where_that_is_wanted() {
+        let lookup = Lookup::Service { name: "web".into(), tag: None };
+        let rows = Rows::Owner(Some(super::super::OwnerRow::Node("n1".into())));
+        let off = Settings::default();
+        let on = Settings { use_cache: true, ..Settings::default() };
+        let kept = KeptRows::default();
+        kept.put(&lookup, &rows, &off);
+        assert_eq!(kept.fresh(&lookup, &on), None);
+        kept.put(&lookup, &rows, &on);
+        assert_eq!(kept.fresh(&lookup, &on).as_ref(), Some(&rows));
+        assert_eq!(kept.fresh(&lookup, &off), None);
+        assert_eq!(kept.last_resort(&lookup, &on).as_ref(), Some(&rows));
+        let strict = Settings { allow_stale: false, ..on.clone() };
+        assert_eq!(kept.last_resort(&lookup, &strict), None);
+        kept.put(&lookup, &Rows::Owner(None), &on);
+        assert_eq!(kept.last_resort(&lookup, &on), None);
+    }
+}
