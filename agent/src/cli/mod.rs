@@ -20,6 +20,7 @@ mod event;
 mod flags;
 mod help;
 mod info;
+mod keyring;
 mod kv;
 mod kv_transfer;
 mod layout;
@@ -28,6 +29,7 @@ mod maint;
 mod members;
 mod monitor;
 mod operator;
+mod rtt;
 mod services;
 mod snapshot;
 mod validate;
@@ -48,6 +50,8 @@ static COMMANDS: &[&Spec] = &[
     &control::FORCE_LEAVE,
     &info::INFO,
     &control::JOIN,
+    &keyring::KEYGEN,
+    &keyring::KEYRING,
     &kv::DELETE,
     &kv_transfer::EXPORT,
     &kv::GET,
@@ -66,6 +70,7 @@ static COMMANDS: &[&Spec] = &[
     &operator::recover::RECOVER,
     &monitor::MONITOR,
     &control::RELOAD,
+    &rtt::RTT,
     &services::DEREGISTER,
     &services::REGISTER,
     &snapshot::INSPECT,

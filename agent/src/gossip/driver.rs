@@ -375,7 +375,7 @@ impl Driver {
                 }
                 Output::Notice(notice) => {
                     log(&notice);
-                    self.feed.notice(&self.core, notice);
+                    self.feed.notice(notice);
                 }
                 Output::Gone => {
                     for done in self.leaving.drain(..) {

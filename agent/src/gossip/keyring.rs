@@ -139,8 +139,13 @@ impl Keyring {
 
     /// Reads a key as it is written.
     pub fn read(text: &str) -> Result<Vec<u8>, WrongKey> {
-        let key = BASE64_STANDARD.decode(text).map_err(|_| WrongKey::Encoding)?;
+        let key = Keyring::decode(text).ok_or(WrongKey::Encoding)?;
         if matches!(key.len(), 16 | 24 | 32) { Ok(key) } else { Err(WrongKey::Size) }
+    }
+
+    /// The bytes of a written key, whatever their number.
+    pub fn decode(text: &str) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(text).ok()
     }
 
     /// Writes a key.
@@ -198,7 +203,7 @@ impl Keyring {
     fn try_obey(&self, order: &Order) -> Result<(), &'static str> {
         let mut keys = Vec::clone(&self.keys.load());
         if keys.is_empty() {
-            return Err("No keyring: encryption is not enabled");
+            return Err("Keyring is empty (encryption not enabled)");
         }
         let place = |key: &[u8]| keys.iter().position(|known| known.bytes == key);
         match order {

@@ -68,7 +68,7 @@ impl Stats {
 }
 
 /// What the core shows of itself besides its members.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vitals {
     /// What it counted.
     pub counters: Counters,
@@ -80,6 +80,8 @@ pub struct Vitals {
     pub coordinate: Coordinate,
     /// The order of events as far as it got.
     pub event_clock: u64,
+    /// Where others said they are.
+    pub places: OrdMap<Name, Coordinate>,
 }
 
 /// A pool, seen from one of its members.
@@ -262,7 +264,7 @@ impl Shared {
 }
 
 impl Feed {
-    pub(super) fn notice(&mut self, _core: &Core, notice: Notice) {
+    pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Joined(name)
             | Notice::Updated(name)
@@ -277,10 +279,7 @@ impl Feed {
 
     /// Shows the outside what one step brought.
     pub(super) fn publish(&mut self, core: &Core) {
-        let now = vitals(core);
-        if **self.vitals.load() != now {
-            self.vitals.store(Arc::new(now));
-        }
+        self.vitals.store(Arc::new(vitals(core)));
         if self.changed.is_empty() {
             return;
         }
@@ -303,5 +302,6 @@ fn vitals(core: &Core) -> Vitals {
         news: core.news(),
         coordinate: *core.place().coordinate(),
         event_clock: core.event_clock(),
+        places: core.places().clone(),
     }
 }

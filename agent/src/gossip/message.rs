@@ -29,6 +29,8 @@ pub enum Message {
     Ack {
         /// From the question.
         seq: u32,
+        /// What the answering member knows of who is there, as one number; 0 says nothing.
+        digest: u64,
         /// Where the answering member is in the network.
         coordinate: Option<Box<Coordinate>>,
     },
@@ -90,7 +92,7 @@ impl Message {
             + match self {
                 Message::Ping { target, .. } => 5 + text(target) + ADDRESS,
                 Message::Ack { coordinate, .. } => {
-                    6 + if coordinate.is_some() { Coordinate::SIZE } else { 0 }
+                    14 + if coordinate.is_some() { Coordinate::SIZE } else { 0 }
                 }
                 Message::PingReq { target, .. } => 5 + text(target) + 2 * ADDRESS,
                 Message::Nack { .. } => 5,

@@ -216,8 +216,9 @@ impl Writer {
                 out.text(target);
                 out.address(*reply_to);
             }),
-            Message::Ack { seq, coordinate } => self.frame(kind::ACK, |out| {
+            Message::Ack { seq, digest, coordinate } => self.frame(kind::ACK, |out| {
                 out.number(u64::from(*seq));
+                out.0.extend_from_slice(&digest.to_le_bytes());
                 if let Some(coordinate) = coordinate {
                     out.coordinate(coordinate);
                 }
@@ -447,9 +448,10 @@ impl<'a> Reader<'a> {
             }
             kind::ACK => {
                 let seq = self.seq()?;
+                let digest = u64::from_le_bytes(self.array()?);
                 let coordinate =
                     if self.0.is_empty() { None } else { Some(Box::new(self.coordinate()?)) };
-                Message::Ack { seq, coordinate }
+                Message::Ack { seq, digest, coordinate }
             }
             kind::PING_REQ => Message::PingReq {
                 seq: self.seq()?,

@@ -17,6 +17,8 @@ use super::reading;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, now, route};
 use crate::acl::{Access, Resource};
+use crate::gossip::{Members, vivaldi};
+use crate::store::Store;
 
 pub(super) const ROUTES: &[Route] = &[
     route("/v1/coordinate/datacenters", &["GET"], &[datacenters]),
@@ -85,6 +87,13 @@ pub(crate) struct Coordinates {
     version: AtomicU64,
 }
 
+impl From<&vivaldi::Coordinate> for Coordinate {
+    fn from(place: &vivaldi::Coordinate) -> Coordinate {
+        let vivaldi::Coordinate { vec, error, adjustment, height } = *place;
+        Coordinate { vec, error, adjustment, height }
+    }
+}
+
 impl Coordinates {
     /// Knows of nobody.
     pub(super) fn new() -> Coordinates {
@@ -108,8 +117,23 @@ impl Coordinates {
         });
     }
 
+    /// Takes over where members say they are, as far as the catalog has their nodes.
+    pub(super) fn learn(&self, members: &Members, store: &Store) {
+        let vitals = members.vitals();
+        let own = (members.name(), &vitals.coordinate);
+        for (name, place) in vitals.places.iter().map(|(name, place)| (&**name, place)).chain([own])
+        {
+            if let Some(node) = store.catalog().node_named(name) {
+                self.set(&node.name, place.into());
+            }
+        }
+    }
+
     fn set(&self, node: &str, coordinate: Coordinate) {
         let mut known = self.known();
+        if known.get(node) == Some(&coordinate) {
+            return;
+        }
         if known.len() < NODES_MAX || known.contains_key(node) {
             known.insert(node.to_owned(), coordinate);
             self.version.fetch_add(1, Ordering::Relaxed);

@@ -25,6 +25,7 @@ use super::reply::{Content, INDEX, Reply};
 use super::routes::{Answer, Route, later, route};
 use super::stream;
 use crate::acl::{Access, Resource, Token, authorize};
+use crate::gossip::UserEvent;
 use crate::read::wait_with_jitter;
 
 pub(super) const ROUTES: &[Route] =
@@ -116,25 +117,20 @@ pub(crate) struct Events {
 #[derive(Debug)]
 struct Heard {
     ring: VecDeque<Event>,
-    clock: u64,
 }
 
 impl Events {
-    /// None yet. The cluster's own first event is the announcement of its leader.
+    /// None yet.
     pub(super) fn new() -> Events {
-        Events {
-            heard: Mutex::new(Heard { ring: VecDeque::new(), clock: 1 }),
-            count: watch::Sender::new(0),
-        }
+        Events { heard: Mutex::new(Heard { ring: VecDeque::new() }), count: watch::Sender::new(0) }
     }
 
-    fn hear(&self, mut event: Event, kept: bool) {
+    /// Keeps an event, once.
+    fn hear(&self, event: Event) {
         let mut heard = self.heard();
-        heard.clock += 1;
-        if !kept {
+        if heard.ring.iter().any(|known| known.id == event.id) {
             return;
         }
-        event.ltime = heard.clock;
         if heard.ring.len() == EVENTS_MAX {
             heard.ring.pop_front();
         }
@@ -189,10 +185,50 @@ fn fire(request: Request) -> Result<Answer, Error> {
             return Err(too_large(event.size()));
         }
         let reply = Reply::json(&Row::from(&event), layout);
-        let kept = filters.accept(&door);
-        door.events.hear(event, kept);
+        let [node, service, tag] = [&event.node_filter, &event.service_filter, &event.tag_filter];
+        let told = UserEvent {
+            id: event.id,
+            ltime: 0,
+            name: event.name.clone(),
+            payload: event.payload.clone(),
+            filters: [node, service, tag].map(Clone::clone),
+        };
+        let fired = door.parts.members.fire(told).await;
+        event.ltime = fired.map_err(|stopped| Error::refused(stopped.to_string()))?;
+        // Who fired it finds it in the list at once.
+        if filters.accept(&door) {
+            door.events.hear(event);
+        }
         Ok(reply)
     })
+}
+
+/// Keeps what the pool tells and the filters let pass, until nothing more can come.
+pub(super) async fn listen(door: Arc<Door>) {
+    use tokio::sync::broadcast::error::RecvError;
+    let mut told = door.parts.members.events();
+    loop {
+        let told = match told.recv().await {
+            Ok(told) => told,
+            // Events are kept up to a number; those that were missed would be gone by now.
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let [node_filter, service_filter, tag_filter] = told.filters.clone();
+        let event = Event {
+            id: told.id,
+            name: told.name.clone(),
+            payload: told.payload.clone(),
+            node_filter,
+            service_filter,
+            tag_filter,
+            ltime: told.ltime,
+        };
+        // Whoever fired it has looked at its filters; an agent of another version may know others.
+        if Filters::of(&event).is_ok_and(|filters| filters.accept(&door)) {
+            door.events.hear(event);
+        }
+    }
 }
 
 fn too_large(size: usize) -> Error {
@@ -360,11 +396,12 @@ mod tests {
     fn only_the_newest_are_remembered() {
         let events = Events::new();
         for number in 0..EVENTS_MAX + 10 {
-            events.hear(event(&number.to_string(), 0), true);
+            let id = Uuid::from_u128(number as u128);
+            events.hear(Event { id, ..event(&number.to_string(), 0) });
+            events.hear(Event { id, ..event("again", 0) });
         }
         let heard = events.heard();
         assert_eq!(heard.ring.len(), EVENTS_MAX);
         assert_eq!(heard.ring[0].name, "10");
-        assert_eq!(heard.ring[0].ltime, 12);
     }
 }

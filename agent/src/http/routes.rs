@@ -112,7 +112,8 @@ impl Router {
 /// Is this path answered by the agent that is asked, server or not? All others are about the cluster.
 pub(super) fn is_own(path: &str) -> bool {
     // Access control is refused by what the agent is told, not by what the cluster knows.
-    path.starts_with("/v1/agent/") || path.starts_with("/v1/acl/")
+    // Events are heard by each agent for itself.
+    ["/v1/agent/", "/v1/acl/", "/v1/event/"].iter().any(|own| path.starts_with(own))
 }
 
 /// Is this answered by the leader alone, whatever server is asked? Who takes part is for it to say.

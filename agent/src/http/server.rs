@@ -118,14 +118,20 @@ async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancell
         .into_iter()
         .map(|listener| tokio::spawn(Arc::clone(&server).accept(listener)))
         .collect();
+    let listening = super::event::listen(Arc::clone(&server.door));
+    let mut listening = std::pin::pin!(listening);
+    let mut listens = true;
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
             _ = sweep.tick() => {
                 if let Some(reader) = server.door.parts.truth.reader() {
                     reader.forget_idle_answers();
+                    let (coordinates, members) = (&server.door.coordinates, &server.door.parts.members);
+                    coordinates.learn(members, &reader.consensus().store());
                 }
             }
+            () = &mut listening, if listens => listens = false,
             () = server.shutdown.cancelled() => break,
         }
     }

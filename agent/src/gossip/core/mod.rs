@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
 use indexmap::IndexMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -34,7 +35,7 @@ use super::broadcast::{self, Broadcasts};
 use super::member::{Details, Incarnation, Member, Name, State, Status, Time, UserEvent};
 use super::message::{Claim, Knowledge, Message};
 use super::suspicion::{Awareness, Suspicion};
-use super::vivaldi::Place;
+use super::vivaldi::{Coordinate, Place};
 pub use io::{Counters, Input, Notice, Output, Timing, Token};
 
 /// Room for messages in a datagram that passes every usual network whole, encryption included.
@@ -49,6 +50,9 @@ const EVENTS_TOLD_MAX: usize = 64;
 const EVENT_LATE: Duration = Duration::from_secs(30);
 /// Members that have been gone for long are looked for at this interval.
 const REAP_INTERVAL: Duration = Duration::from_secs(15);
+/// The place of the first event. The one before is the announcement of a leader, in the reference's
+/// count.
+const FIRST_EVENT: u64 = 2;
 /// About as much as a packet holds.
 const NEWS_PER_PACKET: usize = 16;
 /// Packets beyond the first that a member gets in one round of gossip.
@@ -92,6 +96,12 @@ pub struct Core {
     broadcasts: Broadcasts,
     awareness: Awareness,
     place: Place,
+    /// Where others said they are.
+    places: OrdMap<Name, Coordinate>,
+    /// What is known of who is there, as one number: two members that know the same have the same.
+    digest: u64,
+    /// Others' digests are looked at again from then on.
+    next_comparison: Time,
     probe: Option<probe::Probe>,
     relays: VecDeque<probe::Relay>,
     /// Place of the next member to ask.
@@ -123,9 +133,10 @@ impl Core {
             within(timing.exchange_interval),
             within(timing.reconnect_interval),
         );
+        let (digest, me) = (weight(&me), Arc::new(me));
         Core {
             timing,
-            me: Arc::new(me),
+            me,
             phase: Phase::Active,
             peers: IndexMap::new(),
             live: 0,
@@ -137,6 +148,9 @@ impl Core {
             broadcasts: Broadcasts::default(),
             awareness: Awareness::default(),
             place: Place::default(),
+            places: OrdMap::new(),
+            digest,
+            next_comparison: now,
             probe: None,
             relays: VecDeque::new(),
             turn: usize::MAX,
@@ -144,7 +158,7 @@ impl Core {
             token: 0,
             joins: BTreeMap::new(),
             heard: VecDeque::new(),
-            event_clock: 1,
+            event_clock: FIRST_EVENT,
             next_probe,
             last_gossip: now,
             next_exchange,
@@ -270,6 +284,11 @@ impl Core {
         &self.place
     }
 
+    /// Where others said they are.
+    pub fn places(&self) -> &OrdMap<Name, Coordinate> {
+        &self.places
+    }
+
     /// The order of events as far as it got.
     pub fn event_clock(&self) -> u64 {
         self.event_clock
@@ -377,7 +396,9 @@ impl Core {
 
     /// Says something new of oneself.
     fn speak(&mut self, me: Details) {
+        self.digest ^= weight(&self.me);
         self.me = Arc::new(me);
+        self.digest ^= weight(&self.me);
         let news = Message::Alive(Arc::clone(&self.me));
         self.broadcasts.push(news, Some(self.me.name.clone()));
     }
@@ -456,4 +477,13 @@ impl Core {
     fn is_me(&self, name: &str, id: Uuid) -> bool {
         *name == *self.me.name && id == self.me.id
     }
+}
+
+/// A member's part in a digest: FNV over its name and what it said last.
+fn weight(details: &Details) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in details.name.bytes().chain(details.incarnation.to_le_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash
 }

@@ -8,6 +8,7 @@ use rand::RngExt;
 
 use super::{Core, Name, Output, Phase, State, Time, Token};
 use crate::gossip::message::{Claim, Message, Request};
+use crate::gossip::vivaldi::Coordinate;
 
 /// Requests of others to ask somebody, at once; more are not answered.
 const RELAYS_MAX: usize = 256;
@@ -181,12 +182,14 @@ impl Core {
         &mut self,
         now: Time,
         seq: u32,
-        coordinate: Option<&super::super::vivaldi::Coordinate>,
+        digest: u64,
+        coordinate: Option<&Coordinate>,
         out: &mut Vec<Output>,
     ) {
         if let Some(probe) = &self.probe
             && probe.seq == seq
         {
+            let target = probe.target.clone();
             self.awareness.better();
             self.next_probe = probe.sent + self.timing.probe_interval;
             if !probe.others_asked
@@ -199,14 +202,33 @@ impl Core {
                     &mut self.rng,
                 );
             }
+            if let Some(coordinate) = coordinate.filter(|coordinate| coordinate.is_valid()) {
+                self.places.insert(target.clone(), *coordinate);
+            }
             self.probe = None;
+            if digest != 0 {
+                self.compare(now, &target, digest, out);
+            }
             return;
         }
         if let Some(relay) = self.relays.iter_mut().find(|relay| relay.seq == seq) {
             relay.answered = true;
-            let message = Message::Ack { seq: relay.theirs, coordinate: None };
+            let message = Message::Ack { seq: relay.theirs, digest: 0, coordinate: None };
             out.push(Output::Send { to: relay.reply_to, messages: vec![message] });
         }
+    }
+
+    /// Somebody knows something else. While news are on their way that is no wonder; when none are,
+    /// some got lost on all ways, and the two tell each other everything.
+    fn compare(&mut self, now: Time, other: &Name, digest: u64, out: &mut Vec<Output>) {
+        if digest == self.digest || !self.broadcasts.is_empty() || now < self.next_comparison {
+            return;
+        }
+        let Some(to) = self.peers.get(other).map(|peer| peer.details.address) else { return };
+        let pause = exchange_pause(self.timing.exchange_interval, self.live + 1);
+        self.next_comparison = now + pause / 8;
+        let token = self.meet(now, to, false, out);
+        self.joins.insert(token, None);
     }
 
     pub(super) fn nack(&mut self, seq: u32) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time};
+use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time, weight};
 use crate::gossip::member::{Details, Incarnation, Name};
 use crate::gossip::message::{Claim, Known, Message};
 use crate::gossip::suspicion::Suspicion;
@@ -25,12 +25,15 @@ impl Core {
             Message::Ping { seq, target, reply_to } => {
                 // Whoever lived here before does not answer through this member.
                 if target == self.me.name {
-                    let coordinate = Some(Box::new(*self.place.coordinate()));
-                    let messages = self.with_news(vec![Message::Ack { seq, coordinate }]);
+                    let (digest, coordinate) = (self.digest, *self.place.coordinate());
+                    let coordinate = Some(Box::new(coordinate));
+                    let messages = self.with_news(vec![Message::Ack { seq, digest, coordinate }]);
                     out.push(Output::Send { to: reply_to, messages });
                 }
             }
-            Message::Ack { seq, coordinate } => self.ack(now, seq, coordinate.as_deref(), out),
+            Message::Ack { seq, digest, coordinate } => {
+                self.ack(now, seq, digest, coordinate.as_deref(), out);
+            }
             Message::PingReq { seq, target, address, reply_to } => {
                 self.relay(now, seq, (target, address), reply_to, out);
             }
@@ -78,6 +81,10 @@ impl Core {
             }
             Some(peer) => {
                 let (was, details) = (peer.state, Arc::clone(&peer.details));
+                if was.is_live() {
+                    self.digest ^= weight(&details);
+                }
+                self.digest ^= weight(said);
                 peer.details = Arc::clone(said);
                 peer.state = State::Alive;
                 self.suspicions.remove(&name);
@@ -213,6 +220,7 @@ impl Core {
             self.failed += 1;
             out.push(Output::Notice(Notice::Failed(name.clone())));
         }
+        self.digest ^= weight(&peer.details);
         self.live -= 1;
         self.suspicions.remove(&name);
         self.since(&name, now);
@@ -249,6 +257,9 @@ impl Core {
             State::Left if !prune => return,
             was => {
                 peer.state = State::Left;
+                if was.is_live() {
+                    self.digest ^= weight(&peer.details);
+                }
                 self.live -= usize::from(was.is_live());
                 self.failed -= usize::from(was == State::Failed);
                 if was != State::Left {
@@ -287,7 +298,10 @@ impl Core {
     /// be asked last.
     pub(super) fn insert(&mut self, peer: Peer) {
         use rand::RngExt;
-        self.live += usize::from(peer.state.is_live());
+        if peer.state.is_live() {
+            self.digest ^= weight(&peer.details);
+            self.live += 1;
+        }
         self.failed += usize::from(peer.state == State::Failed);
         let (last, _) = self.peers.insert_full(peer.details.name.clone(), peer);
         let at = self.rng.random_range(0..=last);
@@ -297,7 +311,11 @@ impl Core {
     /// Drops a member and remembers for a while not to take it back by hearsay.
     pub(super) fn forget(&mut self, name: &Name, incarnation: Incarnation, out: &mut Vec<Output>) {
         let Some(peer) = self.peers.swap_remove(name) else { return };
-        self.live -= usize::from(peer.state.is_live());
+        if peer.state.is_live() {
+            self.digest ^= weight(&peer.details);
+            self.live -= 1;
+        }
+        self.places.remove(name);
         self.failed -= usize::from(peer.state == State::Failed);
         self.suspicions.remove(name);
         self.leaving.remove(name);

@@ -38,8 +38,8 @@ fn messages() -> Vec<Message> {
     let address: SocketAddr = "10.0.0.1:8301".parse().unwrap();
     vec![
         Message::Ping { seq: 7, target: "a".into(), reply_to: address },
-        Message::Ack { seq: u32::MAX, coordinate: None },
-        Message::Ack { seq: 0, coordinate: Some(Box::new(coordinate)) },
+        Message::Ack { seq: u32::MAX, digest: u64::MAX, coordinate: None },
+        Message::Ack { seq: 0, digest: 0, coordinate: Some(Box::new(coordinate)) },
         Message::PingReq { seq: 1, target: "ä".into(), address, reply_to: address },
         Message::Nack { seq: 5 },
         Message::Alive(details("n1", 1)),

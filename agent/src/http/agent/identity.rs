@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::member::{self, Pool};
 use crate::acl::{Access, Resource};
+use crate::gossip::Status;
 use crate::http::Truth;
 use crate::http::error::Error;
 use crate::http::extract::Request;
@@ -19,6 +20,7 @@ pub(super) fn myself(request: Request) -> Result<Answer, Error> {
     may(&request, Access::Read)?;
     let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
     let local = &parts.local;
+    let place = parts.members.vitals().coordinate;
     let shown = json!({
         "Config": {
             "Datacenter": parts.datacenter,
@@ -30,10 +32,10 @@ pub(super) fn myself(request: Request) -> Result<Answer, Error> {
         },
         "DebugConfig": identity.config,
         "Coord": {
-            "Vec": [0, 0, 0, 0, 0, 0, 0, 0],
-            "Error": 1.5,
-            "Adjustment": 0,
-            "Height": 0.000_01,
+            "Vec": place.vec,
+            "Error": place.error,
+            "Adjustment": place.adjustment,
+            "Height": place.height,
         },
         "Member": member::myself(&request, Pool::Lan),
         "Stats": stats(&request),
@@ -47,10 +49,21 @@ fn stats(request: &Request) -> Value {
     let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
     let (monitors, ttls) = parts.local.check_counts();
     let processors = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    let (roll, vitals) = (parts.members.roll(), parts.members.vitals());
+    let count = |status| roll.values().filter(|member| member.status == status).count();
     let serf = json!({
-        "coordinate_resets": "0", "encrypted": "false", "event_queue": "0", "event_time": "1",
-        "failed": "0", "health_score": "0", "intent_queue": "0", "left": "0", "member_time": "1",
-        "members": "1", "query_queue": "0", "query_time": "1",
+        "coordinate_resets": "0",
+        "encrypted": parts.members.keyring().is_on().to_string(),
+        "event_queue": vitals.news.to_string(),
+        "event_time": vitals.event_clock.to_string(),
+        "failed": count(Status::Failed).to_string(),
+        "health_score": vitals.health_score.to_string(),
+        "intent_queue": "0",
+        "left": count(Status::Left).to_string(),
+        "member_time": "1",
+        "members": roll.len().to_string(),
+        "query_queue": "0",
+        "query_time": "1",
     });
     let mut stats = json!({
         "agent": {

@@ -2,11 +2,17 @@
 
 mod autopilot;
 mod health;
+mod keyring;
 mod raft;
 
 use super::routes::{Route, route};
 
 pub(super) const ROUTES: &[Route] = &[
+    route(
+        "/v1/operator/keyring",
+        &["GET", "POST", "PUT", "DELETE"],
+        &[keyring::list, keyring::install, keyring::switch, keyring::remove],
+    ),
     route(
         "/v1/operator/autopilot/configuration",
         &["GET", "PUT"],
