@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_client::types::Node;
 use muster_client::{Error, ReadOptions, ServiceQuery};
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
-use super::layout::columns;
+use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
+use super::layout::{columns, objects};
 
 pub(super) const ABOUT: &str = "What all agents of a datacenter have registered.
 
@@ -37,6 +37,7 @@ pub(super) static NODES: Spec = Spec {
     flags: &[
         Flag::switch("detailed", "Print whole ids, further addresses and meta too."),
         Flag::text("filter", "expression", "Only rows for which this expression holds."),
+        FORMAT_FLAG,
         Flag::text("near", "node", "Nearest to this node first; `_agent` is the agent asked."),
         Flag::texts("node-meta", "key=value", "Only nodes with this pair."),
         Flag::text("service", "name", "Only nodes that run this service, once for each instance."),
@@ -54,6 +55,7 @@ pub(super) static SERVICES: Spec = Spec {
     $ muster catalog services -tags
     $ muster catalog services -node=n1",
     flags: &[
+        FORMAT_FLAG,
         Flag::text("node", "name", "Only services on this node."),
         Flag::texts("node-meta", "key=value", "Only services on nodes with this pair."),
         Flag::switch("tags", "Print each service's tags too."),
@@ -110,10 +112,10 @@ fn nodes(call: &Call) -> Outcome {
             .collect())
     })?;
     let found = found.map_err(|error: Error| call.failed("Error listing nodes", &error))?;
-    if found.is_empty() {
+    if found.is_empty() && !call.json()? {
         return Ok(nothing("nodes"));
     }
-    Ok(columns(&node_rows(&found, call.values.on("detailed")), 2).into())
+    call.table(&node_rows(&found, call.values.on("detailed")), 2)
 }
 
 fn node_rows(nodes: &[Node], detailed: bool) -> Vec<Vec<String>> {
@@ -161,6 +163,12 @@ fn services(call: &Call) -> Outcome {
         };
         call.failed(what, &error)
     })?;
+    if call.json()? {
+        let heading = vec!["Service".to_owned(), "Tags".to_owned()];
+        let row = |(name, tags): (String, Vec<String>)| vec![name, tags.join(",")];
+        let rows: Vec<_> = std::iter::once(heading).chain(found.into_iter().map(row)).collect();
+        return Ok(objects(&rows).into());
+    }
     if found.is_empty() {
         return Ok(nothing("services"));
     }

@@ -134,6 +134,10 @@ pub(super) static STALE_FLAG: Flag = Flag::switch(
     "Let any server answer, even without a leader. Sooner, but perhaps not the latest state.",
 );
 
+/// The flag of every command that prints a table.
+pub(super) const FORMAT_FLAG: Flag =
+    Flag::text("format", "pretty|json", "A table for people, or JSON for programs.");
+
 /// What a command gives back.
 pub(super) type Outcome = Result<Output, Failure>;
 
@@ -251,6 +255,26 @@ impl Call {
     /// A failure of how the command was called, followed by its help.
     pub(super) fn misused(&self, text: &str) -> Failure {
         Failure::new(format!("{text}\n\n{}", super::help::command(self.program, self.spec)))
+    }
+
+    /// Is JSON asked for instead of a table?
+    pub(super) fn json(&self) -> Result<bool, Failure> {
+        match self.values.text("format").unwrap_or("pretty") {
+            "" | "pretty" => Ok(false),
+            "json" => Ok(true),
+            other => Err(Failure::new(format!(
+                "Invalid format, valid formats are {{pretty|json}}: {other}"
+            ))),
+        }
+    }
+
+    /// Rows under a row of headings, as a table or as JSON.
+    pub(super) fn table(&self, rows: &[Vec<String>], gap: usize) -> Outcome {
+        if self.json()? {
+            Ok(layout::objects(rows).into())
+        } else {
+            Ok(layout::columns(rows, gap).into())
+        }
     }
 
     /// Refuses operands.

@@ -28,6 +28,31 @@ pub(super) fn columns(rows: &[Vec<String>], gap: usize) -> String {
     text
 }
 
+/// Rows under a row of headings as JSON: one object for each.
+pub(super) fn objects(rows: &[Vec<String>]) -> String {
+    let Some((headings, rows)) = rows.split_first() else { return "[]\n".to_owned() };
+    let object = |row: &Vec<String>| {
+        let fields: Vec<String> = headings
+            .iter()
+            .zip(row)
+            .map(|(name, cell)| format!("{}:{}", json_text(name), json_text(cell)))
+            .collect();
+        format!("{{{}}}", fields.join(","))
+    };
+    let rows: Vec<String> = rows.iter().map(object).collect();
+    indent(&format!("[{}]", rows.join(",")), "    ") + "\n"
+}
+
+/// Green or red on a terminal, plain anywhere else and for whoever sets NO_COLOR.
+pub(super) fn colored(text: &str, good: bool) -> String {
+    use std::io::IsTerminal as _;
+    if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+        return text.to_owned();
+    }
+    let color = if good { 32 } else { 31 };
+    format!("\x1b[{color}m{text}\x1b[0m")
+}
+
 /// An error with everything that led to it, on one line, nothing said twice.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -3,8 +3,7 @@
 use muster_client::types::{Member, MemberStatus};
 use regex::Regex;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
-use super::layout::columns;
+use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
 
 pub(super) static MEMBERS: Spec = Spec {
     path: "members",
@@ -18,6 +17,7 @@ pub(super) static MEMBERS: Spec = Spec {
     $ muster members -wan",
     flags: &[
         Flag::switch("detailed", "Print every member's tags instead of the usual columns."),
+        FORMAT_FLAG,
         Flag::text("segment", "name", "Only members of this network segment."),
         Flag::text("status", "regexp", "Only members whose status matches, all by default."),
         Flag::switch("wan", "The servers of all datacenters instead of the agent's own pool."),
@@ -53,7 +53,7 @@ fn members(call: &Call) -> Outcome {
     }
     members.sort_by(|a, b| (tag(a, "segment"), &a.name).cmp(&(tag(b, "segment"), &b.name)));
     let rows = if values.on("detailed") { detailed(&members) } else { usual(&members) };
-    Ok(columns(&rows, 2).into())
+    call.table(&rows, 2)
 }
 
 /// Servers are in all segments; others without one are in the default segment.

@@ -15,13 +15,17 @@
 mod agent;
 mod catalog;
 mod command;
+mod complete;
 mod control;
+mod docs;
 mod event;
+mod explain;
 mod flags;
 mod help;
 mod info;
 mod keyring;
 mod kv;
+mod kv_edit;
 mod kv_transfer;
 mod layout;
 mod lock;
@@ -46,13 +50,17 @@ static COMMANDS: &[&Spec] = &[
     &catalog::DATACENTERS,
     &catalog::NODES,
     &catalog::SERVICES,
+    &complete::COMPLETION,
+    &docs::DOCS,
     &event::EVENT,
+    &explain::EXPLAIN,
     &control::FORCE_LEAVE,
     &info::INFO,
     &control::JOIN,
     &keyring::KEYGEN,
     &keyring::KEYRING,
     &kv::DELETE,
+    &kv_edit::EDIT,
     &kv_transfer::EXPORT,
     &kv::GET,
     &kv_transfer::IMPORT,
@@ -109,6 +117,10 @@ pub fn main() -> ExitCode {
     let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
     let program = Program::called(&args.next().unwrap_or_default());
     let args: Vec<String> = args.collect();
+    // A shell asks what may follow; it looks at nothing but the output.
+    if let Ok(line) = std::env::var("COMP_LINE") {
+        return finish(Ok(complete::answer(&line).into()));
+    }
     if args.first().is_some_and(|command| command == "agent") {
         return agent::run(&args[1..]);
     }
@@ -120,6 +132,10 @@ enum Wanted<'a> {
     Command(&'static Spec, &'a [String]),
     Group(&'static Group, &'a [String]),
     Version,
+    /// Completion in the start files of shells.
+    Completion {
+        remove: bool,
+    },
     /// `-help` before any command.
     Overview,
     Unknown(Option<&'a str>),
@@ -131,6 +147,12 @@ fn wanted(args: &[String]) -> Wanted<'_> {
         None => return Wanted::Unknown(None),
         Some("-h" | "-help" | "--help") => return Wanted::Overview,
         Some("-v" | "-version" | "--version") => return Wanted::Version,
+        Some("-autocomplete-install" | "--autocomplete-install") => {
+            return Wanted::Completion { remove: false };
+        }
+        Some("-autocomplete-uninstall" | "--autocomplete-uninstall") => {
+            return Wanted::Completion { remove: true };
+        }
         Some(_) => {}
     }
     let names = args.iter().take_while(|arg| !arg.starts_with('-')).count();
@@ -167,6 +189,7 @@ fn run(program: Program, args: &[String]) -> Result<Output, Failure> {
                 _ => Err(Failure::new(text.trim_end())),
             }
         }
+        Wanted::Completion { remove } => complete::install(program, remove),
         Wanted::Version => Ok(version::text(program).into()),
         Wanted::Overview => Ok(help::overview(program, COMMANDS, GROUPS).into()),
         Wanted::Unknown(name) => {

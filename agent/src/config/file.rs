@@ -152,6 +152,15 @@ impl Written {
         fate: Fate,
         value: Value,
     ) -> Result<(), Error> {
+        // Nobody looks at it later, and it must be right all the same.
+        if let (Fate::Harmless | Fate::Warned, Kind::Duration, Some(text)) =
+            (fate, kind, value.as_str())
+            && muster_client::types::parse_nanos(text).is_none()
+        {
+            return Err(Error(format!(
+                "{path}: invalid duration: \"{text}\": time: invalid duration \"{text}\""
+            )));
+        }
         match fate {
             Fate::Used | Fate::Live => {}
             Fate::Harmless => return Ok(()),

@@ -156,11 +156,9 @@ pub(super) fn parse(args: &[String]) -> Result<Line, Error> {
             "config-format" => line.format = Some(value(inline)?),
             "hcl" => {
                 let text = value(inline)?;
-                line.keys.merge(Written::from_text(&text, "json").map_err(|e| {
-                    Error(format!(
-                        "failed to parse -hcl: {e}\nhint: fragments must be JSON for now"
-                    ))
-                })?);
+                let fragment = Written::from_text(&text, "hcl")
+                    .map_err(|e| Error(format!("failed to parse -hcl: {e}")))?;
+                line.keys.merge(fragment);
             }
             "protocol" | "non-voting-server" | "disable-coordinates" => {
                 return Err(Error(format!("-{name} is not supported")));
@@ -226,12 +224,14 @@ fn switch(name: &str, inline: Option<&str>) -> Result<bool, Error> {
     }
 }
 
+/// The names of all flags.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let files = ["dev", "config-file", "config-dir", "config-format", "hcl"];
+    FLAGS.iter().map(|(flag, ..)| *flag).chain(files)
+}
+
 fn hint(name: &str) -> String {
-    let meant = FLAGS
-        .iter()
-        .map(|(flag, ..)| *flag)
-        .chain(["dev", "config-file", "config-dir", "config-format"])
-        .find(|flag| flag.starts_with(name) || name.starts_with(flag));
+    let meant = names().find(|flag| flag.starts_with(name) || name.starts_with(flag));
     meant.map(|flag| format!("\nhint: did you mean -{flag}?")).unwrap_or_default()
 }
 

@@ -36,6 +36,11 @@ pub fn help() -> String {
     flags::help()
 }
 
+/// The names of the flags of `muster agent`, without their dashes.
+pub(crate) fn flag_names() -> impl Iterator<Item = &'static str> {
+    flags::names()
+}
+
 /// What is wrong with the configuration, in full sentences for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -490,6 +495,9 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     let positive = |key: &str, default: u64| {
         written.int(key).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default)
     };
+    if written.int("check_output_max_size").is_some_and(|bytes| bytes < 1) {
+        return Err(Error("check_output_max_size must be positive, to discard check output use the discard_check_output flag".into()));
+    }
     let mut service_definitions = written.definitions("service");
     service_definitions.extend(written.definitions("services"));
     let mut check_definitions = written.definitions("check");

@@ -178,3 +178,32 @@ fn watches_of_the_configuration_tell_what_changed() {
     });
     assert_eq!(told(), before);
 }
+
+#[test]
+fn a_service_is_explained_and_a_key_is_edited() {
+    let agent = Agent::start();
+    agent.configure(
+        r#""service":{"name":"web","port":80,"check":{"id":"alive","ttl":"1m","status":"warning"}}"#,
+    );
+    agent.expect(&["reload"], 0, "Configuration reload triggered\n", "");
+    let said = format!(
+        "web on {} at 127.0.0.1:80\n    HTTP  not served: its check \"alive\" is warning\n    \
+         DNS   served: no check is critical\nweb: 1 instances, 0 served over HTTP, 1 over DNS\n",
+        agent.node()
+    );
+    until("the check is in the catalog", || agent.run(&["explain", "web"]).1 == said);
+    let (code, out, _) = agent.run(&["explain", "-tag=v2", "-format=json", "web"]);
+    assert!(code == 1 && out.contains(r#""Why": "it has no tag \"v2\"""#), "{out}");
+    let (code, _, err) = agent.run(&["explain", "wbe"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("hint: did you mean `web`?"), "{err}");
+
+    let editor = agent.folder().join("editor");
+    fs::write(&editor, "#!/bin/sh\nprintf blue > \"$1\"\n").unwrap();
+    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
+    let line = format!("VISUAL={} exec $0 kv edit color", editor.display());
+    let edit = || agent.run_shell(&line);
+    assert_eq!(edit(), (0, "Success! Data written to: color\n".to_owned(), String::new()));
+    assert_eq!(edit(), (0, "Nothing was changed.\n".to_owned(), String::new()));
+    agent.expect(&["kv", "get", "color"], 0, "blue\n", "");
+}

@@ -32,6 +32,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) struct Agent {
     process: Child,
     address: String,
+    ports: [u16; 5],
     node: String,
     folder: tempfile::TempDir,
 }
@@ -55,23 +56,36 @@ impl Agent {
         keys: impl Fn(&Path) -> String,
         environment: &[(&str, &str)],
     ) -> Agent {
+        Agent::start_program(PROGRAM, keys, environment)
+    }
+
+    /// The same with another program, which takes the same configuration.
+    pub(crate) fn start_program(
+        program: &str,
+        keys: impl Fn(&Path) -> String,
+        environment: &[(&str, &str)],
+    ) -> Agent {
         // Another program may take a port between our look and the agent's: then try others.
         for _ in 0..5 {
-            if let Some(agent) = Agent::try_start(&keys, environment) {
+            if let Some(agent) = Agent::try_start(program, &keys, environment) {
                 return agent;
             }
         }
         panic!("no agent could be started");
     }
 
-    fn try_start(keys: &impl Fn(&Path) -> String, environment: &[(&str, &str)]) -> Option<Agent> {
+    fn try_start(
+        program: &str,
+        keys: &impl Fn(&Path) -> String,
+        environment: &[(&str, &str)],
+    ) -> Option<Agent> {
         let folder = tempfile::tempdir().unwrap();
         let sockets = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [http, dns, server, lan, wan] =
             sockets.each_ref().map(|s| s.local_addr().unwrap().port());
         drop(sockets);
         // A name that no other agent has: what answers there must be ours.
-        let node = format!("cli-test-{}-{http}", std::process::id());
+        let node = format!("cli-test-{:08}-{http:05}", std::process::id());
         let config = folder.path().join("agent.json");
         let text = format!(
             r#"{{"node_name":"{node}","log_level":"warn","ports":{{"http":{http},"dns":{dns},
@@ -82,7 +96,7 @@ impl Agent {
         std::fs::write(&more, format!("{{{}}}", keys(folder.path()))).unwrap();
         let log = std::fs::File::create(folder.path().join("out.log")).unwrap();
         let here = folder.path().to_str().unwrap();
-        let process = Command::new(PROGRAM)
+        let process = Command::new(program)
             .args(["agent", "-dev", "-bind=127.0.0.1", "-config-file"])
             .arg(&config)
             .arg("-config-file")
@@ -93,7 +107,13 @@ impl Agent {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut agent = Agent { process, address: format!("127.0.0.1:{http}"), node, folder };
+        let mut agent = Agent {
+            process,
+            address: format!("127.0.0.1:{http}"),
+            ports: [http, dns, server, lan, wan],
+            node,
+            folder,
+        };
         let start = Instant::now();
         while start.elapsed() < DEADLINE {
             if agent.process.try_wait().unwrap().is_some() {
@@ -151,6 +171,11 @@ impl Agent {
         &self.address
     }
 
+    /// HTTP, DNS, RPC, LAN, WAN.
+    pub(crate) fn ports(&self) -> [u16; 5] {
+        self.ports
+    }
+
     pub(crate) fn client(&self) -> Client {
         let address = self.address.clone();
         Client::new(Settings { address, ..Settings::default() }).unwrap()
@@ -194,6 +219,15 @@ impl Agent {
         // A command that does not read its input may have ended already.
         let _ = child.stdin.take().unwrap().write_all(input);
         let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs a line of a shell; `$0` in it is the program.
+    pub(crate) fn run_shell(&self, line: &str) -> (i32, String, String) {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", line, PROGRAM]).env("MUSTER_HTTP_ADDR", &self.address);
+        let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }

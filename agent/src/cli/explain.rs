@@ -1,0 +1,259 @@
+//! `explain`: why each instance of a service is served, or is not.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use muster_client::types::{HealthCheck, ServiceEntry};
+use muster_client::{ReadOptions, ServiceQuery};
+use serde_json::{Value, json};
+
+use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
+use super::{help, layout};
+
+pub(super) static EXPLAIN: Spec = Spec {
+    path: "explain",
+    synopsis: "Says why instances of a service are served or not",
+    operands: "NAME",
+    about: "Prints every instance of a service, whether it is served over HTTP (with ?passing) and over DNS, \
+and the check, rule or filter that decides. Exits with 1 when no instance is served by either.
+
+    $ muster explain web
+    $ muster explain -tag=v2 -filter='Service.Meta.zone == a' web",
+    flags: &[
+        Flag::text("filter", "expression", "The filter that the caller uses, to see what it leaves."),
+        FORMAT_FLAG,
+        Flag::texts("tag", "tag", "The tag that the caller asks for."),
+    ],
+    door: Door::StaleApi,
+    run: explain,
+};
+
+/// What becomes of an instance at one door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Verdict {
+    served: bool,
+    why: String,
+}
+
+/// What an answer depends on besides the instance itself.
+struct Rules {
+    /// DNS leaves instances with warnings out, too.
+    only_passing: bool,
+    /// The name can be asked for by DNS.
+    dns_name: bool,
+    /// Instances that the filter leaves, as node and id; `None` without a filter.
+    left: Option<BTreeSet<(String, String)>>,
+    tags: Vec<String>,
+}
+
+fn explain(call: &Call) -> Outcome {
+    let [name] = call.operands.as_slice() else {
+        return Err(call.misused("A single service name must be given."));
+    };
+    let client = call.client()?;
+    let tags = call.values.all("tag").to_vec();
+    let filter = call.values.text("filter").filter(|text| !text.is_empty()).map(str::to_owned);
+    let options = call.options();
+    let failed = |error| call.failed("Error querying {} agent", &error);
+    let (entries, left, about, known) = wait(async {
+        let all = ServiceQuery::default();
+        let entries = client.health().service(name, &all, &options).await?.value;
+        let left = match filter {
+            None => None,
+            Some(filter) => {
+                let options = ReadOptions { filter: Some(filter), ..options.clone() };
+                let left = client.health().service(name, &all, &options).await?.value;
+                Some(left.iter().map(identity).collect())
+            }
+        };
+        let about = client.agent().self_().await?;
+        let known = if entries.is_empty() {
+            client.catalog().services(&options).await?.value.into_keys().collect()
+        } else {
+            Vec::new()
+        };
+        Ok((entries, left, about, known))
+    })?
+    .map_err(failed)?;
+    if entries.is_empty() {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        return Err(Failure::new(format!("There is no service {name:?} in the catalog"))
+            .or_hint(help::similar(name, &known)));
+    }
+    let rules = Rules {
+        only_passing: about["DebugConfig"]["DNSOnlyPassing"].as_bool().unwrap_or(false),
+        dns_name: name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'),
+        left,
+        tags,
+    };
+    let rows: Vec<(&ServiceEntry, Verdict, Verdict)> = entries
+        .iter()
+        .map(|entry| (entry, over_http(entry, &rules), over_dns(entry, &rules)))
+        .collect();
+    let none = rows.iter().all(|(_, http, dns)| !http.served && !dns.served);
+    let text = if call.json()? { as_json(&rows) } else { as_text(name, &rows) };
+    let mut output = super::command::Output::from(text);
+    output.code = u8::from(none);
+    Ok(output)
+}
+
+fn identity(entry: &ServiceEntry) -> (String, String) {
+    (entry.node.node.clone(), entry.service.id.clone())
+}
+
+/// What keeps an instance out at every door.
+fn asked_for(entry: &ServiceEntry, rules: &Rules) -> Result<(), String> {
+    let has = |tag: &String| entry.service.tags.iter().any(|own| own.eq_ignore_ascii_case(tag));
+    if let Some(tag) = rules.tags.iter().find(|tag| !has(tag)) {
+        return Err(format!("it has no tag {tag:?}"));
+    }
+    if rules.left.as_ref().is_some_and(|left| !left.contains(&identity(entry))) {
+        return Err("the filter does not hold for it".to_owned());
+    }
+    Ok(())
+}
+
+fn over_http(entry: &ServiceEntry, rules: &Rules) -> Verdict {
+    decide(entry, rules, |check| check.status == "passing", "every check passes")
+}
+
+fn over_dns(entry: &ServiceEntry, rules: &Rules) -> Verdict {
+    if !rules.dns_name {
+        let why = "the service's name has characters that names in DNS have not".to_owned();
+        return Verdict { served: false, why };
+    }
+    if rules.only_passing {
+        let why = "every check passes (dns_config.only_passing)";
+        decide(entry, rules, |check| check.status == "passing", why)
+    } else {
+        decide(entry, rules, |check| check.status != "critical", "no check is critical")
+    }
+}
+
+fn decide(
+    entry: &ServiceEntry,
+    rules: &Rules,
+    holds: impl Fn(&HealthCheck) -> bool,
+    otherwise: &str,
+) -> Verdict {
+    if let Err(why) = asked_for(entry, rules) {
+        return Verdict { served: false, why };
+    }
+    match entry.checks.iter().find(|check| !holds(check)) {
+        Some(check) => Verdict { served: false, why: reason(check) },
+        None if entry.checks.is_empty() => {
+            Verdict { served: true, why: "it has no checks".to_owned() }
+        }
+        None => Verdict { served: true, why: otherwise.to_owned() },
+    }
+}
+
+/// A check that decides, in words.
+fn reason(check: &HealthCheck) -> String {
+    let whose = if check.service_id.is_empty() { "the node's" } else { "its" };
+    let what = match check.check_id.as_str() {
+        "serfHealth" => "the node does not answer its cluster".to_owned(),
+        "_node_maintenance" => format!("the node is in maintenance: {}", check.notes),
+        id if id.starts_with("_service_maintenance:") => {
+            format!("it is in maintenance: {}", check.notes)
+        }
+        id => format!("{whose} check {id:?} is {}", check.status),
+    };
+    match check.output.lines().find(|line| !line.trim().is_empty()) {
+        Some(line) => format!("{what}: {}", line.trim()),
+        None => what.trim_end_matches(": ").to_owned(),
+    }
+}
+
+fn address(entry: &ServiceEntry) -> String {
+    let (own, node) = (&entry.service.address, &entry.node.address);
+    let host = if own.is_empty() { node } else { own };
+    if host.contains(':') {
+        format!("[{host}]:{}", entry.service.port)
+    } else {
+        format!("{host}:{}", entry.service.port)
+    }
+}
+
+fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)]) -> String {
+    let mut text = String::new();
+    for (entry, http, dns) in rows {
+        let id = &entry.service.id;
+        let _ = writeln!(text, "{id} on {} at {}", entry.node.node, address(entry));
+        for (door, verdict) in [("HTTP", http), ("DNS", dns)] {
+            let word = if verdict.served { "served" } else { "not served" };
+            let word = layout::colored(word, verdict.served);
+            let _ = writeln!(text, "    {door:<5} {word}: {}", verdict.why);
+        }
+    }
+    let count = |served: fn(&(&ServiceEntry, Verdict, Verdict)) -> bool| {
+        rows.iter().filter(|row| served(row)).count()
+    };
+    let (http, dns) = (count(|row| row.1.served), count(|row| row.2.served));
+    let _ =
+        writeln!(text, "{name}: {} instances, {http} served over HTTP, {dns} over DNS", rows.len());
+    text
+}
+
+fn as_json(rows: &[(&ServiceEntry, Verdict, Verdict)]) -> String {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|(entry, http, dns)| {
+            let verdict = |it: &Verdict| json!({"Served": it.served, "Why": it.why});
+            json!({"ID": entry.service.id, "Node": entry.node.node, "Address": address(entry),
+                   "HTTP": verdict(http), "DNS": verdict(dns)})
+        })
+        .collect();
+    layout::indent(&Value::Array(rows).to_string(), "    ") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(checks: &[(&str, &str, &str)]) -> ServiceEntry {
+        let mut entry = ServiceEntry::default();
+        entry.service.id = "web-1".to_owned();
+        entry.service.tags = vec!["v2".to_owned()];
+        entry.node.node = "n1".to_owned();
+        entry.checks = checks
+            .iter()
+            .map(|(id, service, status)| HealthCheck {
+                check_id: (*id).to_owned(),
+                service_id: (*service).to_owned(),
+                status: (*status).to_owned(),
+                ..HealthCheck::default()
+            })
+            .collect();
+        entry
+    }
+
+    fn rules() -> Rules {
+        Rules { only_passing: false, dns_name: true, left: None, tags: Vec::new() }
+    }
+
+    #[test]
+    fn the_check_that_decides_is_named() {
+        let warning = entry(&[("serfHealth", "", "passing"), ("c", "web-1", "warning")]);
+        assert_eq!(over_http(&warning, &rules()).why, "its check \"c\" is warning");
+        assert!(over_dns(&warning, &rules()).served);
+        let strict = Rules { only_passing: true, ..rules() };
+        assert!(!over_dns(&warning, &strict).served);
+        let dead = entry(&[("serfHealth", "", "critical")]);
+        assert_eq!(over_dns(&dead, &rules()).why, "the node does not answer its cluster");
+        assert_eq!(over_http(&entry(&[]), &rules()).why, "it has no checks");
+    }
+
+    #[test]
+    fn tags_names_and_filters_decide_as_well() {
+        let fine = entry(&[("c", "web-1", "passing")]);
+        let tagged = Rules { tags: vec!["V2".to_owned()], ..rules() };
+        assert!(over_http(&fine, &tagged).served);
+        let other = Rules { tags: vec!["v3".to_owned()], ..rules() };
+        assert_eq!(over_http(&fine, &other).why, "it has no tag \"v3\"");
+        let filtered = Rules { left: Some(BTreeSet::new()), ..rules() };
+        assert_eq!(over_dns(&fine, &filtered).why, "the filter does not hold for it");
+        let odd = Rules { dns_name: false, ..rules() };
+        assert!(over_http(&fine, &odd).served && !over_dns(&fine, &odd).served);
+    }
+}
