@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod configurations;
 mod operate;
 mod process;
+mod reference;
 mod support;
 
 use std::fs;
