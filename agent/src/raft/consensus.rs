@@ -26,6 +26,7 @@ use super::machine::{Machine, Published};
 use super::observer::{Contact, Observer, Status};
 use super::opening::{Times, config, open};
 use super::sending::Incoming;
+use super::tasks::Crew;
 use super::transport::Network;
 use super::types::{Proposal, Server, ServerId, Types};
 use super::upkeep::Upkeep;
@@ -125,7 +126,10 @@ impl Consensus {
         let Links { pool, roster, expect } = links;
         let network = Network { me: id, pool, roster, bonds: Arc::new(bonds) };
         let config = Arc::new(config(&settings).validate().map_err(internal)?);
-        let raft = Raft::new(id, config, network.clone(), log, machine).await.map_err(fatal)?;
+        let crew = Crew::default();
+        let raft = crew.hire(Raft::new(id, config, network.clone(), log, machine));
+        let raft = raft.await.map_err(fatal)?;
+        drop(tokio::spawn(crew.run()));
 
         let lease = Duration::from_millis(Times::scaled(settings.raft_multiplier).election_max);
         let contact = Arc::new(Contact::none());

@@ -32,6 +32,7 @@ mod servers;
 mod service;
 pub mod snapshots;
 mod stats;
+pub mod tasks;
 mod transport;
 pub mod types;
 pub mod upkeep;
