@@ -5,6 +5,7 @@
 mod agent;
 mod checks;
 mod clients;
+mod crowds;
 mod limits;
 mod paging;
 mod rows;
