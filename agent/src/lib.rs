@@ -8,6 +8,8 @@ pub mod cli; // the command line: an ordinary client of the HTTP API
 pub mod config; // files and flags in, the settings of each part out
 pub mod dns; // the DNS door: question → look-up → rows → answer
 pub mod filter; // `?filter=`: the boolean expressions of the API
+#[doc(hidden)]
+pub mod fuzzing; // every parser as a function of bytes, for `fuzz/`
 pub mod gossip; // membership: who is there, what they say of themselves, who went
 pub mod http; // the HTTP door: one file per family of paths
 mod json; // what users write as JSON, with the reference's tolerance

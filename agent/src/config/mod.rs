@@ -31,6 +31,11 @@ use file::Written;
 pub use gossip::GossipTuning;
 pub(crate) use keys::distance;
 
+/// Reads a text in a language and judges it; for [`crate::fuzzing`].
+pub(crate) fn read_anything(text: &str, language: &str) {
+    let _ = Written::from_text(text, language);
+}
+
 /// The text of `muster agent -help`.
 pub fn help() -> String {
     flags::help()

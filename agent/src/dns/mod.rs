@@ -33,3 +33,14 @@ pub use settings::{Settings, SoaTimes, Strategy, TtlMap};
 pub use source::{Freshness, Remote, Source, Unavailable, find};
 pub use wire::Name;
 pub use write::Transport;
+
+/// Reads bytes as a packet of either kind; for [`crate::fuzzing`].
+pub(crate) fn read_anything(packet: &[u8]) {
+    let (store, settings) = (crate::store::Store::default(), Settings::default());
+    for transport in [Transport::Udp, Transport::Tcp] {
+        if let Some(answer) = answer_packet(packet, transport, &store, &settings, 1) {
+            assert!(wire::parse_reply(&answer).is_some(), "an answer of ours is one");
+        }
+    }
+    let _ = wire::parse_reply(packet).is_some();
+}

@@ -239,62 +239,68 @@ fn datacenters(request: Request) -> Result<Answer, Error> {
 }
 
 fn register(request: Request) -> Result<Answer, Error> {
-    write(request, |body, door_datacenter| {
-        let mut from = Object::parse(body)?;
-        let _ = from.take("Token");
-        let given = from.string("Datacenter")?;
-        let mut checks = from.objects("Checks")?;
-        checks.extend(from.object("Check")?);
-        let register = Register {
-            node: Node {
-                id: from.string("ID")?,
-                name: from.string("Node")?.into(),
-                address: from.string("Address")?,
-                datacenter: door_datacenter.to_owned(),
-                tagged_addresses: from.pairs("TaggedAddresses")?.into_iter().collect(),
-                meta: from.pairs("NodeMeta")?.into_iter().collect(),
-                create_index: 0,
-                modify_index: 0,
-            },
-            skip_node_update: from.flag("SkipNodeUpdate")?,
-            service: from.object("Service")?.map(body::service).transpose()?,
-            checks: checks.into_iter().map(body::check).collect::<Result<_, _>>()?,
-        };
-        from.finish()?;
-        let touched = Touched {
-            datacenter: given,
-            node: register.node.name.to_string(),
-            service: register.service.as_ref().map(|service| service.name.to_string()),
-        };
-        Ok((Change::Register(Box::new(register)), touched))
-    })
+    write(request, registration)
 }
 
 fn deregister(request: Request) -> Result<Answer, Error> {
-    write(request, |body, _| {
-        let mut from = Object::parse(body)?;
-        let _ = (from.take("Token"), from.take("Address"));
-        let some = |text: String| (!text.is_empty()).then_some(text);
-        let given = from.string("Datacenter")?;
-        let deregister = Deregister {
-            node: from.string("Node")?,
-            service_id: some(from.string("ServiceID")?),
-            check_id: some(from.string("CheckID")?),
-        };
-        from.finish()?;
-        let touched = Touched { datacenter: given, node: deregister.node.clone(), service: None };
-        Ok((Change::Deregister(deregister), touched))
-    })
+    write(request, deregistration)
 }
 
 /// A change and what it is about, as a body defines it.
-type Definition = Result<(Change, Touched), Malformed>;
+pub(super) type Definition = Result<(Change, Touched), Malformed>;
 
 /// What a write to the catalog is about, to be authorised.
-struct Touched {
+pub(super) struct Touched {
     datacenter: String,
     node: String,
     service: Option<String>,
+}
+
+/// Reads what a registration defines.
+pub(super) fn registration(body: &[u8], door_datacenter: &str) -> Definition {
+    let mut from = Object::parse(body)?;
+    let _ = from.take("Token");
+    let given = from.string("Datacenter")?;
+    let mut checks = from.objects("Checks")?;
+    checks.extend(from.object("Check")?);
+    let register = Register {
+        node: Node {
+            id: from.string("ID")?,
+            name: from.string("Node")?.into(),
+            address: from.string("Address")?,
+            datacenter: door_datacenter.to_owned(),
+            tagged_addresses: from.pairs("TaggedAddresses")?.into_iter().collect(),
+            meta: from.pairs("NodeMeta")?.into_iter().collect(),
+            create_index: 0,
+            modify_index: 0,
+        },
+        skip_node_update: from.flag("SkipNodeUpdate")?,
+        service: from.object("Service")?.map(body::service).transpose()?,
+        checks: checks.into_iter().map(body::check).collect::<Result<_, _>>()?,
+    };
+    from.finish()?;
+    let touched = Touched {
+        datacenter: given,
+        node: register.node.name.to_string(),
+        service: register.service.as_ref().map(|service| service.name.to_string()),
+    };
+    Ok((Change::Register(Box::new(register)), touched))
+}
+
+/// Reads what a deregistration names.
+pub(super) fn deregistration(body: &[u8], _: &str) -> Definition {
+    let mut from = Object::parse(body)?;
+    let _ = (from.take("Token"), from.take("Address"));
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let given = from.string("Datacenter")?;
+    let deregister = Deregister {
+        node: from.string("Node")?,
+        service_id: some(from.string("ServiceID")?),
+        check_id: some(from.string("CheckID")?),
+    };
+    from.finish()?;
+    let touched = Touched { datacenter: given, node: deregister.node.clone(), service: None };
+    Ok((Change::Deregister(deregister), touched))
 }
 
 /// Reads a definition from the body and has the cluster agree on it.

@@ -66,94 +66,18 @@ impl Request {
 
     /// `?index`, `?wait`, `?stale`, `?consistent`, ... with the reference's texts for wrong ones.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, Error> {
-        let params = &self.params;
-        let mut consistency = None;
-        let stale = params.has("stale");
-        if stale {
-            consistency = Some(Consistency::Stale { max: None });
-        }
-        let consistent = params.has("consistent");
-        if consistent {
-            consistency = Some(Consistency::Consistent);
-        }
-        if params.has("leader") && consistency.is_none() {
-            consistency = Some(Consistency::Default);
-        }
-        let cached = params.has("cached");
-        let mut max_stale = None;
-        if let Some(text) = params.get("max_stale").filter(|text| !text.is_empty()) {
-            let max = parse_nanos(text)
-                .ok_or_else(|| Error::invalid(format!("Invalid max_stale value {text:?}")))?;
-            if let Ok(max @ 1..) = u64::try_from(max) {
-                max_stale = Some(Duration::from_nanos(max));
-                consistency = Some(Consistency::Stale { max: max_stale });
-            }
-        }
-        let discovery = self.path.starts_with("/v1/catalog") || self.path.starts_with("/v1/health");
-        let discovery_max_stale = self.door.settings.discovery_max_stale;
-        if consistency.is_none() && !cached && discovery && !discovery_max_stale.is_zero() {
-            consistency = Some(Consistency::Stale { max: Some(discovery_max_stale) });
-        }
-        if (stale || max_stale.is_some()) && consistent {
-            return Err(Error::invalid(
-                "Cannot specify ?stale with ?consistent, conflicting semantics.",
-            ));
-        }
-        if cached && consistent {
-            return Err(Error::invalid(
-                "Cannot specify ?cached with ?consistent, conflicting semantics.",
-            ));
-        }
-        self.check_cache_control()?;
-        let (index, wait) = self.index_and_wait()?;
-        if !UNNAMESPACED.iter().any(|path| self.path.starts_with(path)) {
-            self.no_namespace()?;
-        }
-        let consistency = consistency.unwrap_or_default();
-        Ok(ReadOptions { options: Options { consistency, index, wait }, cached })
+        let max_stale = self.door.settings.discovery_max_stale;
+        read_options(&self.params, &self.headers, &self.path, max_stale)
     }
 
     /// Namespaces are refused where the reference refuses them, rather than silently ignored.
     pub(crate) fn no_namespace(&self) -> Result<(), Error> {
-        let refuse = |what: &str| {
-            Err(Error::BadRequest(format!("{what} - Namespaces are a Consul Enterprise feature")))
-        };
-        if self.headers.get("x-consul-namespace").is_some_and(|name| !name.is_empty()) {
-            return refuse("Invalid header: \"X-Consul-Namespace\"");
-        }
-        if self.params.get("ns").is_some_and(|name| !name.is_empty()) {
-            return refuse("Invalid query parameter: \"ns\"");
-        }
-        Ok(())
+        no_namespace(&self.params, &self.headers)
     }
 
     /// `?index` and `?wait`.
     pub(crate) fn index_and_wait(&self) -> Result<(Index, Duration), Error> {
-        let mut wait = Duration::ZERO;
-        if let Some(text) = self.params.get("wait").filter(|text| !text.is_empty()) {
-            let ns = parse_nanos(text).ok_or_else(|| Error::invalid("Invalid wait time"))?;
-            wait = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
-        }
-        let mut index = 0;
-        if let Some(text) = self.params.get("index").filter(|text| !text.is_empty()) {
-            index = go_unsigned(text).map_err(|_| Error::invalid("Invalid index"))?;
-        }
-        Ok((index, wait))
-    }
-
-    /// `Cache-Control` asks for nothing here that an answer does not already give (shared answers
-    /// are never older than the state), but a malformed one is refused as the reference does.
-    fn check_cache_control(&self) -> Result<(), Error> {
-        let Some(header) = self.headers.get(CACHE_CONTROL) else { return Ok(()) };
-        let wrong = || Error::invalid("Invalid Cache-Control header.");
-        let text = header.to_str().map_err(|_| wrong())?.to_lowercase();
-        for part in text.split(',').map(str::trim) {
-            let Some((name, value)) = part.split_once('=') else { continue };
-            if matches!(name, "max-age" | "stale-if-error") && value.parse::<i64>().is_err() {
-                return Err(wrong());
-            }
-        }
-        Ok(())
+        index_and_wait(&self.params)
     }
 
     /// Does the client want a stream of events?
@@ -175,6 +99,99 @@ impl Request {
     pub(crate) fn into_body(self) -> RequestBody {
         self.body
     }
+}
+
+/// How a read is wanted. Discovery may be as stale as `discovery_max_stale` if nothing else is said.
+pub(super) fn read_options(
+    params: &Params,
+    headers: &HeaderMap,
+    path: &str,
+    discovery_max_stale: Duration,
+) -> Result<ReadOptions, Error> {
+    let mut consistency = None;
+    let stale = params.has("stale");
+    if stale {
+        consistency = Some(Consistency::Stale { max: None });
+    }
+    let consistent = params.has("consistent");
+    if consistent {
+        consistency = Some(Consistency::Consistent);
+    }
+    if params.has("leader") && consistency.is_none() {
+        consistency = Some(Consistency::Default);
+    }
+    let cached = params.has("cached");
+    let mut max_stale = None;
+    if let Some(text) = params.get("max_stale").filter(|text| !text.is_empty()) {
+        let max = parse_nanos(text)
+            .ok_or_else(|| Error::invalid(format!("Invalid max_stale value {text:?}")))?;
+        if let Ok(max @ 1..) = u64::try_from(max) {
+            max_stale = Some(Duration::from_nanos(max));
+            consistency = Some(Consistency::Stale { max: max_stale });
+        }
+    }
+    let discovery = path.starts_with("/v1/catalog") || path.starts_with("/v1/health");
+    if consistency.is_none() && !cached && discovery && !discovery_max_stale.is_zero() {
+        consistency = Some(Consistency::Stale { max: Some(discovery_max_stale) });
+    }
+    if (stale || max_stale.is_some()) && consistent {
+        return Err(Error::invalid(
+            "Cannot specify ?stale with ?consistent, conflicting semantics.",
+        ));
+    }
+    if cached && consistent {
+        return Err(Error::invalid(
+            "Cannot specify ?cached with ?consistent, conflicting semantics.",
+        ));
+    }
+    check_cache_control(headers)?;
+    let (index, wait) = index_and_wait(params)?;
+    if !UNNAMESPACED.iter().any(|path| path.starts_with(path)) {
+        no_namespace(params, headers)?;
+    }
+    let consistency = consistency.unwrap_or_default();
+    Ok(ReadOptions { options: Options { consistency, index, wait }, cached })
+}
+
+fn no_namespace(params: &Params, headers: &HeaderMap) -> Result<(), Error> {
+    let refuse = |what: &str| {
+        Err(Error::BadRequest(format!("{what} - Namespaces are a Consul Enterprise feature")))
+    };
+    if headers.get("x-consul-namespace").is_some_and(|name| !name.is_empty()) {
+        return refuse("Invalid header: \"X-Consul-Namespace\"");
+    }
+    if params.get("ns").is_some_and(|name| !name.is_empty()) {
+        return refuse("Invalid query parameter: \"ns\"");
+    }
+    Ok(())
+}
+
+fn index_and_wait(params: &Params) -> Result<(Index, Duration), Error> {
+    let mut wait = Duration::ZERO;
+    if let Some(text) = params.get("wait").filter(|text| !text.is_empty()) {
+        let ns = parse_nanos(text).ok_or_else(|| Error::invalid("Invalid wait time"))?;
+        wait = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
+    }
+    let mut index = 0;
+    if let Some(text) = params.get("index").filter(|text| !text.is_empty()) {
+        index = go_unsigned(text).map_err(|_| Error::invalid("Invalid index"))?;
+    }
+    Ok((index, wait))
+}
+
+/// `Cache-Control` asks for nothing here that an answer does not already give (shared answers
+/// are never older than the state), but a malformed one is refused as the reference does.
+fn check_cache_control(headers: &HeaderMap) -> Result<(), Error> {
+    let Some(header) = headers.get(CACHE_CONTROL) else { return Ok(()) };
+    let wrong = || Error::invalid("Invalid Cache-Control header.");
+    let text = header.to_str().map_err(|_| wrong())?.to_lowercase();
+    for part in text.split(',').map(str::trim) {
+        let Some((name, value)) = part.split_once('=') else { continue };
+        if matches!(name, "max-age" | "stale-if-error") && value.parse::<i64>().is_err() {
+            return Err(wrong());
+        }
+    }
+    Ok(())
 }
 
 /// A request's body, for whoever takes it. What nobody took is read and thrown away before the

@@ -7,7 +7,7 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT
 
 use super::encode::{self, Layout};
 use super::error::Error;
-use super::extract::{self, Request, go_unsigned};
+use super::extract::{self, Params, Request, go_unsigned};
 use super::page::Page;
 use super::reading::Family;
 use super::reply::Reply;
@@ -151,30 +151,23 @@ fn present_raw(outcome: Outcome<Body>) -> Reply {
 }
 
 /// Fails if more than one of these parameters is given.
-fn check_conflicts(request: &Request, names: &[&str]) -> Result<(), Error> {
-    if names.iter().filter(|name| request.params.has(name)).count() > 1 {
-        let flags = request.params.encoded();
+fn check_conflicts(params: &Params, names: &[&str]) -> Result<(), Error> {
+    if names.iter().filter(|name| params.has(name)).count() > 1 {
+        let flags = params.encoded();
         return Err(Error::invalid(format!("Conflicting flags: {flags}")));
     }
     Ok(())
 }
 
 /// A parameter that is a number. Its errors are the number parser's, as in the reference.
-fn number(request: &Request, name: &str) -> Result<Option<u64>, Error> {
-    request.params.get(name).map(|text| go_unsigned(text).map_err(Error::Refused)).transpose()
+fn number(params: &Params, name: &str) -> Result<Option<u64>, Error> {
+    params.get(name).map(|text| go_unsigned(text).map_err(Error::Refused)).transpose()
 }
 
-fn put(request: Request) -> Result<Answer, Error> {
-    let key = request.rest().to_owned();
-    request.read_options()?;
-    if key.is_empty() {
-        return Err(Error::invalid("Missing key name"));
-    }
-    check_conflicts(&request, &["cas", "acquire", "release"])?;
-    request.authorize(Resource::Key(&key), Access::Write)?;
-    let flags = number(&request, "flags")?.unwrap_or(0);
-    let params = &request.params;
-    let verb = if let Some(index) = number(&request, "cas")? {
+/// How a value is to be written, and its flags.
+pub(super) fn verb(params: &Params) -> Result<(KvVerb, u64), Error> {
+    let flags = number(params, "flags")?.unwrap_or(0);
+    let verb = if let Some(index) = number(params, "cas")? {
         KvVerb::Cas(index)
     } else if let Some(session) = params.get("acquire") {
         KvVerb::Lock(session.into())
@@ -183,6 +176,18 @@ fn put(request: Request) -> Result<Answer, Error> {
     } else {
         KvVerb::Set
     };
+    Ok((verb, flags))
+}
+
+fn put(request: Request) -> Result<Answer, Error> {
+    let key = request.rest().to_owned();
+    request.read_options()?;
+    if key.is_empty() {
+        return Err(Error::invalid("Missing key name"));
+    }
+    check_conflicts(&request.params, &["cas", "acquire", "release"])?;
+    request.authorize(Resource::Key(&key), Access::Write)?;
+    let (verb, flags) = verb(&request.params)?;
     let limit = request.door.settings.kv_value_bytes_max;
     let announced = request.content_length();
     if announced.is_some_and(|length| length > limit) {
@@ -215,7 +220,7 @@ fn too_large(found: u64, limit: u64) -> Error {
 fn delete(request: Request) -> Result<Answer, Error> {
     let key = request.rest().to_owned();
     request.read_options()?;
-    check_conflicts(&request, &["recurse", "cas"])?;
+    check_conflicts(&request.params, &["recurse", "cas"])?;
     let verb = if request.params.has("recurse") {
         request.authorize(Resource::KeyPrefix(&key), Access::Write)?;
         KvVerb::DeleteTree
@@ -224,7 +229,7 @@ fn delete(request: Request) -> Result<Answer, Error> {
             return Err(Error::invalid("Missing key name"));
         }
         request.authorize(Resource::Key(&key), Access::Write)?;
-        match number(&request, "cas")? {
+        match number(&request.params, "cas")? {
             Some(index) => KvVerb::DeleteCas(index),
             None => KvVerb::Delete,
         }

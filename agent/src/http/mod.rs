@@ -27,6 +27,7 @@ mod encode;
 mod error;
 mod event;
 mod extract;
+pub(crate) mod fuzzing;
 mod health;
 mod kv;
 mod limits;

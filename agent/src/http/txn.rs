@@ -30,13 +30,13 @@ pub(super) const ROUTES: &[Route] = &[route("/v1/txn", &["PUT"], &[txn])];
 const OPERATIONS_MAX: usize = 64;
 
 /// An operation as it came, and whether the reference counts it as a write.
-struct Operation {
+pub(super) struct Operation {
     op: TxnOp,
     writes: bool,
 }
 
 /// Reads the list of operations. Nodes that name no datacenter are in `datacenter`.
-fn operations(
+pub(super) fn operations(
     bytes: &[u8],
     value_bytes_max: u64,
     datacenter: &str,

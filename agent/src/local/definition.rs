@@ -17,7 +17,8 @@ use super::Error;
 use crate::checks::{self, Shared};
 use crate::json::{Malformed, Object, wrong_type};
 use crate::store;
-pub(super) use check::{CheckRegistration, check, maintenance, maintenance_id};
+pub(crate) use check::check;
+pub(super) use check::{CheckRegistration, maintenance, maintenance_id};
 pub use check::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 use check::{Place, check_fields, invalid_check, of_service};
 
@@ -38,7 +39,7 @@ pub enum Source {
 }
 
 /// Reads and validates the definition of a service.
-pub(super) fn service(
+pub(crate) fn service(
     value: Value,
     source: Source,
     shared: Shared,

@@ -3,7 +3,7 @@
 //! On its way a change passes from the library's core to the log, from there to a forwarder, back
 //! to the core, on to the applier, and its outcome to who proposed it. As tasks of their own on a
 //! runtime with several threads, each of them might be woken on another thread, and to wake a
-//! thread costs more than anything that is handed over. Here they belong to a [`Crew`]: one task
+//! thread costs more than anything that is handed over. Here they belong to a crew: one task
 //! that polls whichever of them is ready, in turn, on the thread where it happens to run.
 //!
 //! What a task of the library starts joins the same crew. What it starts through the runtime's own

@@ -127,3 +127,12 @@ impl Refusal {
         Refusal { reason: Reason::Busy, text: why.to_string() }
     }
 }
+
+/// Reads bytes as a row of frames; for [`crate::fuzzing`].
+pub(crate) fn read_anything(bytes: &[u8]) {
+    use tokio_util::codec::Decoder;
+    let (mut codec, mut rest) = (frame::codec(), bytes::BytesMut::from(bytes));
+    while let Ok(Some(frame)) = codec.decode(&mut rest) {
+        let _ = frame::Frame::parse(frame).is_some();
+    }
+}

@@ -13,7 +13,7 @@ use crate::local::Error;
 use crate::store;
 
 /// Reads and validates the definition of a check that stands alone.
-pub(in crate::local) fn check(
+pub(crate) fn check(
     value: Value,
     source: Source,
     shared: Shared,

@@ -17,6 +17,7 @@
 //! Without a store (`-dev`) entries live in memory only and are "flushed" at once.
 
 mod frame;
+pub(crate) mod fuzzing;
 mod record;
 pub mod sled;
 pub mod wal;
