@@ -13,7 +13,7 @@ use muster_tests::programs::workspace;
 const LAYERS: [&[&str]; 4] = [
     &["store"],
     &["raft", "gossip", "rpc", "archive"],
-    &["local", "checks", "acl", "read", "sessions", "tombstones", "filter", "upstream"],
+    &["local", "checks", "acl", "read", "sessions", "tombstones", "filter", "upstream", "watches"],
     &["http", "dns", "ui"],
 ];
 

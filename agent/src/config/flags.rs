@@ -156,7 +156,9 @@ pub(super) fn parse(args: &[String]) -> Result<Line, Error> {
             "config-format" => line.format = Some(value(inline)?),
             "hcl" => {
                 let text = value(inline)?;
-                let fragment = Written::from_text(&text, "hcl")
+                // As for the reference, what begins as an object is JSON.
+                let format = if text.trim_start().starts_with('{') { "json" } else { "hcl" };
+                let fragment = Written::from_text(&text, format)
                     .map_err(|e| Error(format!("failed to parse -hcl: {e}")))?;
                 line.keys.merge(fragment);
             }

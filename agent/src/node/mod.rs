@@ -81,7 +81,7 @@ pub fn run(config: Config, reread: impl Fn() -> Result<Config, config::Error>) -
     let graceful = (config.leave_on_terminate, !config.skip_leave_on_interrupt);
     let pid_file = config.pid_file.clone();
     let code = runtime.block_on(async move {
-        let mut node = match Node::start(config).await {
+        let mut node = match Box::pin(Node::start(config)).await {
             Ok(node) => node,
             Err(e) => {
                 eprintln!("==> {}", chain(&e));

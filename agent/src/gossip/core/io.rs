@@ -62,7 +62,7 @@ pub type Token = u64;
 /// What happens to a core.
 #[derive(Debug)]
 pub enum Input {
-    /// Time passed: see [`Core::deadline`].
+    /// Time passed: see `Core::deadline`.
     Tick,
     /// A datagram came.
     Packet(Vec<Message>),
