@@ -146,7 +146,7 @@ pub(super) fn read_options(
     }
     check_cache_control(headers)?;
     let (index, wait) = index_and_wait(params)?;
-    if !UNNAMESPACED.iter().any(|path| path.starts_with(path)) {
+    if !UNNAMESPACED.iter().any(|start| path.starts_with(start)) {
         no_namespace(params, headers)?;
     }
     let consistency = consistency.unwrap_or_default();
