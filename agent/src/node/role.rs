@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +25,6 @@ use crate::upstream::{self, Repeat, Server, Upstream, answer_claims};
 
 /// How long a look-up for DNS may take: who asked has given up by then.
 const LOOKUP_MAX: Duration = Duration::from_secs(5);
-/// The tag `role` of members that are servers.
-const SERVER: &str = "consul";
 
 /// What the other parts need of it.
 pub(super) struct Role {
@@ -57,7 +54,7 @@ impl Role {
             consensus.clone(),
             read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
         );
-        let lifetimes = Lifetimes::new();
+        let lifetimes = Lifetimes::new(pool.clone());
         let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
         start_part(tasks, "sessions", timers);
         let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
@@ -80,28 +77,7 @@ impl Role {
         tasks: &mut JoinSet<&'static str>,
         shutdown: &CancellationToken,
     ) -> Role {
-        let (tell, known) = watch::channel(servers(&members.roll(), &config.datacenter));
-        let (mut roll, datacenter) = (members.watch(), config.datacenter.clone());
-        let stop = shutdown.child_token();
-        start_part(tasks, "servers", async move {
-            loop {
-                let found = servers(&roll.borrow_and_update(), &datacenter);
-                tell.send_if_modified(|known| {
-                    let is_other = *known != found;
-                    if is_other {
-                        *known = found;
-                    }
-                    is_other
-                });
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    changed = roll.changed() => if changed.is_err() {
-                        // The pool is being left; the servers stay what they are.
-                        return stop.cancelled().await;
-                    },
-                }
-            }
-        });
+        let known = servers::among(members, ("servers", reachable), config, tasks, shutdown);
         let upstream = Upstream::new(Pool::default(), known, hold(config));
         let router = upstream.clone().run(shutdown.child_token());
         start_part(tasks, "upstream", router);
@@ -115,10 +91,10 @@ impl Role {
 }
 
 /// The servers of a datacenter that are there, with the address that other agents ask them at.
-fn servers(roll: &Roll, datacenter: &str) -> Vec<Server> {
+fn reachable(roll: &Roll, datacenter: &str) -> Vec<Server> {
     let there = roll.values().filter(|member| {
         member.status == Status::Alive
-            && member.tag("role") == Some(SERVER)
+            && member.tag("role") == Some(servers::SERVER)
             && member.tag("dc") == Some(datacenter)
     });
     there

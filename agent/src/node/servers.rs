@@ -15,7 +15,7 @@ use crate::rpc::Pool;
 use crate::upstream::Server;
 
 /// The tag `role` of members that are servers.
-const SERVER: &str = "consul";
+pub(super) const SERVER: &str = "consul";
 
 /// How this server knows of the others and reaches them.
 pub(super) fn links(
@@ -25,12 +25,24 @@ pub(super) fn links(
     shutdown: &CancellationToken,
 ) -> Links {
     let expect = if config.dev || config.bootstrap { 1 } else { config.bootstrap_expect };
-    let (tell, roster) = watch::channel(servers(&members.roll(), &config.datacenter));
+    let roster = among(members, ("roster", servers), config, tasks, shutdown);
+    Links { pool: Pool::default(), roster, expect }
+}
+
+/// What `look` sees in the members of this datacenter, from now on; `name` is the part that looks.
+pub(super) fn among<T: Clone + PartialEq + Send + Sync + 'static>(
+    members: &Members,
+    (name, look): (&'static str, fn(&Roll, &str) -> T),
+    config: &Config,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> watch::Receiver<T> {
+    let (tell, seen) = watch::channel(look(&members.roll(), &config.datacenter));
     let (mut roll, datacenter) = (members.watch(), config.datacenter.clone());
     let stop = shutdown.child_token();
-    start_part(tasks, "roster", async move {
+    start_part(tasks, name, async move {
         loop {
-            let found = servers(&roll.borrow_and_update(), &datacenter);
+            let found = look(&roll.borrow_and_update(), &datacenter);
             tell.send_if_modified(|known| {
                 let is_other = *known != found;
                 if is_other {
@@ -47,7 +59,7 @@ pub(super) fn links(
             }
         }
     });
-    Links { pool: Pool::default(), roster, expect }
+    seen
 }
 
 /// The server that leads, unless it is this one.

@@ -12,7 +12,6 @@ use tracing::{info, warn};
 use super::banner::banner;
 use super::role::{self, Role};
 use super::{Error, Node, pool, settings};
-use crate::checks::tls::Tls;
 use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::watches::Watches;
@@ -97,9 +96,7 @@ impl Node {
             let answering = role::answer(listener, consensus, read, passing, &config, stop);
             start_part(&mut tasks, "rpc", answering);
         }
-        let tls = Tls::new(&config.checks.authorities)
-            .map_err(|error| Error::NotSupported(error.to_string()))?;
-        let mut watches = Watches::new(settings::itself(&config), tls);
+        let mut watches = Watches::new(settings::itself(&config), local.tls());
         watches.set(config.watches.clone());
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
         let data_dir = config.data_dir.clone();
