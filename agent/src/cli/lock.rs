@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 
 use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
 use super::layout;
+use crate::watches::program;
 
 /// How long a child may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -180,21 +181,8 @@ pub(super) fn command(call: &Call) -> Command {
 }
 
 fn command_after(call: &Call, skipped: usize) -> Command {
-    let words = &call.operands[skipped..];
     let shell = call.values.text("shell") != Some("false");
-    let mut command = if shell {
-        let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
-        let mut command = Command::new(shell);
-        command.arg("-c").arg(words.join(" "));
-        command
-    } else {
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        command
-    };
-    // The group is ended as a whole: a shell does not pass signals on to what it runs.
-    command.process_group(0).kill_on_drop(true);
-    command
+    program(&call.operands[skipped..], shell)
 }
 
 /// How a child ended.

@@ -178,18 +178,19 @@ async fn tell(definition: &Definition, tls: &Tls, json: &str, index: u64, change
     }
 }
 
-fn program(words: &[String], shell: bool) -> Command {
+/// A program of the operator's: through the user's shell, or word for word.
+pub(crate) fn program(words: &[String], shell: bool) -> Command {
     let mut command = if shell {
         let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
         let mut command = Command::new(shell);
-        command.arg("-c").arg(&words[0]);
+        command.arg("-c").arg(words.join(" "));
         command
     } else {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command
     };
-    // The group ends as a whole when the watch ends.
+    // The group is ended as a whole: a shell does not pass signals on to what it runs.
     command.process_group(0).kill_on_drop(true);
     command
 }
