@@ -28,7 +28,7 @@ const LEADER_RETRY: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Handle on the timers: doors renew through it, one task runs it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Lifetimes {
     timers: Arc<Mutex<Timers>>,
     /// The way to the other servers.
@@ -102,9 +102,9 @@ fn lifetime(ttl: &str) -> Option<Duration> {
 }
 
 impl Lifetimes {
-    /// Timers that nobody runs yet.
-    pub fn new() -> Lifetimes {
-        Lifetimes::default()
+    /// Timers that nobody runs yet, and the way to the other servers.
+    pub fn new(peers: Pool) -> Lifetimes {
+        Lifetimes { timers: Arc::default(), peers }
     }
 
     /// Gives a session another lifetime from now on: at the leader, whoever that is. Sessions without TTL need none.

@@ -409,6 +409,11 @@ impl Local {
         Ok(())
     }
 
+    /// Whom this agent trusts when it asks others over TLS; a reload reaches all that hold it.
+    pub fn tls(&self) -> Tls {
+        self.inner.tls.clone()
+    }
+
     /// Begins a maintenance of the node; one under way stays as it is.
     pub async fn begin_node_maintenance(&self, reason: &str) -> Result<(), Error> {
         self.begin_maintenance(None, reason).await

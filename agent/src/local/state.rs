@@ -58,6 +58,13 @@ pub(super) struct CheckClaim {
     pub(super) recalled: bool,
 }
 
+impl CheckClaim {
+    /// As it stands; a word that is none of the three counts as critical.
+    fn status(&self) -> Status {
+        Status::parse(&self.row.status).unwrap_or(Status::Critical)
+    }
+}
+
 /// Something of this agent that the catalog may have to learn.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
@@ -285,7 +292,7 @@ impl Claims {
         let Some(run) = claim.run.as_ref().filter(|_| claim.registration == registration) else {
             return Effect::None;
         };
-        let current = Status::parse(&claim.row.status).unwrap_or(Status::Critical);
+        let current = claim.status();
         let counted = claim.streak.observe(run.thresholds, current, outcome.status);
         let decisive = outcome.decisive.then_some(outcome.status);
         let Some(status) = decisive.or(counted) else { return Effect::None };
@@ -303,7 +310,7 @@ impl Claims {
         chance: f64,
     ) -> Effect {
         let Some(claim) = self.checks.get_mut(id) else { return Effect::None };
-        let current = Status::parse(&claim.row.status).unwrap_or(Status::Critical);
+        let current = claim.status();
         let damping = claim.run.as_ref().and_then(|run| run.damping);
         match damping {
             Some(damping) if !claim.history.admits(damping, now, current, status) => {

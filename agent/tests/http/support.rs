@@ -86,7 +86,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         listeners.push(listener);
         let shutdown = CancellationToken::new();
-        let lifetimes = Lifetimes::new();
+        let lifetimes = Lifetimes::new(Pool::default());
         tokio::spawn(lifetimes.clone().run(consensus, shutdown.child_token()));
         let claims = local::Settings {
             datacenter: "dc1".into(),
