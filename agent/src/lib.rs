@@ -17,6 +17,7 @@ pub mod local; // what this agent claims, and how the catalog is corrected to ma
 pub mod node; // builds the parts, starts them, stops them in order
 pub mod raft; // agreement: the log, the applier, the watches it wakes
 pub mod read; // the read path: consistency, blocking, shared answers
+pub mod remote_exec; // commands that operators have agents run, if that is allowed
 pub mod rpc; // calls between agents: one port, many calls in flight
 pub mod sessions; // the leader's timers of session lifetimes
 pub mod store; // the truth: a pure value, changed by commands, read without locks

@@ -13,7 +13,18 @@ use muster_tests::programs::workspace;
 const LAYERS: [&[&str]; 4] = [
     &["store"],
     &["raft", "gossip", "rpc", "archive"],
-    &["local", "checks", "acl", "read", "sessions", "tombstones", "filter", "upstream", "watches"],
+    &[
+        "local",
+        "checks",
+        "acl",
+        "read",
+        "sessions",
+        "tombstones",
+        "filter",
+        "upstream",
+        "watches",
+        "remote_exec",
+    ],
     &["http", "dns", "ui"],
 ];
 

@@ -32,9 +32,16 @@ fn event(call: &Call) -> Outcome {
     if call.operands.len() > 1 {
         return Err(call.misused("Too many command line arguments."));
     }
-    if !text("tag").is_empty() && text("service").is_empty() {
-        return Err(Failure::new("Cannot provide tag filter without service filter."));
-    }
+    let filters = filters(call)?;
+    let payload = call.operands.first().cloned().unwrap_or_default();
+    let id = wait(call.client()?.event().fire(name, payload, &filters))?
+        .map_err(|error| call.failed("Error firing event", &error))?;
+    Ok(format!("Event ID: {id}\n").into())
+}
+
+/// The filters that say whom an event concerns.
+pub(super) fn filters(call: &Call) -> Result<Vec<(&'static str, String)>, Failure> {
+    let text = |name: &str| call.values.text(name).unwrap_or_default();
     let mut filters = Vec::new();
     for filter in ["node", "service", "tag"] {
         let pattern = text(filter);
@@ -48,8 +55,8 @@ fn event(call: &Call) -> Outcome {
         }
         filters.push((filter, pattern.to_owned()));
     }
-    let payload = call.operands.first().cloned().unwrap_or_default();
-    let id = wait(call.client()?.event().fire(name, payload, &filters))?
-        .map_err(|error| call.failed("Error firing event", &error))?;
-    Ok(format!("Event ID: {id}\n").into())
+    if !text("tag").is_empty() && text("service").is_empty() {
+        return Err(Failure::new("Cannot provide tag filter without service filter."));
+    }
+    Ok(filters)
 }

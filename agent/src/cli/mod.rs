@@ -19,6 +19,7 @@ mod complete;
 mod control;
 mod docs;
 mod event;
+mod exec;
 mod explain;
 mod flags;
 mod help;
@@ -53,6 +54,7 @@ static COMMANDS: &[&Spec] = &[
     &complete::COMPLETION,
     &docs::DOCS,
     &event::EVENT,
+    &exec::EXEC,
     &explain::EXPLAIN,
     &control::FORCE_LEAVE,
     &info::INFO,

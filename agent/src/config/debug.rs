@@ -173,6 +173,7 @@ impl Config {
             "DNSServiceTTL": service_ttl,
             "DNSUDPAnswerLimit": dns.udp_answer_limit,
             "DNSUseCache": dns.use_cache,
+            "DisableRemoteExec": !self.remote_exec,
         })
     }
 }
@@ -223,7 +224,6 @@ fn off(datacenter: &str) -> Value {
         "ACLDatacenter": datacenter,
         "ACLDefaultPolicy": "allow",
         "ACLDownPolicy": "extend-cache",
-        "DisableRemoteExec": true,
         "DisableUpdateCheck": true,
         "GRPCPort": -1,
         "HTTPSPort": -1,

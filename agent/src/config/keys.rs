@@ -144,7 +144,7 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("disable_host_node_id", Kind::Bool, Fate::Warned),
     ("disable_http_unprintable_char_filter", Kind::Bool, Fate::Used),
     ("disable_keyring_file", Kind::Bool, Fate::Used),
-    ("disable_remote_exec", Kind::Bool, Fate::Harmless),
+    ("disable_remote_exec", Kind::Bool, Fate::Used),
     ("disable_update_check", Kind::Bool, Fate::Harmless),
     ("discard_check_output", Kind::Bool, Fate::Used),
     ("discovery_max_stale", Kind::Duration, Fate::Used),

@@ -120,6 +120,8 @@ pub struct Config {
     pub service_definitions: Vec<Value>,
     /// Check definitions as written.
     pub check_definitions: Vec<Value>,
+    /// Run what operators ask for by `exec`.
+    pub remote_exec: bool,
     /// Questions to follow.
     pub watches: Vec<watches::Definition>,
     /// Worth saying once at start.
@@ -596,6 +598,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         },
         service_definitions,
         check_definitions,
+        remote_exec: !written.bool("disable_remote_exec").unwrap_or(true),
         watches: watches::parse(&written.definitions("watches")).map_err(Error)?,
         warnings,
         written: written.clone(),

@@ -11,7 +11,6 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::header::HeaderValue;
-use regex::Regex;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,7 +25,9 @@ use super::routes::{Answer, Route, later, route};
 use super::stream;
 use crate::acl::{Access, Resource, Token, authorize};
 use crate::gossip::UserEvent;
+use crate::local::Audience;
 use crate::read::wait_with_jitter;
+use crate::remote_exec;
 
 pub(super) const ROUTES: &[Route] =
     &[route("/v1/event/fire/", &["PUT"], &[fire]), route("/v1/event/list", &["GET"], &[list])];
@@ -92,6 +93,12 @@ impl<'a> From<&'a Event> for Row<'a> {
 }
 
 impl Event {
+    /// Whom it concerns.
+    fn audience(&self) -> Result<Audience, Error> {
+        let filters = [&self.node_filter, &self.service_filter, &self.tag_filter];
+        Audience::of(filters.map(String::as_str)).map_err(|wrong| Error::refused(wrong.to_string()))
+    }
+
     /// The bytes it would take on its way.
     fn size(&self) -> usize {
         let long = |text: &str| if text.len() >= LONG_TEXT.0 { LONG_TEXT.1 } else { 0 };
@@ -125,8 +132,11 @@ impl Events {
         Events { heard: Mutex::new(Heard { ring: VecDeque::new() }), count: watch::Sender::new(0) }
     }
 
-    /// Keeps an event, once.
+    /// Keeps an event, once. Those of remote executions are no news for readers, as in the reference.
     fn hear(&self, event: Event) {
+        if event.name == remote_exec::EVENT {
+            return;
+        }
         let mut heard = self.heard();
         if heard.ring.iter().any(|known| known.id == event.id) {
             return;
@@ -171,7 +181,7 @@ fn fire(request: Request) -> Result<Answer, Error> {
     if !event.tag_filter.is_empty() && event.service_filter.is_empty() {
         return Err(Error::refused("Cannot provide tag filter without service filter"));
     }
-    let filters = Filters::of(&event)?;
+    let audience = event.audience()?;
     let door = Arc::clone(&request.door);
     let layout = request.layout;
     let body = request.into_body();
@@ -196,7 +206,7 @@ fn fire(request: Request) -> Result<Answer, Error> {
         let fired = door.parts.members.fire(told).await;
         event.ltime = fired.map_err(|stopped| Error::refused(stopped.to_string()))?;
         // Who fired it finds it in the list at once.
-        if filters.accept(&door) {
+        if audience.includes(&door.parts.local) {
             door.events.hear(event);
         }
         Ok(reply)
@@ -225,7 +235,7 @@ pub(super) async fn listen(door: Arc<Door>) {
             ltime: told.ltime,
         };
         // Whoever fired it has looked at its filters; an agent of another version may know others.
-        if Filters::of(&event).is_ok_and(|filters| filters.accept(&door)) {
+        if event.audience().is_ok_and(|audience| audience.includes(&door.parts.local)) {
             door.events.hear(event);
         }
     }
@@ -241,42 +251,6 @@ fn too_large(size: usize) -> Error {
         "1 error occurred:\n\t* error broadcasting event to segment \"\": {what} exceeds \
          configured limit of {EVENT_BYTES_MAX} bytes {when} encoding\n\n"
     ))
-}
-
-/// The filters of an event, understood: each agent asks them whether the event concerns it.
-struct Filters {
-    node: Option<Regex>,
-    service: Option<Regex>,
-    tag: Option<Regex>,
-}
-
-impl Filters {
-    fn of(event: &Event) -> Result<Filters, Error> {
-        let parse = |what: &str, text: &str| match text {
-            "" => Ok(None),
-            text => Regex::new(text).map(Some).map_err(|error| {
-                Error::refused(format!("Invalid {what} filter: error parsing regexp: {error}"))
-            }),
-        };
-        Ok(Filters {
-            node: parse("node", &event.node_filter)?,
-            service: parse("service", &event.service_filter)?,
-            tag: parse("tag", &event.tag_filter)?,
-        })
-    }
-
-    /// The service filter looks at the ids of this agent's own services, as in the reference.
-    fn accept(&self, door: &Door) -> bool {
-        let node = &door.parts.local.node().name;
-        if self.node.as_ref().is_some_and(|filter| !filter.is_match(node)) {
-            return false;
-        }
-        let Some(service) = &self.service else { return true };
-        door.parts.local.services().values().any(|instance| {
-            let tagged = |tag: &Regex| instance.tags.iter().any(|it| tag.is_match(it));
-            service.is_match(&instance.id) && self.tag.as_ref().is_none_or(tagged)
-        })
-    }
 }
 
 /// What a reader of events wants to see.

@@ -16,6 +16,7 @@
 //! which the cluster's leader keeps.
 
 mod aliases;
+mod audience;
 mod catalog;
 mod claim;
 mod configured;
@@ -38,6 +39,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use audience::{Audience, NotAFilter};
 pub use catalog::{Catalog, Held, LOOK_MAX, Unavailable};
 pub use configured::Configured;
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};

@@ -124,3 +124,19 @@ pub(super) fn itself(config: &Config) -> muster_client::Settings {
     };
     muster_client::Settings { address, ..muster_client::Settings::default() }
 }
+
+/// The way by which remote executions are read and answered, if they are allowed.
+pub(super) fn own_door(config: &Config) -> Result<Option<muster_client::Client>, Error> {
+    if !config.remote_exec {
+        return Ok(None);
+    }
+    if config.http.is_empty() {
+        return Err(Error::NotSupported(
+            "`disable_remote_exec` cannot be false without HTTP: jobs are read and answered by it\n\
+             hint: give `ports.http` or `addresses.http`, or leave `disable_remote_exec` at true"
+                .into(),
+        ));
+    }
+    let client = muster_client::Client::new(itself(config));
+    client.map(Some).map_err(|error| Error::NotSupported(error.to_string()))
+}

@@ -15,7 +15,7 @@ use super::{Error, Node, pool, settings};
 use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::watches::Watches;
-use crate::{dns, http};
+use crate::{dns, http, remote_exec};
 
 impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
@@ -96,6 +96,9 @@ impl Node {
             let answering = role::answer(listener, consensus, read, passing, &config, stop);
             start_part(&mut tasks, "rpc", answering);
         }
+        let own_door = settings::own_door(&config)?;
+        let (pool, own, stop) = (members.clone(), local.clone(), shutdown.child_token());
+        start_part(&mut tasks, "remote_exec", remote_exec::run(pool, own, own_door, stop));
         let mut watches = Watches::new(settings::itself(&config), local.tls());
         watches.set(config.watches.clone());
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");

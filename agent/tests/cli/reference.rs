@@ -121,7 +121,11 @@ fn files() -> PathBuf {
 fn agent(program: &str) -> Agent {
     Agent::start_program(
         program,
-        |_| r#""node_id":"11111111-2222-3333-4444-555555555555","enable_debug":false"#.to_owned(),
+        |_| {
+            r#""node_id":"11111111-2222-3333-4444-555555555555","enable_debug":false,
+            "disable_remote_exec":false"#
+                .to_owned()
+        },
         &[],
     )
 }
