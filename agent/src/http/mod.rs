@@ -51,7 +51,7 @@ mod txn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use agent::{Identity, Reload, Wish};
+pub use agent::{Departure, Identity, Reload, Wish};
 pub use error::Error;
 pub use limits::{Limits, Mode, Rates};
 pub use passing::Passing;
@@ -59,7 +59,6 @@ pub use server::{Listener, serve, serve_passing};
 pub use settings::{Network, NotANetwork, Settings};
 
 pub(crate) use crate::json as decode;
-use tokio_util::sync::CancellationToken;
 
 use crate::gossip::Members;
 use crate::local::Local;
@@ -82,8 +81,8 @@ pub struct Parts {
     pub members: Members,
     /// Asks for the configuration to be read anew.
     pub reload: Reload,
-    /// Cancelled when somebody asks this agent to leave.
-    pub leave: CancellationToken,
+    /// Asks this agent to leave.
+    pub leave: Departure,
     /// Which datacenter this agent belongs to.
     pub datacenter: String,
     /// The node of the agent that a request came to.

@@ -163,7 +163,7 @@ pub struct Node {
     /// Ends the agent's part in the catalog, before all others.
     claiming: CancellationToken,
     shutdown: CancellationToken,
-    leave: CancellationToken,
+    leave: http::Departure,
     tasks: JoinSet<&'static str>,
 }
 
@@ -205,7 +205,7 @@ impl Node {
                     let _ = wish.send(self.reload(reread).await);
                     continue;
                 }
-                () = self.leave.cancelled() => ("leave", true),
+                () = self.leave.wanted() => ("leave", true),
                 reason = failed(self.consensus.as_ref()) => {
                     error!(reason, "agreement ended: what this server says would grow old");
                     return 1;
@@ -228,6 +228,7 @@ impl Node {
 
     /// Stops the parts in reverse order of their start.
     async fn stop(mut self) {
+        self.leave.conclude();
         self.shutdown.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {

@@ -51,7 +51,7 @@ impl Node {
         let rpc_listener = if config.server { Some(listen_rpc(&config).await?) } else { None };
 
         let shutdown = CancellationToken::new();
-        let leave = CancellationToken::new();
+        let leave = http::Departure::new();
         let mut tasks = JoinSet::new();
         let members = pool::start(&config, &node_id, &mut tasks, &shutdown).await?;
         let role = if config.server {

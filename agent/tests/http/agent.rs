@@ -1,5 +1,6 @@
 //! The agent's own end points, as far as a table of rows cannot show them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use muster_agent::http::Settings;
@@ -7,6 +8,40 @@ use muster_agent::http::Settings;
 use crate::support::Server;
 
 const REGISTER: &str = "/v1/agent/service/register";
+
+/// Registrations, and the hash of each in the reference's answer.
+const HASHES: &[(&str, &str)] = &[
+    (r#"{"Name":"bare"}"#, "8b5862b687a47444"),
+    (r#"{"Name":"foo","Tags":["bar","baz"],"Port":8000}"#, "6b13684bfe179e67"),
+    (
+        r#"{"ID":"w1","Name":"web","Tags":["b","a","b"],"Port":80,"Address":"10.0.0.1",
+            "Meta":{"version":"1","text":"ß"}}"#,
+        "4d06fbc125cfda39",
+    ),
+    (
+        r#"{"ID":"w2","Name":"web","Weights":{"Passing":10,"Warning":0},"EnableTagOverride":true}"#,
+        "e0bf83bc2e2db27f",
+    ),
+    (
+        r#"{"ID":"w3","Name":"web","TaggedAddresses":{"lan":{"Address":"10.0.0.1","Port":80},
+            "wan":{"Address":"198.18.0.1","Port":443}}}"#,
+        "6f85208c3a593154",
+    ),
+    // A leading zero is not shown.
+    (r#"{"ID":"w10","Name":"web","Port":7}"#, "ad076034c367ab7"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hash_of_a_service_is_the_same_everywhere() {
+    let server = Server::start(Settings::default()).await;
+    for (registration, hash) in HASHES {
+        let value: serde_json::Value = serde_json::from_str(registration).unwrap();
+        let id = value.get("ID").unwrap_or(&value["Name"]).as_str().unwrap();
+        server.put(REGISTER, registration).await;
+        let answer = server.get(&format!("/v1/agent/service/{id}")).await;
+        assert_eq!(answer.json()["ContentHash"], *hash, "{registration}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_is_waited_for_by_its_hash() {
@@ -107,5 +142,17 @@ async fn what_cannot_be_done_says_so() {
 async fn leaving_is_passed_on() {
     let server = Server::start(Settings::default()).await;
     assert_eq!(server.ask("GET", "/v1/agent/leave", "").await.status, 405);
-    server.put("/v1/agent/leave", "").await;
+    // Whoever is answered may count on it that the others know.
+    let concluded = AtomicBool::new(false);
+    tokio::join!(
+        async {
+            server.put("/v1/agent/leave", "").await;
+            assert!(concluded.load(Ordering::SeqCst), "answered before it was done");
+        },
+        async {
+            server.departure.wanted().await;
+            concluded.store(true, Ordering::SeqCst);
+            server.departure.conclude();
+        }
+    );
 }

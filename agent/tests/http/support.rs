@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_agent::gossip;
-use muster_agent::http::{Listener, Parts, Reload, Settings, Truth, serve, serve_passing};
+use muster_agent::http::{
+    Departure, Listener, Parts, Reload, Settings, Truth, serve, serve_passing,
+};
 use muster_agent::local::{self, Local};
 use muster_agent::raft::{self, Consensus, LogBackend};
 use muster_agent::read::{self, Reader};
@@ -35,6 +37,8 @@ pub(crate) struct Server {
     /// Where they ask it, until that is closed.
     pub(crate) rpc: SocketAddr,
     pub(crate) rpc_open: CancellationToken,
+    /// Whether somebody asked it to leave.
+    pub(crate) departure: Departure,
 }
 
 impl Server {
@@ -100,13 +104,14 @@ impl Server {
             let (own, stop) = (local.clone(), shutdown.child_token());
             tokio::spawn(async move { own.run(stop).await });
         }
+        let departure = Departure::new();
         let parts = Parts {
             local,
             identity: Arc::default(),
             reload: Reload::default(),
             members: alone(&shutdown).await,
             truth: Truth::Here { reader: reader.clone(), lifetimes, leader: None },
-            leave: CancellationToken::new(),
+            leave: departure.clone(),
             datacenter: "dc1".into(),
             node_name: "n1".into(),
         };
@@ -123,7 +128,7 @@ impl Server {
             async move { Ok(passing.piece(piece).await) }
         });
         let (rpc, rpc_open) = open_rpc("127.0.0.1:0", &handlers, &shutdown).await;
-        Server { address, reader, shutdown, serving, handlers, rpc, rpc_open }
+        Server { address, reader, shutdown, serving, handlers, rpc, rpc_open, departure }
     }
 
     /// Nobody can ask it any more; calls under way are lost.
@@ -241,7 +246,7 @@ impl Client {
             identity: Arc::default(),
             reload: Reload::default(),
             members: alone(&shutdown).await,
-            leave: CancellationToken::new(),
+            leave: Departure::new(),
             datacenter: "dc1".into(),
             node_name: name.into(),
         };

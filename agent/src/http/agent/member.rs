@@ -164,10 +164,14 @@ pub(super) fn force_leave(request: Request) -> Result<Answer, Error> {
     })
 }
 
-/// Leaves and stops.
+/// Leaves and stops. Answers when the others know, as the reference does.
 pub(super) fn leave(request: Request) -> Result<Answer, Error> {
     let parts = &request.door.parts;
     request.authorize(Resource::Agent(&parts.node_name), Access::Write)?;
-    parts.leave.cancel();
-    now(Reply::empty())
+    let departure = parts.leave.clone();
+    departure.want();
+    later(async move {
+        departure.concluded().await;
+        Ok(Reply::empty())
+    })
 }

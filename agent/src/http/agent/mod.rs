@@ -6,6 +6,8 @@
 #![expect(clippy::needless_pass_by_value, reason = "all handlers have one form")]
 
 mod checks;
+mod content_hash;
+mod departure;
 mod health;
 mod host;
 mod identity;
@@ -18,6 +20,7 @@ mod services;
 
 use serde_json::Value;
 
+pub use departure::Departure;
 pub use reload::{Reload, Wish};
 
 use super::error::Error;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::content_hash::Hash;
 use crate::store::{Check, Service};
 
 #[derive(Serialize)]
@@ -66,23 +67,44 @@ impl<'a> From<&'a Service> for ServiceRow<'a> {
 impl ServiceRow<'_> {
     /// With the hash of all the rest, by which clients wait for a change.
     pub(super) fn hashed(mut self) -> Self {
-        self.content_hash = None;
-        let text = serde_json::to_vec(&self).expect("rows have text keys");
-        self.content_hash = Some(format!("{:016x}", fnv1a(&text)));
+        self.content_hash = Some(self.hash_of_content().shown());
         self
+    }
+
+    /// Every field that the reference's row has, those that only a mesh fills included.
+    fn hash_of_content(&self) -> Hash {
+        let numbered = |name, fields: &[(&'static str, i64)]| {
+            Hash::record(name, fields.iter().map(|(key, value)| (*key, Hash::number(*value))))
+        };
+        let tagged = self.tagged_addresses.iter().map(|(name, at)| {
+            let fields = [("Address", Hash::text(at.address)), ("Port", Hash::number(at.port))];
+            (*name, Hash::record("ServiceAddress", fields))
+        });
+        let weights = [("Passing", self.weights.passing), ("Warning", self.weights.warning)];
+        let fields = [
+            ("Kind", Hash::text(self.kind)),
+            ("ID", Hash::text(self.id)),
+            ("Service", Hash::text(self.service)),
+            ("Tags", Hash::list(self.tags.iter().map(|tag| Hash::text(tag)))),
+            ("Meta", Hash::map(self.meta.iter().map(|(key, text)| (&**key, Hash::text(text))))),
+            ("Port", Hash::number(self.port)),
+            ("Address", Hash::text(self.address)),
+            ("TaggedAddresses", Hash::map(tagged)),
+            ("Weights", numbered("AgentWeights", &weights)),
+            ("EnableTagOverride", Hash::flag(self.enable_tag_override)),
+            ("CreateIndex", Hash::number(0)),
+            ("ModifyIndex", Hash::number(0)),
+            ("ContentHash", Hash::text("")),
+            ("Proxy", Hash::number(0)),
+            ("Connect", Hash::number(0)),
+        ];
+        Hash::record("AgentService", fields)
     }
 
     /// The hash, if it was made.
     pub(super) fn hash(&self) -> &str {
         self.content_hash.as_deref().unwrap_or_default()
     }
-}
-
-/// 64 bits of a well-known hash: equal on every machine and in every build.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// A check in the answers of `/v1/agent/health/`. The reference fills this type only in part, and
