@@ -15,7 +15,7 @@
 
 mod meta;
 mod read;
-mod tar;
+pub(crate) mod tar;
 
 use std::io::{self, Write};
 

@@ -1,23 +1,30 @@
-//! As much of the tar format (POSIX ustar) as an archive of three plain files needs.
+//! As much of the tar format (POSIX ustar) as archives of plain files need.
 
 use std::io::{self, Read, Write};
 
 const BLOCK: usize = 512;
 /// What eleven octal digits can say.
 pub(super) const SIZE_MAX: u64 = (1 << 33) - 1;
+/// Bytes of the field for a file's name.
+const NAME_BYTES_MAX: usize = 100;
 
 /// Writes a small file.
-pub(super) fn entry(out: &mut impl Write, name: &str, bytes: &[u8], time: u64) -> io::Result<()> {
+pub(crate) fn entry(out: &mut impl Write, name: &str, bytes: &[u8], time: u64) -> io::Result<()> {
     header(out, name, bytes.len() as u64, time)?;
     out.write_all(bytes)?;
     pad(out, bytes.len() as u64)
 }
 
 /// Writes what comes before a file's bytes; [`pad`] comes after them.
-pub(super) fn header(out: &mut impl Write, name: &str, size: u64, time: u64) -> io::Result<()> {
+pub(crate) fn header(out: &mut impl Write, name: &str, size: u64, time: u64) -> io::Result<()> {
     if size > SIZE_MAX {
         return Err(io::Error::other(format!(
-            "the state takes {size} bytes, and an archive holds {SIZE_MAX} at most"
+            "a file of {size} bytes in an archive that holds {SIZE_MAX} at most"
+        )));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(io::Error::other(format!(
+            "`{name}` is longer than the {NAME_BYTES_MAX} bytes of a name in an archive"
         )));
     }
     let mut block = [0; BLOCK];
@@ -40,17 +47,17 @@ pub(super) fn header(out: &mut impl Write, name: &str, size: u64, time: u64) -> 
 }
 
 /// Fills the last block of a file of `size` bytes.
-pub(super) fn pad(out: &mut impl Write, size: u64) -> io::Result<()> {
+pub(crate) fn pad(out: &mut impl Write, size: u64) -> io::Result<()> {
     out.write_all(&[0; BLOCK][..padding(size)])
 }
 
 /// Ends the archive.
-pub(super) fn end(out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(&[0; 2 * BLOCK])
 }
 
 /// Bytes between a file of `size` bytes and the next header.
-pub(super) fn padding(size: u64) -> usize {
+pub(crate) fn padding(size: u64) -> usize {
     let rest = usize::try_from(size % BLOCK as u64).unwrap_or(0);
     if rest == 0 { 0 } else { BLOCK - rest }
 }

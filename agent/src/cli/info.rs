@@ -4,22 +4,25 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::command::{Call, Door, Outcome, Spec, wait};
+use super::command::{Call, Door, FORMAT_FLAG, Outcome, Spec, wait};
+use super::layout::indent;
 
 pub(super) static INFO: Spec = Spec {
     path: "info",
     synopsis: "Prints figures of the agent",
     operands: "",
     about: "Prints what the agent tells of its parts, for looking into troubles.",
-    flags: &[],
+    flags: &[FORMAT_FLAG],
     door: Door::Api,
     run: info,
 };
 
 fn info(call: &Call) -> Outcome {
+    let json = call.json()?;
     let about = wait(call.client()?.agent().self_())?
         .map_err(|error| call.failed("Error querying agent", &error))?;
-    Ok(sections(&about["Stats"]).into())
+    let stats = &about["Stats"];
+    Ok(if json { indent(&stats.to_string(), "    ") + "\n" } else { sections(stats) }.into())
 }
 
 fn sections(stats: &Value) -> String {

@@ -17,6 +17,7 @@ mod catalog;
 mod command;
 mod complete;
 mod control;
+mod debug;
 mod docs;
 mod event;
 mod exec;
@@ -37,6 +38,7 @@ mod operator;
 mod rtt;
 mod services;
 mod snapshot;
+mod top;
 mod validate;
 mod version;
 mod watch;
@@ -52,6 +54,7 @@ static COMMANDS: &[&Spec] = &[
     &catalog::NODES,
     &catalog::SERVICES,
     &complete::COMPLETION,
+    &debug::DEBUG,
     &docs::DOCS,
     &event::EVENT,
     &exec::EXEC,
@@ -86,6 +89,7 @@ static COMMANDS: &[&Spec] = &[
     &snapshot::INSPECT,
     &snapshot::RESTORE,
     &snapshot::SAVE,
+    &top::TOP,
     &validate::VALIDATE,
     &version::VERSION,
     &watch::WATCH,

@@ -98,6 +98,17 @@ fn the_servers_and_their_rules() {
 }
 
 #[test]
+fn tables_are_told_as_json_too() {
+    let agent = Agent::start();
+    let (code, out, _) = agent.run(&["operator", "raft", "list-peers", "-format=json"]);
+    let peers: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &peers[0]["State"]), (0, &"leader".into()));
+    let (code, out, _) = agent.run(&["info", "-format=json"]);
+    let figures: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &figures["consul"]["server"]), (0, &"true".into()));
+}
+
+#[test]
 fn a_directory_is_looked_at_before_it_is_recovered() {
     let agent = Agent::start();
     let recover = ["operator", "recover"];

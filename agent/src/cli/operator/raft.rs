@@ -6,8 +6,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 
-use crate::cli::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
-use crate::cli::layout::columns;
+use crate::cli::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
 
 pub(in crate::cli) const ABOUT: &str = "Looks at the servers that agree on the state.
 
@@ -20,7 +19,7 @@ pub(in crate::cli) static LIST_PEERS: Spec = Spec {
     operands: "",
     about: "Prints the servers that take part in the agreement. With -stale it works without a \
 leader too.",
-    flags: &[],
+    flags: &[FORMAT_FLAG],
     door: Door::StaleApi,
     run: list_peers,
 };
@@ -97,7 +96,7 @@ fn list_peers(call: &Call) -> Outcome {
             protocol,
         ]);
     }
-    Ok(columns(&rows, 2).into())
+    call.table(&rows, 2)
 }
 
 fn remove_peer(call: &Call) -> Outcome {
