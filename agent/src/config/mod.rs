@@ -74,6 +74,8 @@ pub struct Config {
     pub node_id: Option<String>,
     /// Pairs of the node.
     pub node_meta: BTreeMap<String, String>,
+    /// Addresses of the node under names of its operator's.
+    pub tagged_addresses: BTreeMap<String, String>,
     /// Folder for what must survive; `None` in development mode.
     pub data_dir: Option<PathBuf>,
     /// Where traffic between agents arrives.
@@ -450,6 +452,14 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             "datacenter cannot be \"{datacenter}\". Please use only [a-z0-9-_]"
         )));
     }
+    if let Some(primary) = written.text("primary_datacenter")
+        && !primary.is_empty()
+        && primary.to_lowercase() != datacenter
+    {
+        warnings.push(format!(
+            "`primary_datacenter` has no effect yet: `{datacenter}` does not ask `{primary}` for anything"
+        ));
+    }
     let multiplier = written.int("performance.raft_multiplier").unwrap_or(5);
     if !(1..=10).contains(&multiplier) {
         return Err(Error(format!(
@@ -519,6 +529,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         node_name,
         node_id,
         node_meta,
+        tagged_addresses: written.map("tagged_addresses"),
         data_dir,
         bind,
         advertise,

@@ -8,6 +8,35 @@ fn resolved(json: &str) -> Result<Config, String> {
 }
 
 #[test]
+fn what_has_no_effect_is_said_unless_it_asks_for_nothing() {
+    let warnings = |keys: &str| {
+        let text = format!(r#"{{"data_dir":"/tmp","bind_addr":"127.0.0.1",{keys}}}"#);
+        let written = Written::from_text(&text, "json").unwrap();
+        resolve(&written, false).unwrap().warnings
+    };
+    let silent = [
+        r#""primary_datacenter":"DC1""#,
+        r#""disable_update_check":true"#,
+        r#""limits":{"rpc_max_burst":7}"#,
+        r#""tagged_addresses":{"rack":"10.0.0.1"}"#,
+        r#""node_meta":{"a":"b"}"#,
+    ];
+    for keys in silent {
+        assert_eq!(warnings(keys), Vec::<String>::new(), "{keys}");
+    }
+    let said = [
+        (r#""primary_datacenter":"dc2""#, "`primary_datacenter` has no effect yet"),
+        (r#""ae_interval":"5m""#, "`ae_interval` has no effect yet"),
+        (r#""sync_coordinate_rate_target":1.5"#, "`sync_coordinate_rate_target` has no effect yet"),
+        (r#""enable_debug":true"#, "`enable_debug` has no effect yet"),
+    ];
+    for (keys, expected) in said {
+        let found = warnings(keys);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{keys}: {found:?}");
+    }
+}
+
+#[test]
 fn mistakes_are_refused_in_the_words_that_scripts_know() {
     let rows = [
         (r#"{"bind_addr":"127.0.0.1"}"#, "data_dir cannot be empty"),

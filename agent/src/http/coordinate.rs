@@ -172,7 +172,7 @@ struct Area<'a> {
 /// The servers of all datacenters in the wide area: of this one, this server.
 fn datacenters(request: Request) -> Result<Answer, Error> {
     let parts = &request.door.parts;
-    let own = Row { node: &parts.local.node().name, segment: "", coord: Coordinate::ORIGIN };
+    let own = Row { node: parts.local.node_name(), segment: "", coord: Coordinate::ORIGIN };
     let area = Area { datacenter: &parts.datacenter, id: "wan", coordinates: vec![own] };
     now(request.json(&[area]))
 }

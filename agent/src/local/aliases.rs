@@ -56,7 +56,7 @@ impl Local {
             } else {
                 // Until the catalog was read once, it is as it was registered.
                 let Some(held) = claims.target(&node) else { continue };
-                let own = node.eq_ignore_ascii_case(&self.inner.node.name);
+                let own = node.eq_ignore_ascii_case(&self.inner.name);
                 let others = held.checks.iter().filter(|check| !own || check.id != id);
                 alias::judge(&node, &service, others.map(|check| &**check), || {
                     held.services.iter().any(|row| row.id.eq_ignore_ascii_case(&service))

@@ -39,7 +39,7 @@ impl Audience {
     /// Does the event concern this agent? The service filter looks at the ids of its own services, as
     /// in the reference.
     pub fn includes(&self, agent: &Local) -> bool {
-        if self.node.as_ref().is_some_and(|filter| !filter.is_match(&agent.node().name)) {
+        if self.node.as_ref().is_some_and(|filter| !filter.is_match(agent.node_name())) {
             return false;
         }
         let Some(service) = &self.service else { return true };

@@ -76,7 +76,7 @@ impl Local {
                 None => return Err(Error::Refused(format!("ServiceID {id:?} does not exist"))),
             },
         };
-        let node = &self.inner.node.name;
+        let node = &self.inner.name;
         let mut check =
             CheckRegistration::new(definition.clone(), node, service.as_deref(), self.shared())
                 .map_err(|error| Error::Invalid(format!("Invalid check: {error}")))?;
@@ -156,14 +156,14 @@ impl Local {
     /// A registration that says what the catalog is known to hold already is no work.
     pub(super) fn settle_if_held(&self, claims: &mut Claims, id: &str) {
         let row = claims.services().get(id).map(|claim| Arc::clone(&claim.row));
-        if row.is_some_and(|row| self.inner.catalog.holds_service(&self.inner.node.name, &row)) {
+        if row.is_some_and(|row| self.inner.catalog.holds_service(&self.inner.name, &row)) {
             claims.mark_service(id, true);
         }
     }
 
     pub(super) fn settle_check_if_held(&self, claims: &mut Claims, id: &str) {
         let row = claims.checks().get(id).map(|claim| Arc::clone(&claim.row));
-        if row.is_some_and(|row| self.inner.catalog.holds_check(&self.inner.node.name, &row)) {
+        if row.is_some_and(|row| self.inner.catalog.holds_check(&self.inner.name, &row)) {
             claims.mark_check(id, true);
         }
     }
@@ -252,7 +252,7 @@ impl Local {
     }
 
     pub(super) fn claim_kept_service(&self, definition: &ServiceDefinition) -> Result<(), Error> {
-        let read = Registration::new(definition, &self.inner.node.name, self.shared())?;
+        let read = Registration::new(definition, &self.inner.name, self.shared())?;
         self.claims().put_service(read.row, Source::Api);
         Ok(())
     }
@@ -263,7 +263,7 @@ impl Local {
                 self.validate_script(definition, Source::Api)?;
                 let mut claims = self.claims();
                 let service = self.kept_service_of(&claims, definition.service_id.as_deref())?;
-                let node = &self.inner.node.name;
+                let node = &self.inner.name;
                 let check = CheckRegistration::new(
                     CheckDefinition::clone(definition),
                     node,
@@ -277,8 +277,7 @@ impl Local {
             KeptCheck::Maintenance { service_id, reason } => {
                 let mut claims = self.claims();
                 let service = self.kept_service_of(&claims, service_id.as_deref())?;
-                let row =
-                    definition::maintenance(&self.inner.node.name, service.as_deref(), reason);
+                let row = definition::maintenance(&self.inner.name, service.as_deref(), reason);
                 claims.put_check(row, None, 0, Source::Api);
             }
         }

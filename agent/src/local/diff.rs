@@ -110,7 +110,7 @@ pub(super) fn steps(claims: &Claims, node: &Node) -> Vec<Step> {
     let mut steps = Vec::new();
     if !claims.node_settled() {
         let change = register(node, false, None, Vec::new());
-        steps.push(Step { change, settles: vec![(Subject::Node, 0)] });
+        steps.push(Step { change, settles: vec![(Subject::Node, claims.node_version())] });
     }
     for (subject, version) in claims.gone() {
         let (service_id, check_id) = match subject {

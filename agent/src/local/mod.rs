@@ -33,6 +33,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use muster_client::types::{CheckDefinition, ServiceDefinition};
 use rand::RngExt as _;
 use serde_json::Value;
@@ -183,7 +184,9 @@ pub struct Local {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
-    node: Node,
+    name: Arc<str>,
+    /// As the catalog is to hold it; a reload may describe it anew.
+    node: ArcSwap<Node>,
     /// Where the rows of this node are to be.
     catalog: Arc<dyn Catalog>,
     /// Nodes in the catalog, when it was last read.
@@ -206,21 +209,21 @@ impl Local {
     pub fn open(settings: Settings, catalog: Arc<dyn Catalog>) -> Result<Local, Error> {
         let tls = Tls::new(&settings.authorities)?;
         let (drawer, kept) = Drawer::open(settings.data_dir.as_deref())?;
-        let mut node = Node {
+        let node = Node {
             id: settings.node_id.clone(),
             name: settings.node_name.as_str().into(),
             address: settings.address.clone(),
             datacenter: settings.datacenter.clone(),
             tagged_addresses: settings.tagged_addresses.clone(),
-            meta: settings.node_meta.clone(),
+            meta: with_segment(&settings.node_meta),
             create_index: 0,
             modify_index: 0,
         };
-        node.meta.entry(SEGMENT.to_owned()).or_default();
         let local = Local {
             inner: Arc::new(Inner {
                 settings,
-                node,
+                name: Arc::clone(&node.name),
+                node: ArcSwap::from_pointee(node),
                 catalog,
                 cluster_size: AtomicUsize::new(0),
                 trouble: Mutex::default(),
@@ -273,8 +276,13 @@ impl Local {
     }
 
     /// This agent's node as the catalog is to hold it.
-    pub fn node(&self) -> &Node {
-        &self.inner.node
+    pub fn node(&self) -> Arc<Node> {
+        self.inner.node.load_full()
+    }
+
+    /// The name of this agent's node, which never changes.
+    pub fn node_name(&self) -> &str {
+        &self.inner.name
     }
 
     /// The services of this agent, by id.
@@ -402,13 +410,28 @@ impl Local {
         services: &[Value],
         checks: &[Value],
         authorities: &Authorities,
+        node_meta: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
         let trusted = Tls::new(authorities)?;
         for pending in self.take_configured(services, checks, First::Now)? {
             pending.durable().await?;
         }
         self.inner.tls.adopt(&trusted);
+        self.describe_node(node_meta);
         Ok(())
+    }
+
+    /// The pairs of the node are these from now on; the catalog follows.
+    fn describe_node(&self, meta: &BTreeMap<String, String>) {
+        let meta = with_segment(meta);
+        let mut claims = self.claims();
+        let node = self.node();
+        if node.meta == meta {
+            return;
+        }
+        self.inner.node.store(Arc::new(Node { meta, ..Node::clone(&node) }));
+        claims.change_node();
+        self.changed_in(&mut claims);
     }
 
     /// Whom this agent trusts when it asks others over TLS; a reload reaches all that hold it.
@@ -445,7 +468,7 @@ impl Local {
         service: Option<Arc<Service>>,
         reason: &str,
     ) -> Result<(), Error> {
-        let row = definition::maintenance(&self.inner.node.name, service.as_deref(), reason);
+        let row = definition::maintenance(&self.inner.name, service.as_deref(), reason);
         let pending = {
             let mut claims = self.claims();
             if claims.checks().contains_key(&row.id) {
@@ -544,6 +567,13 @@ impl Local {
             }
         }
     }
+}
+
+/// Pairs of the node with the one that clients of the reference expect.
+fn with_segment(meta: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut meta = meta.clone();
+    meta.entry(SEGMENT.to_owned()).or_default();
+    meta
 }
 
 fn written(status: Status) -> muster_client::types::Status {

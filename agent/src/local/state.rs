@@ -89,6 +89,8 @@ pub(super) struct Claims {
     gone: OrdMap<Subject, Version>,
     /// The catalog holds the node's row.
     node_settled: bool,
+    /// Of the node's own row.
+    node_version: Version,
     versions: Version,
 }
 
@@ -162,6 +164,18 @@ impl Claims {
     /// Does the catalog hold the node's row?
     pub(super) fn node_settled(&self) -> bool {
         self.node_settled
+    }
+
+    /// Which row of the node the catalog is to hold.
+    pub(super) fn node_version(&self) -> Version {
+        self.node_version
+    }
+
+    /// The node's row is another one from now on.
+    pub(super) fn change_node(&mut self) {
+        self.versions += 1;
+        self.node_version = self.versions;
+        self.node_settled = false;
     }
 
     /// The checks of one service.
@@ -387,7 +401,7 @@ impl Claims {
             return;
         }
         match subject {
-            Subject::Node => self.node_settled = true,
+            Subject::Node => self.node_settled |= version == self.node_version,
             Subject::Service(id) => {
                 if let Some(claim) = self.services.get_mut(id)
                     && claim.version == version

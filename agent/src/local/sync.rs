@@ -119,12 +119,14 @@ async fn returned(returns: &mut watch::Receiver<u64>) {
 
 /// Compares everything with the catalog.
 async fn audit(local: &Local) -> Round {
-    let node = local.node();
+    let name = Arc::clone(&local.inner.name);
     let read_at = local.claims().version();
-    match local.inner.catalog.held(Arc::clone(&node.name), 0).await {
+    match local.inner.catalog.held(name, 0).await {
         Ok(held) => {
             local.inner.cluster_size.store(held.nodes, Ordering::Relaxed);
-            diff::audit(&mut local.claims(), node, &held, read_at);
+            let mut claims = local.claims();
+            // Read under the same lock: a reload may have changed it since.
+            diff::audit(&mut claims, &local.node(), &held, read_at);
             Round::Done
         }
         Err(error) => {
@@ -149,7 +151,7 @@ fn unavailable(error: &Unavailable) -> Round {
 async fn push(local: &Local) -> Round {
     // A copy: nobody waits for these writes to change a claim.
     let claims = local.claims().clone();
-    let mut steps = diff::steps(&claims, local.node());
+    let mut steps = diff::steps(&claims, &local.node());
     let mut worst = Round::Done;
     if !claims.node_settled() && !steps.is_empty() {
         // The rest stands on the node's row.

@@ -249,20 +249,32 @@ async fn a_reload_touches_only_what_differs() {
     agent.until(|s, c| s.len() == 3 && c.contains(&"service:web=passing".to_owned())).await;
     let index = agent.consensus.store().index();
     let all = [mem.clone(), json!({"name": "disk", "ttl": "1h"})];
-    agent.local.reload(&start, &all, &Authorities::default()).await.unwrap();
+    agent.local.reload(&start, &all, &Authorities::default(), &BTreeMap::new()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(agent.consensus.store().index(), index, "the same definitions write nothing");
 
     // One wrong definition: nothing changes.
     for wrong in [json!({"name": "x", "port": "y"}), json!({"name": ""})] {
-        assert!(agent.local.reload(&[web(9), wrong], &[], &Authorities::default()).await.is_err());
+        assert!(
+            agent
+                .local
+                .reload(&[web(9), wrong], &[], &Authorities::default(), &BTreeMap::new())
+                .await
+                .is_err()
+        );
     }
     let lost = json!({"name": "k", "ttl": "1h", "service_id": "old"});
-    assert!(agent.local.reload(&[web(9)], &[lost], &Authorities::default()).await.is_err());
+    assert!(
+        agent
+            .local
+            .reload(&[web(9)], &[lost], &Authorities::default(), &BTreeMap::new())
+            .await
+            .is_err()
+    );
     assert_eq!(agent.local.services().len(), 3);
     assert_eq!(agent.local.services()["web"].port, 1);
 
-    agent.local.reload(&[web(2)], &[mem], &Authorities::default()).await.unwrap();
+    agent.local.reload(&[web(2)], &[mem], &Authorities::default(), &BTreeMap::new()).await.unwrap();
     agent.until(|s, c| s == ["api", "web"] && c == ["mem=critical", "service:web=passing"]).await;
     assert_eq!(agent.local.services()["web"].port, 2);
 }

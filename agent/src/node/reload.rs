@@ -33,6 +33,7 @@ impl Node {
                 &config.service_definitions,
                 &config.check_definitions,
                 &config.checks.authorities,
+                &config.node_meta,
             )
             .await
             .map_err(|error| chain(&error))?;

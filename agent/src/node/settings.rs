@@ -36,7 +36,12 @@ pub(super) fn local(config: &Config, node_id: &str) -> local::Settings {
         node_name: config.node_name.clone(),
         node_id: node_id.to_owned(),
         address: config.advertise.to_string(),
-        tagged_addresses: tagged_addresses.into(),
+        tagged_addresses: config
+            .tagged_addresses
+            .clone()
+            .into_iter()
+            .chain(tagged_addresses)
+            .collect(),
         node_meta: config.node_meta.clone(),
         data_dir: config.data_dir.clone(),
         check_update_interval: config.checks.update_interval,

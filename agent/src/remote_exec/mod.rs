@@ -73,7 +73,7 @@ pub async fn run(members: Members, local: Local, agent: Option<Client>, stop: Ca
             warn!(id = %event.id, "the event of a remote execution is unreadable");
             continue;
         };
-        let place = summons.place(&local.node().name);
+        let place = summons.place(local.node_name());
         let seat = Arc::clone(&seats).try_acquire_owned();
         let answers = Answers { agent: agent.clone(), place, session: summons.session };
         // It outlives a stop of the agent: a job may well be what restarts it.

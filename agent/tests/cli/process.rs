@@ -34,6 +34,12 @@ fn a_reload_touches_what_differs_and_a_bad_file_changes_nothing() {
     });
     agent.expect(&["catalog", "services"], 0, "consul\nweb\n", "");
 
+    agent.configure(r#""service":{"name":"web","port":80},"node_meta":{"rack":"7"}"#);
+    agent.expect(&["reload"], 0, "Configuration reload triggered\n", "");
+    until("the node is described", || {
+        agent.run(&["catalog", "nodes", "-node-meta=rack=7"]).1.contains(agent.node())
+    });
+
     agent.configure("");
     agent.signal(Signal::SIGHUP);
     until("the service is gone", || agent.run(&["catalog", "services"]).1 == "consul\n");

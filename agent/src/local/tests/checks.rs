@@ -24,7 +24,11 @@ async fn a_reload_of_a_thousand_checks_changes_nothing() {
     agent.until(passing).await;
     let (index, before) = (agent.consensus.store().index(), agent.local.checks());
     for _ in 0..3 {
-        agent.local.reload(&[], &checks, &Authorities::default()).await.unwrap();
+        agent
+            .local
+            .reload(&[], &checks, &Authorities::default(), &std::collections::BTreeMap::new())
+            .await
+            .unwrap();
         // Longer than the pause between two comparisons with the catalog.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
