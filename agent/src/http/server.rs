@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -192,7 +195,9 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _seat = seat;
+        let asked = AtomicBool::new(false);
         let dispatch = Dispatch { door: Arc::clone(&self.door), peer };
+        let dispatch = Noting { dispatch, asked: &asked };
         // Pinned where it is made: a connection is large, and a second place for it would be carried
         // by every one of them.
         let mut connection = std::pin::pin!(
@@ -202,17 +207,45 @@ impl Server {
                 .serve_connection(TokioIo::new(stream), dispatch)
         );
         // An error here is the client's: a line that is no request, or one that went away.
+        let ended = |done: hyper::Result<()>| {
+            if let Err(error) = done {
+                tracing::trace!(%error, "connection ended early");
+            }
+        };
         tokio::select! {
-            done = connection.as_mut() => {
-                if let Err(error) = done {
-                    tracing::trace!(%error, "connection ended early");
+            done = connection.as_mut() => return ended(done),
+            () = self.shutdown.cancelled() => {}
+            () = tokio::time::sleep(self.door.settings.first_head_max) => {
+                if !asked.load(Ordering::Relaxed) {
+                    tracing::debug!(?peer, "a connection asked for nothing in time");
+                    return;
                 }
             }
+        }
+        tokio::select! {
+            done = connection.as_mut() => ended(done),
             () = self.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 let _ = tokio::time::timeout(GRACE, connection).await;
             }
         }
+    }
+}
+
+/// Notes that a connection asked for something.
+struct Noting<'a> {
+    dispatch: Dispatch,
+    asked: &'a AtomicBool,
+}
+
+impl Service<hyper::Request<Incoming>> for Noting<'_> {
+    type Response = <Dispatch as Service<hyper::Request<Incoming>>>::Response;
+    type Error = <Dispatch as Service<hyper::Request<Incoming>>>::Error;
+    type Future = <Dispatch as Service<hyper::Request<Incoming>>>::Future;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        self.asked.store(true, Ordering::Relaxed);
+        self.dispatch.call(request)
     }
 }
 

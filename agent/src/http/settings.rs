@@ -23,6 +23,9 @@ pub struct Settings {
     /// What clients may ask, changed by a reload (`limits.http_max_conns_per_client`,
     /// `limits.request_limits`).
     pub limits: Limits,
+    /// How long a connection may take to ask for something. Once it has, it may be idle for as long as it likes:
+    /// clients keep connections.
+    pub first_head_max: Duration,
     /// Bytes of a key's value (`limits.kv_max_value_size`).
     pub kv_value_bytes_max: u64,
     /// Bytes of a transaction's body (`limits.txn_max_req_len`).
@@ -47,6 +50,7 @@ impl Default for Settings {
             block_endpoints: Vec::new(),
             allow_write_from: Vec::new(),
             limits: Limits::new(200, Rates::default()),
+            first_head_max: Duration::from_secs(10),
             kv_value_bytes_max: BODY_DEFAULT_MAX,
             txn_body_bytes_max: BODY_DEFAULT_MAX,
             ui_path: None,

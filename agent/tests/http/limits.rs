@@ -175,3 +175,23 @@ async fn requests_on_one_connection_follow_each_other() {
     let text = String::from_utf8_lossy(&bytes);
     assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 3, "{text}");
 }
+
+#[tokio::test]
+async fn who_asks_for_nothing_is_sent_away() {
+    let first_head_max = Duration::from_millis(300);
+    let server = Server::start(Settings { first_head_max, ..Settings::default() }).await;
+    let question = b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut known = TcpStream::connect(server.address).await.unwrap();
+    known.write_all(question).await.unwrap();
+    let mut some = [0; 4096];
+    assert!(known.read(&mut some).await.unwrap() > 0);
+    for beginning in [&b""[..], b"GET /v1/status/leader HTTP/1.1\r\nHo"] {
+        let mut idler = TcpStream::connect(server.address).await.unwrap();
+        idler.write_all(beginning).await.unwrap();
+        let closed = tokio::time::timeout(PATIENCE, idler.read(&mut some)).await;
+        assert!(!closed.expect("it is closed").is_ok_and(|count| count > 0));
+    }
+    // Who has asked is idle for longer, and is answered again.
+    known.write_all(question).await.unwrap();
+    assert!(known.read(&mut some).await.unwrap() > 0);
+}
