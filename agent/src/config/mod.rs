@@ -2,7 +2,7 @@
 //!
 //! `keys` is the table of everything that may be written, `file` and `flags` turn text into
 //! [`Written`] keys, this module lays them over one another and resolves defaults,
-//! addresses and limits into a [`Config`]. A mistake stops the start and names key, value and fix.
+//! addresses and limits into a [`Config`], of which `parts` holds what single parts of an agent are told. A mistake stops the start and names key, value and fix.
 
 mod addresses;
 mod debug;
@@ -12,7 +12,9 @@ mod file;
 mod flags;
 mod gossip;
 mod hcl;
+mod identity;
 mod keys;
+mod parts;
 mod process;
 mod sockaddr;
 
@@ -30,6 +32,10 @@ use crate::{local, rpc, telemetry, watches};
 use file::Written;
 pub use gossip::GossipTuning;
 pub(crate) use keys::distance;
+pub use parts::{
+    CheckLimits, HttpAddress, HttpLimits, Ports, RaftTuning, RequestLimits, RequestLimitsMode,
+    UnixSockets,
+};
 
 /// Reads a text in a language and judges it; for [`crate::fuzzing`].
 pub(crate) fn read_anything(text: &str, language: &str) {
@@ -130,130 +136,6 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// All keys as they were written, to tell a reload from a change that needs a restart.
     written: Written,
-}
-
-/// Who owns the files of unix sockets; `None` leaves a thing as the system makes it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UnixSockets {
-    /// Id of the user.
-    pub user: Option<u32>,
-    /// Id of the group.
-    pub group: Option<u32>,
-    /// Permission bits.
-    pub mode: Option<u32>,
-}
-
-/// How many requests the HTTP door answers in a second.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct RequestLimits {
-    /// What happens above the rates.
-    pub mode: RequestLimitsMode,
-    /// Reads in a second.
-    pub reads: Option<f64>,
-    /// Writes in a second.
-    pub writes: Option<f64>,
-}
-
-/// What happens to a request above the rate.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RequestLimitsMode {
-    /// Nothing is counted.
-    #[default]
-    Disabled,
-    /// It is answered, and the log says so.
-    Permissive,
-    /// It is refused.
-    Enforcing,
-}
-
-/// A place where HTTP is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HttpAddress {
-    /// TCP.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-/// Ports of an agent; `None` is off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ports {
-    /// HTTP.
-    pub http: Option<u16>,
-    /// DNS.
-    pub dns: Option<u16>,
-    /// Between servers.
-    pub server: u16,
-    /// Gossip in the datacenter.
-    pub serf_lan: u16,
-    /// Gossip between datacenters.
-    pub serf_wan: Option<u16>,
-}
-
-/// What the HTTP door is told.
-#[derive(Debug, Clone)]
-pub struct HttpLimits {
-    /// Connections of one source address; 0 is no limit.
-    pub max_conns_per_client: usize,
-    /// Requests in a second.
-    pub requests: RequestLimits,
-    /// Largest value of a key, bytes.
-    pub kv_max_value_size: usize,
-    /// Largest transaction, bytes.
-    pub txn_max_req_len: usize,
-    /// Default wait of a blocking query.
-    pub default_query_time: Duration,
-    /// Longest wait of a blocking query.
-    pub max_query_time: Duration,
-    /// When above zero, catalog and health reads are stale by default.
-    pub discovery_max_stale: Duration,
-    /// Path prefixes that answer 403.
-    pub block_endpoints: Vec<String>,
-    /// Networks that may write; empty is all.
-    pub allow_write_from: Vec<String>,
-    /// Headers put on every answer.
-    pub response_headers: BTreeMap<String, String>,
-    /// Let unprintable characters in paths pass.
-    pub allow_unprintable: bool,
-}
-
-/// Changes that are remembered of one check: more in one window is not told apart.
-const FLAP_LIMIT_MAX: usize = 1000;
-
-/// What checks are told.
-#[derive(Debug, Clone)]
-pub struct CheckLimits {
-    /// How long an output-only change may wait before it reaches the catalog; zero: not at all.
-    pub update_interval: Duration,
-    /// How often what has been critical for too long is looked for.
-    pub reap_interval: Duration,
-    /// The least time for which a check must be critical before its service goes.
-    pub deregister_after_min: Duration,
-    /// How checks that flap are held back.
-    pub damping: Option<Damping>,
-    /// Bytes of output kept.
-    pub output_max_size: usize,
-    /// Keep no output.
-    pub discard_output: bool,
-    /// Scripts from anywhere.
-    pub enable_script_checks: bool,
-    /// Scripts from configuration files.
-    pub enable_local_script_checks: bool,
-    /// Whom encrypted checks trust.
-    pub authorities: Authorities,
-}
-
-/// What Raft is told.
-#[derive(Debug, Clone)]
-pub struct RaftTuning {
-    /// Scales all its times, 1 to 10.
-    pub multiplier: u32,
-    /// New entries that make a snapshot due.
-    pub snapshot_threshold: u64,
-    /// Entries kept behind a snapshot.
-    pub trailing_logs: u64,
-    /// `wal` or `sled`.
-    pub log_backend: String,
 }
 
 /// What the command line asks for.
@@ -467,10 +349,10 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         )));
     }
     let node_meta = written.map("node_meta");
-    check_meta(&node_meta)?;
+    identity::check_meta(&node_meta)?;
     let node_name = match written.text("node_name") {
         Some(name) if !name.is_empty() => name.to_owned(),
-        _ => host_name()?,
+        _ => identity::host_name()?,
     };
     let node_id = match written.text("node_id") {
         Some(id) if !id.is_empty() => Some(
@@ -567,7 +449,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
                 .and_then(|limit| usize::try_from(limit).ok())
                 .filter(|limit| *limit > 0)
                 .map(|changes_max| Damping {
-                    changes_max: changes_max.min(FLAP_LIMIT_MAX),
+                    changes_max: changes_max.min(parts::FLAP_LIMIT_MAX),
                     window: flap_window,
                 }),
             output_max_size: size("check_output_max_size", 4096),
@@ -621,43 +503,6 @@ fn list_errors(errors: &[String]) -> String {
     let plural = if errors.len() == 1 { "error" } else { "errors" };
     let lines = errors.join("\n\t* ");
     format!("{} {plural} occurred:\n\t* {lines}\n\n", errors.len())
-}
-
-fn host_name() -> Result<String, Error> {
-    nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| {
-            Error("node_name cannot be empty\nhint: this host has no name; give -node".into())
-        })
-}
-
-fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), Error> {
-    if meta.len() > 64 {
-        return Err(Error(
-            "node_meta invalid: Node metadata cannot contain more than 64 key/value pairs".into(),
-        ));
-    }
-    for (key, value) in meta {
-        let why = if key.is_empty() {
-            "Key cannot be blank"
-        } else if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            "Key contains invalid characters"
-        } else if key.len() > 128 {
-            "Key is too long (limit: 128 characters)"
-        } else if key.starts_with("consul-") {
-            "Key prefix 'consul-' is reserved for internal use"
-        } else if value.len() > 512 {
-            "Value is too long (limit: 512 characters)"
-        } else {
-            continue;
-        };
-        return Err(Error(format!(
-            "node_meta invalid: Couldn't load metadata pair ('{key}', '{value}'): {why}"
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

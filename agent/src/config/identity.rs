@@ -1,0 +1,44 @@
+//! Who a node is: the name of its host unless it has one of its own, and its pairs.
+
+use std::collections::BTreeMap;
+
+use super::Error;
+
+/// The name of this host.
+pub(super) fn host_name() -> Result<String, Error> {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| {
+            Error("node_name cannot be empty\nhint: this host has no name; give -node".into())
+        })
+}
+
+/// Refuses pairs that the catalog would not take.
+pub(super) fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), Error> {
+    if meta.len() > 64 {
+        return Err(Error(
+            "node_meta invalid: Node metadata cannot contain more than 64 key/value pairs".into(),
+        ));
+    }
+    for (key, value) in meta {
+        let why = if key.is_empty() {
+            "Key cannot be blank"
+        } else if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            "Key contains invalid characters"
+        } else if key.len() > 128 {
+            "Key is too long (limit: 128 characters)"
+        } else if key.starts_with("consul-") {
+            "Key prefix 'consul-' is reserved for internal use"
+        } else if value.len() > 512 {
+            "Value is too long (limit: 512 characters)"
+        } else {
+            continue;
+        };
+        return Err(Error(format!(
+            "node_meta invalid: Couldn't load metadata pair ('{key}', '{value}'): {why}"
+        )));
+    }
+    Ok(())
+}
