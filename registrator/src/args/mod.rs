@@ -1,22 +1,16 @@
 //! The command line: today's flags, and those of the well-known registrator under their old names
-//! where they mean the same.
+//! where they mean the same. Here is what may be written; `meaning` turns it into the settings of each part.
 
+mod meaning;
 mod values;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use muster_client::Settings as ClientSettings;
 
-use crate::address::{self, Family, Mode};
-use crate::metadata::parse_list;
-use crate::plan::{self, Deregister, Filter, NameSuffix};
-use crate::reconcile::{OnExit, Policy};
-
-use values::{catalog_address, milliseconds, normalise, resolve_ip, seconds};
+use values::{milliseconds, normalise, seconds};
 
 /// Watches Docker and registers containers in the catalog by itself.
 ///
@@ -202,7 +196,7 @@ Examples:
 Stop signals: a container leaves the catalog when it is sent its stop signal (docker stop), before
 it is dead; with the label SERVICE_DRAIN=5s it is shown in maintenance for that time first.";
 
-/// See [`Mode`].
+/// See [`Mode`](crate::address::Mode).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ModeArg {
     /// Host address and published port.
@@ -213,7 +207,7 @@ pub enum ModeArg {
     Auto,
 }
 
-/// See [`Family`].
+/// See [`Family`](crate::address::Family).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FamilyArg {
     /// IPv4.
@@ -226,7 +220,7 @@ pub enum FamilyArg {
     Dual,
 }
 
-/// See [`NameSuffix`].
+/// See [`NameSuffix`](crate::plan::NameSuffix).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum SuffixArg {
     /// With several ports.
@@ -237,7 +231,7 @@ pub enum SuffixArg {
     Never,
 }
 
-/// See [`Deregister`].
+/// See [`Deregister`](crate::plan::Deregister).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum DeregisterArg {
     /// Always.
@@ -248,7 +242,7 @@ pub enum DeregisterArg {
     Never,
 }
 
-/// See [`OnExit`].
+/// See [`OnExit`](crate::reconcile::OnExit).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum OnExitArg {
     /// Keep the services.
@@ -298,235 +292,7 @@ impl Args {
     pub fn try_read(args: &[&str]) -> Result<Self, clap::Error> {
         Self::try_parse_from(normalise(args.iter().map(OsString::from)))
     }
-
-    /// Where the engine is.
-    pub fn engine_address(&self) -> Result<String, Error> {
-        let wants_tls =
-            |value: std::ffi::OsString| !value.is_empty() && value != "0" && value != "false";
-        if std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(wants_tls) {
-            return Err(Error::DockerTls);
-        }
-        Ok(match self.docker_host.as_deref() {
-            Some(address) if !address.is_empty() => address.to_owned(),
-            // The old registrator's images mount the socket there.
-            _ if !Path::new("/var/run/docker.sock").exists()
-                && Path::new("/tmp/docker.sock").exists() =>
-            {
-                "unix:///tmp/docker.sock".to_owned()
-            }
-            _ => "unix:///var/run/docker.sock".to_owned(),
-        })
-    }
-
-    /// How to reach the agent: the environment, then the argument.
-    pub fn client_settings(&self) -> Result<ClientSettings, Error> {
-        let mut settings = ClientSettings::from_env()?;
-        settings.timeout = Duration::from_secs(10);
-        if let Some(uri) = &self.catalog
-            && let Some(address) = catalog_address(uri)?
-        {
-            settings.address = address;
-        }
-        Ok(settings)
-    }
-
-    /// How containers become services; the name and own networks are filled in later.
-    pub fn plan_settings(&self) -> Result<plan::Settings, Error> {
-        let host_ip = self.ip.as_deref().filter(|ip| !ip.is_empty()).map(resolve_ip).transpose()?;
-        if let Some(ip) = host_ip.filter(|ip| ip.is_loopback() && !self.allow_loopback) {
-            return Err(Error::Loopback(ip));
-        }
-        if self.tags.contains("{{") {
-            return Err(Error::TagTemplate(self.tags.clone()));
-        }
-        let filters = self
-            .filter
-            .iter()
-            .map(|text| Filter::parse(text).ok_or_else(|| Error::Filter(text.clone())))
-            .collect::<Result<_, _>>()?;
-        let some_text =
-            |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).cloned();
-        Ok(plan::Settings {
-            address: address::Settings {
-                mode: match self.address_mode {
-                    _ if self.internal => Mode::Internal,
-                    ModeArg::Published => Mode::Published,
-                    ModeArg::Internal => Mode::Internal,
-                    ModeArg::Auto => Mode::Auto,
-                },
-                family: match self.ip_family {
-                    FamilyArg::V4 => Family::V4,
-                    FamilyArg::V6 => Family::V6,
-                    FamilyArg::Dual => Family::Dual,
-                },
-                host_ip,
-                ip_label: some_text(&self.use_ip_from_label),
-                network: some_text(&self.network),
-                allow_loopback: self.allow_loopback,
-                ..address::Settings::default()
-            },
-            explicit: self.explicit,
-            filters,
-            tags: parse_list(&self.tags),
-            name_suffix: match self.name_suffix {
-                SuffixArg::Auto => NameSuffix::Auto,
-                SuffixArg::Always => NameSuffix::Always,
-                SuffixArg::Never => NameSuffix::Never,
-            },
-            service_prefix: self.service_prefix.clone(),
-            heartbeat: Some(self.ttl).filter(|ttl| !ttl.is_zero()),
-            health_ttl: self.health_ttl.max(Duration::from_secs(1)),
-            ..plan::Settings::new(String::new())
-        })
-    }
-
-    /// When and how hard to try.
-    pub fn policy(&self) -> Result<Policy, Error> {
-        let shortest = match self.ttl {
-            Duration::ZERO => self.health_ttl,
-            ttl => ttl.min(self.health_ttl),
-        };
-        let beat_every = match self.ttl_refresh {
-            Duration::ZERO => shortest / 3,
-            refresh if refresh >= shortest && !self.ttl.is_zero() => {
-                return Err(Error::Refresh("--ttl"));
-            }
-            refresh if refresh >= shortest => return Err(Error::Refresh("--health-ttl")),
-            refresh => refresh,
-        };
-        Ok(Policy {
-            deregister: match self.deregister {
-                DeregisterArg::Always => Deregister::Always,
-                DeregisterArg::OnSuccess => Deregister::OnSuccess,
-                DeregisterArg::Never => Deregister::Never,
-            },
-            // Never, for all that matters.
-            resync: match self.resync {
-                Duration::ZERO => Duration::from_hours(24 * 365),
-                resync => resync,
-            },
-            beat_every,
-            drain_timeout: self.drain_timeout,
-            retry_interval: self.retry_interval.max(Duration::from_millis(10)),
-        })
-    }
-
-    /// What is left behind at the end.
-    pub fn on_exit(&self) -> OnExit {
-        match self.on_exit {
-            OnExitArg::Keep => OnExit::Keep,
-            OnExitArg::Deregister => OnExit::Deregister,
-            OnExitArg::Maintenance => OnExit::Maintenance,
-        }
-    }
-
-    /// How many failed attempts to reach the agent are allowed at the start.
-    pub fn attempts_max(&self) -> Option<u32> {
-        u32::try_from(self.retry_attempts).ok()
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(args: &[&str]) -> Args {
-        let mut all = vec!["muster-registrator"];
-        all.extend(args);
-        Args::try_read(&all).expect("good arguments")
-    }
-
-    #[test]
-    fn flags_of_the_old_registrator_are_understood_in_any_order() {
-        let rows: [&[&str]; 3] = [
-            &[
-                "-internal",
-                "-explicit=true",
-                "-resync",
-                "30",
-                "-ip=192.0.2.7",
-                "-tags",
-                "a,b",
-                "-deregister=on-success",
-                "-ttl",
-                "60",
-                "-ttl-refresh",
-                "20",
-                "-cleanup",
-                "-useIpFromLabel",
-                "ip",
-                "-retry-interval",
-                "2000",
-                "-retry-attempts",
-                "-1",
-                "consul://localhost:8500",
-            ],
-            &[
-                "consul://localhost:8500",
-                "--internal",
-                "--explicit",
-                "--resync=30",
-                "--ip",
-                "192.0.2.7",
-                "--tags=a,b",
-                "--deregister",
-                "on-success",
-                "--ttl=60",
-                "--ttl-refresh=20",
-                "--cleanup=true",
-                "--use-ip-from-label=ip",
-                "--retry-interval=2s",
-                "--retry-attempts=-1",
-            ],
-            &[
-                "--internal",
-                "consul://localhost:8500",
-                "-explicit",
-                "-resync",
-                "30s",
-                "-ip",
-                "192.0.2.7",
-                "-tags=a,b",
-                "-deregister",
-                "on-success",
-                "-ttl=1m",
-                "-ttl-refresh=20s",
-                "-useIpFromLabel=ip",
-                "-retry-interval=2s",
-            ],
-        ];
-        for args in rows {
-            let args = read(args);
-            let plan = args.plan_settings().expect("plan");
-            assert_eq!(plan.address.mode, Mode::Internal);
-            assert_eq!(plan.address.host_ip, "192.0.2.7".parse().ok());
-            assert_eq!(plan.address.ip_label.as_deref(), Some("ip"));
-            assert!(plan.explicit);
-            assert_eq!(plan.tags, ["a", "b"]);
-            assert_eq!(plan.heartbeat, Some(Duration::from_mins(1)));
-            let policy = args.policy().expect("policy");
-            assert_eq!(policy.deregister, Deregister::OnSuccess);
-            assert_eq!(policy.resync, Duration::from_secs(30));
-            assert_eq!(policy.beat_every, Duration::from_secs(20));
-            assert_eq!(policy.retry_interval, Duration::from_secs(2));
-            assert_eq!(args.attempts_max(), None);
-            assert_eq!(args.catalog.as_deref(), Some("consul://localhost:8500"));
-        }
-    }
-
-    #[test]
-    fn defaults_are_the_documented_ones() {
-        let args = read(&[]);
-        let plan = args.plan_settings().expect("plan");
-        assert_eq!(plan.address.mode, Mode::Published);
-        assert_eq!(plan.address.host_ip, None);
-        assert!(!plan.explicit && plan.tags.is_empty() && plan.heartbeat.is_none());
-        let policy = args.policy().expect("policy");
-        let expected = Policy::default();
-        assert_eq!(format!("{policy:?}"), format!("{expected:?}"));
-        assert_eq!(args.on_exit(), OnExit::Keep);
-        let switched_off = read(&["-internal=false", "-explicit=false"]);
-        let plan = switched_off.plan_settings().expect("plan");
-        assert!(plan.address.mode == Mode::Published && !plan.explicit);
-    }
-}
+mod tests;
