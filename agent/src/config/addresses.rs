@@ -4,7 +4,21 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::file::Written;
-use super::{Error, HttpAddress, Ports};
+use super::{Error, HttpAddress, Ports, list_errors};
+use crate::http::Network;
+
+/// Blocks of addresses under `key`, as written.
+pub(super) fn networks(written: &Written, key: &str) -> Result<Vec<String>, Error> {
+    let blocks = written.list(key);
+    let wrong = |text: &&String| text.parse::<Network>().is_err();
+    match blocks.iter().find(wrong) {
+        None => Ok(blocks),
+        Some(text) => {
+            let name = key.rsplit('.').next().unwrap_or(key);
+            Err(Error(list_errors(&[format!("{name}: invalid cidr: {text}")])))
+        }
+    }
+}
 
 /// Bind and advertise addresses. Development mode stays on loopback unless told otherwise.
 pub(super) fn bind_and_advertise(

@@ -274,9 +274,29 @@ impl Written {
     /// Definitions under `path`.
     pub(super) fn definitions(&self, path: &str) -> Vec<Value> {
         match self.values.get(path) {
-            Some(Value::Array(items)) => items.clone(),
+            Some(Value::Array(items)) => items.iter().cloned().map(whole).collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+/// With whole numbers only: programs that write JSON know one kind of number, and no definition holds a
+/// fraction.
+fn whole(value: Value) -> Value {
+    match value {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "as the reference cuts what is written so"
+        )]
+        Value::Number(number) => match number.as_f64() {
+            Some(written) if !number.is_i64() && !number.is_u64() => Value::from(written as i64),
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(whole).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (name, whole(value))).collect())
+        }
+        other => other,
     }
 }
 

@@ -42,3 +42,12 @@ pub(super) fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Refuses a datacenter that could not be part of a name.
+pub(super) fn check_datacenter(key: &str, name: &str) -> Result<(), Error> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    if name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Error(format!("{key} cannot be \"{name}\". Please use only [a-z0-9-_]")))
+}

@@ -325,19 +325,15 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         return Err(Error(format!("data_dir \"{}\" is not a directory", dir.display())));
     }
     let datacenter = written.text("datacenter").unwrap_or("dc1").to_lowercase();
-    let datacenter = if datacenter.is_empty() { "dc1".to_owned() } else { datacenter };
-    if !datacenter
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-    {
-        return Err(Error(format!(
-            "datacenter cannot be \"{datacenter}\". Please use only [a-z0-9-_]"
-        )));
+    if datacenter.is_empty() {
+        return Err(Error("datacenter cannot be empty".into()));
     }
+    identity::check_datacenter("datacenter", &datacenter)?;
     if let Some(primary) = written.text("primary_datacenter")
         && !primary.is_empty()
         && primary.to_lowercase() != datacenter
     {
+        identity::check_datacenter("primary_datacenter", &primary.to_lowercase())?;
         warnings.push(format!(
             "`primary_datacenter` has no effect yet: `{datacenter}` does not ask `{primary}` for anything"
         ));
@@ -434,7 +430,7 @@ fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             max_query_time,
             discovery_max_stale,
             block_endpoints: written.list("http_config.block_endpoints"),
-            allow_write_from: written.list("http_config.allow_write_http_from"),
+            allow_write_from: addresses::networks(written, "http_config.allow_write_http_from")?,
             response_headers: written.map("http_config.response_headers"),
             allow_unprintable: written
                 .bool("disable_http_unprintable_char_filter")

@@ -8,6 +8,27 @@ fn resolved(json: &str) -> Result<Config, String> {
 }
 
 #[test]
+fn numbers_of_definitions_are_whole_and_names_and_networks_are_judged_at_once() {
+    let with =
+        |keys: &str| resolved(&format!(r#"{{"data_dir":"/tmp","bind_addr":"127.0.0.1",{keys}}}"#));
+    let config = with(r#""service":{"name":"a","port":80.0,"weights":{"passing":2.5}}"#).unwrap();
+    let service = &config.service_definitions[0];
+    assert_eq!((&service["port"], &service["weights"]["passing"]), (&80.into(), &2.into()));
+    config.judge_definitions().unwrap();
+    for (keys, why) in [
+        (r#""datacenter":"""#, "datacenter cannot be empty"),
+        (r#""primary_datacenter":"a b""#, "primary_datacenter cannot be \"a b\""),
+        (
+            r#""http_config":{"allow_write_http_from":["10.0.0.0/8","a b"]}"#,
+            "allow_write_http_from: invalid cidr: a b",
+        ),
+    ] {
+        let error = with(keys).unwrap_err();
+        assert!(error.contains(why), "{keys}: {error}");
+    }
+}
+
+#[test]
 fn what_has_no_effect_is_said_unless_it_asks_for_nothing() {
     let warnings = |keys: &str| {
         let text = format!(r#"{{"data_dir":"/tmp","bind_addr":"127.0.0.1",{keys}}}"#);
