@@ -4,6 +4,7 @@
 //! `banner` what people see of it; here is the life after it: signals, reload, stop.
 
 mod banner;
+mod descriptors;
 mod pool;
 mod reload;
 mod role;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::banner::banner;
+use super::descriptors::{self, Raised};
 use super::role::{self, Role};
 use super::{Error, Node, pool, settings};
 use crate::config::{Config, HttpAddress, UnixSockets};
@@ -33,6 +34,11 @@ impl Node {
         banner(&config, &node_id);
         for warning in &config.warnings {
             warn!("{warning}");
+        }
+        // Before anything measures itself by it, as the schedule of checks does.
+        match descriptors::raise() {
+            Ok(Raised { before, now }) => info!(before, now, "limit of open files and connections"),
+            Err(error) => warn!(%error, "the limit of open files and connections stays as it is"),
         }
         // Doors that cannot open must stop the start before anything is written.
         let mut listeners = Vec::new();
