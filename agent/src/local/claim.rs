@@ -98,10 +98,11 @@ impl Local {
     ) -> Option<Write> {
         let CheckRegistration { definition, row, run } = check;
         let id = Arc::clone(&row.id);
-        let same = claims
-            .checks()
-            .get(&id)
-            .filter(|old| run.ttl().is_none() && old.run.as_deref() == Some(&*run));
+        // Who registers a TTL check anew gives its owner the whole time again. A reload does not: nobody meant this
+        // check, and one whose owner is silent would be well for longer each time.
+        let goes_on = run.ttl().is_none() || source == Source::Config;
+        let same =
+            claims.checks().get(&id).filter(|old| goes_on && old.run.as_deref() == Some(&*run));
         let registration = match same {
             // Nothing new to find out: its next run comes when it would have come.
             Some(old) => old.registration,
