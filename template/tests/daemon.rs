@@ -61,16 +61,18 @@ impl Bench {
     }
 }
 
-/// A child in shell that notes the signals it gets in `log`.
+/// A child in shell that notes the signals it gets in `log`. It ends with the test's folder if nobody ends it before: a
+/// test that fails between two daemons leaves nobody who would.
 fn child(bench: &Bench, traps: &[(&str, &str)]) -> String {
     let log = bench.path("log");
     let trap = |(signal, action): &(&str, &str)| {
         format!("trap 'echo {signal} >> {log}; {action}' {signal}\n")
     };
     let traps: String = traps.iter().map(trap).collect();
-    let script = format!("{traps}echo start >> {log}\nwhile true; do sleep 0.02; done\n");
-    bench.write("child.sh", &script);
-    format!("sh {}", bench.path("child.sh"))
+    let script = bench.path("child.sh");
+    let text = format!("{traps}echo start >> {log}\nwhile [ -e {script} ]; do sleep 0.02; done\n");
+    bench.write("child.sh", &text);
+    format!("sh {script}")
 }
 
 #[tokio::test]
@@ -212,9 +214,11 @@ async fn a_child_that_crashes_is_started_again_with_pauses() {
 #[tokio::test]
 async fn a_reload_that_a_crash_interrupted_is_made_up_for() {
     let bench = Bench::new().await;
-    let gate = bench.path("gate");
+    // Waits for the gate, and for nothing any more when the folder is gone: the command outlives the daemon that is
+    // killed, and may look only after the test is over.
+    let (gate, source) = (bench.path("gate"), bench.path("in.tera"));
     let command = format!(
-        "echo begin >> {0}; while [ ! -e {gate} ]; do sleep 0.02; done; echo end >> {0}",
+        "echo begin >> {0}; while [ -e {source} ] && [ ! -e {gate} ]; do sleep 0.02; done; echo end >> {0}",
         bench.path("log")
     );
     let template = bench.template(&command);

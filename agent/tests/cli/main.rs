@@ -213,7 +213,7 @@ fn a_lock_has_one_holder() {
     let agent = Agent::start();
     let [held, go] = ["held", "go"].map(|name| agent.folder().join(name));
     let script = format!(
-        "echo $CONSUL_LOCK_HELD > {}; while [ ! -e {} ]; do sleep 0.05; done",
+        "echo $CONSUL_LOCK_HELD > {0}; while [ -e {0} ] && [ ! -e {1} ]; do sleep 0.05; done",
         held.display(),
         go.display()
     );
@@ -237,7 +237,7 @@ fn a_lock_for_two_has_two_holders() {
     let mut holders = ["one", "two"].map(|name| {
         let held = agent.folder().join(name);
         let script = format!(
-            "touch {}; while [ ! -e {} ]; do sleep 0.05; done",
+            "touch {0}; while [ -e {0} ] && [ ! -e {1} ]; do sleep 0.05; done",
             held.display(),
             go.display()
         );
@@ -264,7 +264,7 @@ fn a_lost_lock_ends_the_child() {
     let agent = Agent::start();
     let [held, ended] = ["held", "ended"].map(|name| agent.folder().join(name));
     let script = format!(
-        "trap 'echo asked > {}; exit 1' TERM; touch {}; while :; do sleep 0.05; done",
+        "trap 'echo asked > {0}; exit 1' TERM; touch {1}; while [ -e {1} ]; do sleep 0.05; done",
         ended.display(),
         held.display()
     );
