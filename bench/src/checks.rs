@@ -23,9 +23,12 @@ const CHECKS: usize = 10_000;
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Addresses that the checked program listens on.
 const ADDRESSES: usize = 8;
-/// How long the checks run before they are watched: their first runs are spread over an interval
-/// or more, and the catalog learns of each.
-const WARM_UP: Duration = Duration::from_secs(35);
+/// The catalog stands still when it did for this long: longer than an interval, so that every check
+/// ran once more without a word to the catalog.
+const STILL: Duration = Duration::from_secs(15);
+/// By then it must stand still. First runs are spread over an interval or more, and the catalog learns
+/// of each; some servers write one check at a time.
+const STILL_WITHIN: Duration = Duration::from_mins(10);
 /// How long they are watched.
 const WATCHED: Duration = Duration::from_secs(40);
 const ANSWER: &[u8] =
@@ -73,10 +76,9 @@ async fn watch(
     visits: Rc<RefCell<Visits>>,
 ) -> Result<Vec<Figure>> {
     let server = Server::start_with(binary, config).await?;
-    tokio::time::sleep(WARM_UP).await;
     let mut connection = Connection::open(&server.address).await?;
-    let state = request("GET", "/v1/health/state/any", b"");
-    let before = connection.call(&state).await?.index;
+    let state = request("GET", "/v1/health/state/critical", b"");
+    let (before, still_after) = still(&mut connection, &state).await?;
     visits.borrow_mut().watched = true;
     let cpu = server.cpu()?;
     tokio::time::sleep(WATCHED).await;
@@ -97,9 +99,28 @@ async fn watch(
         figure("late, last", "ms", ms(runs - 1), false),
         figure("cpu a run", "us", cpu.as_secs_f64() * 1e6 / count, false),
         figure("catalog changes", "", changes, false),
+        figure("start to catalog still", "s", still_after.as_secs_f64(), false),
         #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
         figure("memory", "MiB", server.resident()? as f64 / 1024.0 / 1024.0, false),
     ])
+}
+
+/// Waits until all checks pass and the catalog stands still: its index, and after what time it was reached.
+async fn still(connection: &mut Connection, state: &[u8]) -> Result<(u64, Duration)> {
+    let began = Instant::now();
+    let (mut index, mut since) = (0, began);
+    loop {
+        let answer = connection.call(state).await?;
+        // An empty list is two brackets.
+        let passing = answer.bytes <= "[]\n".len();
+        if !passing || answer.index != index {
+            (index, since) = (answer.index, Instant::now());
+        } else if since.elapsed() >= STILL {
+            return Ok((index, since - began));
+        }
+        ensure!(began.elapsed() < STILL_WITHIN, "the catalog did not stand still, index {index}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Notes who came, and answers.

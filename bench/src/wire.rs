@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// `X-Consul-Index`, 0 if absent.
     pub(crate) index: u64,
+    /// Bytes of its body.
+    pub(crate) bytes: usize,
 }
 
 impl Connection {
@@ -51,11 +53,14 @@ impl Connection {
             self.fill().await?;
         };
         let (status, length, index) = parse_head(&self.buffer[..head])?;
-        match length {
-            Some(length) => self.skip(head + length).await?,
+        let bytes = match length {
+            Some(length) => {
+                self.skip(head + length).await?;
+                length
+            }
             None => self.skip_chunks(head).await?,
-        }
-        Ok(Answer { status, index })
+        };
+        Ok(Answer { status, index, bytes })
     }
 
     async fn fill(&mut self) -> io::Result<()> {
@@ -87,8 +92,10 @@ impl Connection {
         Ok(())
     }
 
-    async fn skip_chunks(&mut self, head: usize) -> io::Result<()> {
+    /// Drops a body in chunks; answers how long it was.
+    async fn skip_chunks(&mut self, head: usize) -> io::Result<usize> {
         self.skip(head).await?;
+        let mut bytes = 0;
         loop {
             let line = loop {
                 if let Some(end) = find(&self.buffer[..self.filled], b"\r\n") {
@@ -100,8 +107,9 @@ impl Connection {
             let size = usize::from_str_radix(text.trim(), 16).map_err(io::Error::other)?;
             self.skip(line + 2 + size + 2).await?;
             if size == 0 {
-                return Ok(());
+                return Ok(bytes);
             }
+            bytes += size;
         }
     }
 }
