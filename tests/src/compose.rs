@@ -14,6 +14,9 @@ use crate::{
     programs::{program, workspace},
 };
 
+/// The services that hold the catalog.
+pub const SERVERS: [&str; 3] = ["server-1", "server-2", "server-3"];
+
 /// A container of the stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
@@ -150,8 +153,9 @@ impl Stack {
 
     /// What the services wrote last, for a report.
     pub fn logs(&self) -> String {
-        let args =
-            ["logs", "--no-color", "--timestamps", "--tail", "60", "muster", "registrator", "edge"];
+        let mut args = vec!["logs", "--no-color", "--timestamps", "--tail", "60"];
+        args.extend(SERVERS);
+        args.extend(["muster", "registrator", "edge"]);
         self.compose(&args).unwrap_or_else(|error| format!("no logs: {error:#}"))
     }
 
@@ -160,15 +164,7 @@ impl Stack {
     /// # Errors
     /// When the engine refuses.
     pub fn down(&self) -> Result<()> {
-        self.compose(&[
-            "down",
-            "--volumes",
-            "--remove-orphans",
-            "--rmi",
-            "local",
-            "--timeout",
-            "5",
-        ])?;
+        self.compose(&["down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "5"])?;
         Ok(())
     }
 
@@ -195,7 +191,7 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         // Quietly: a test that failed has said why, and one that passed has taken it down itself.
-        let args = ["down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "1"];
+        let args = ["down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "1"];
         let _ = self.command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use muster_tests::{
-    compose::{Container, Stack, docker},
+    compose::{Container, SERVERS, Stack, docker},
     http,
     load::{Load, Pressure},
     wait::eventually,
@@ -47,6 +47,21 @@ fn catalog(stack: &Stack) -> Result<Catalog> {
 /// The index of the service: it moves with every write to one of its instances or their checks.
 fn index(stack: &Stack) -> Result<u64> {
     http::get(&stack.address("muster", 8500)?, "/v1/health/service/web")?.index()
+}
+
+/// When each instance and each of its checks was written last. The health of their node is not among them.
+fn written(stack: &Stack) -> Result<BTreeMap<String, u64>> {
+    let entries = http::get(&stack.address("muster", 8500)?, "/v1/health/service/web")?.json()?;
+    let mut written = BTreeMap::new();
+    for entry in entries.as_array().context("no list")? {
+        let checks = entry["Checks"].as_array().context("no checks")?.iter();
+        let checks =
+            checks.filter(|it| it["CheckID"] != "serfHealth").map(|it| (&it["CheckID"], it));
+        for (id, row) in checks.chain([(&entry["Service"]["ID"], &entry["Service"])]) {
+            written.insert(id.to_string(), row["ModifyIndex"].as_u64().context("no index")?);
+        }
+    }
+    Ok(written)
 }
 
 /// The instances that answer a number of requests through nginx, and that every one of them is answered.
@@ -147,8 +162,12 @@ fn prove(stack: &Stack) -> Result<()> {
     step("agent away, and back");
     agent_away_and_back(stack)?;
 
+    step("a follower dies, then the leader");
+    a_server_dies(stack, Role::Follower)?;
+    a_server_dies(stack, Role::Leader)?;
+
     step("crash of the registrator while a container dies");
-    ghosts_are_removed(stack)?;
+    ghosts_are_removed(stack, 8)?;
 
     step("down");
     stack.down()?;
@@ -221,10 +240,11 @@ fn restart_of_the_registrator_writes_nothing(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// With the agent stopped nginx keeps serving; when it is back, everything is as before.
+/// With the agent stopped nginx keeps serving; when it is back, everything is as before: only the health of its node was
+/// written meanwhile, once as it went and once as it came.
 fn agent_away_and_back(stack: &Stack) -> Result<()> {
     let before = catalog(stack)?;
-    let index_before = index(stack)?;
+    let written_before = written(stack)?;
     let pressure = Pressure { clients: 1, pace: Duration::from_millis(5) };
     let load = Load::start(&stack.address("edge", 80)?, pressure);
     stack.compose(&["stop", "muster"])?;
@@ -237,15 +257,18 @@ fn agent_away_and_back(stack: &Stack) -> Result<()> {
     tally.ensure_flawless()?;
     ensure!(tally.instances.len() == 8, "not all had a part in this: {:?}", tally.instances);
     ensure!(after == before, "before {before:?}\nafter {after:?}");
-    let index = index(stack)?;
-    ensure!(index == index_before, "the index of the service moved from {index_before} to {index}");
+    let written = written(stack)?;
+    ensure!(
+        written == written_before,
+        "written anew: before {written_before:?}\nafter {written:?}"
+    );
     // Nothing changed, so nothing was reloaded, and no connection was closed by that.
     ensure!(tally.closed_between == 0, "{}", tally.summary());
     Ok(())
 }
 
 /// A container that died while no registrator ran is removed at the registrator's next start.
-fn ghosts_are_removed(stack: &Stack) -> Result<()> {
+fn ghosts_are_removed(stack: &Stack, running: usize) -> Result<()> {
     let victim = first(stack)?;
     let address = address_of(stack, &victim)?;
     for registrator in stack.running("registrator")? {
@@ -255,6 +278,69 @@ fn ghosts_are_removed(stack: &Stack) -> Result<()> {
     ensure!(catalog(stack)?.all.values().any(|it| *it == address), "nobody was there to remove it");
     stack.compose(&["start", "registrator"])?;
     gone(stack, &address)?;
-    settled(stack, 7)?;
+    settled(stack, running - 1)?;
     Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Leader,
+    Follower,
+}
+
+/// Where the leader is, by its own account; an error as long as there is none.
+fn leader(stack: &Stack) -> Result<String> {
+    let leader = http::get(&stack.address("muster", 8500)?, "/v1/status/leader")?.json()?;
+    let leader = leader.as_str().unwrap_or_default();
+    ensure!(!leader.is_empty(), "no leader");
+    Ok(leader.split(':').next().unwrap_or_default().to_owned())
+}
+
+/// All servers are alive, have caught up, and vote.
+fn whole(stack: &Stack) -> Result<()> {
+    let address = stack.address("muster", 8500)?;
+    let (health, took) = eventually(Duration::from_mins(1), "three healthy servers", || {
+        let health = http::get(&address, "/v1/operator/autopilot/health")?.json()?;
+        let servers = health["Servers"].as_array().context("no servers")?;
+        let voters = servers.iter().filter(|it| it["Voter"] == true && it["Healthy"] == true);
+        ensure!(voters.count() == SERVERS.len(), "{health}");
+        Ok(health)
+    })?;
+    println!("  three healthy servers after {took:?}, {} may die", health["FailureTolerance"]);
+    Ok(())
+}
+
+/// `docker kill` of one of three servers: no request through nginx fails, and what starts meanwhile is found.
+fn a_server_dies(stack: &Stack, role: Role) -> Result<()> {
+    whole(stack)?;
+    let before = stack.running("web")?.len();
+    let at = leader(stack)?;
+    let mut victim = None;
+    for server in SERVERS {
+        let container = stack.running(server)?.into_iter().next().context("a server is down")?;
+        if (address_of(stack, &container)? == at) == (role == Role::Leader) {
+            victim = Some(container);
+        }
+    }
+    let victim = victim.with_context(|| format!("the leader {at} is none of the containers"))?;
+    let pressure = Pressure { clients: 2, pace: Duration::from_millis(2) };
+    let load = Load::start(&stack.address("edge", 80)?, pressure);
+    load.wait_for(500, SOON)?;
+    docker(&["kill", &victim.id])?;
+    let killed = Instant::now();
+    stack.scale(before + 1)?;
+    settled(stack, before + 1)?;
+    println!(
+        "  {role:?} {} killed; a new instance was there after {:?}",
+        victim.name,
+        killed.elapsed()
+    );
+    ensure!(role == Role::Follower || leader(stack)? != at, "nobody else leads");
+    stack.scale(before)?;
+    settled(stack, before)?;
+    docker(&["start", &victim.id])?;
+    whole(stack)?;
+    let tally = load.finish(0, SOON)?;
+    println!("  {}", tally.summary());
+    tally.ensure_flawless()
 }
