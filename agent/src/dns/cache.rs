@@ -10,8 +10,8 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::answer::Prepared;
 use super::lookup::{Lookup, version};
+use super::prepared::Prepared;
 use super::wire::Name;
 use crate::store::{Index, Store};
 

@@ -7,12 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use super::answer::{Chase, Prepared, prepare};
+use super::answer::prepare;
 use super::cache::{Cache, Kept};
 use super::kept::KeptRows;
 use super::limit::{Limiter, Verdict};
 use super::lookup::{Lookup, Rows, look};
 use super::name::{Asked, Question, understand};
+use super::prepared::{Chase, Prepared};
 use super::recursor;
 use super::settings::Settings;
 use super::source::Source;

@@ -19,6 +19,7 @@ mod limit;
 mod lookup;
 mod meta;
 mod name;
+mod prepared;
 mod recursor;
 mod server;
 mod settings;

@@ -1,6 +1,6 @@
 //! From a prepared answer to the bytes that one client gets. Pure.
 
-use super::answer::{Order, Place, Prepared};
+use super::prepared::{Order, Place, Prepared};
 use super::settings::Settings;
 use super::wire::{
     Edns, Flags, Name, Query, Rcode, Record, Section, UDP_BYTES_MIN, Writer, opt_bytes,

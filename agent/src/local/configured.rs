@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::definition::{self, Registration, Source};
 use super::{Error, Settings};
-use crate::checks::Shared;
 
 /// What files define, validated.
 #[derive(Debug, Default)]
@@ -72,17 +71,6 @@ impl Configured {
             configured.checks.push(definition);
         }
         Ok(configured)
-    }
-}
-
-impl Settings {
-    /// What checks share.
-    pub(super) fn shared(&self) -> Shared {
-        Shared {
-            output_bytes_max: self.check_output_max_size,
-            deregister_after_min: self.check_deregister_after_min,
-            damping: self.check_damping,
-        }
     }
 }
 

@@ -23,12 +23,13 @@ mod configured;
 pub mod definition;
 mod diff;
 mod drawer;
+mod error;
 mod leader;
+mod settings;
 mod state;
 mod sync;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,125 +46,18 @@ pub use catalog::{Catalog, Held, LOOK_MAX, Unavailable};
 pub use configured::Configured;
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
+pub use error::Error;
 pub use leader::lead;
+pub use settings::Settings;
 
-use crate::checks::tls::{self, Authorities, Tls};
-use crate::checks::{Damping, First, Late, Means, Outcome, Report, Runner, Shared, Status, ttl};
-use crate::json::Malformed;
+use crate::checks::tls::{Authorities, Tls};
+use crate::checks::{First, Late, Means, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::store::{Check, Node, Service};
 use drawer::{Drawer, KeptCheck, KeptReport, Kind, Write};
 use state::{Claims, Effect, Outputs};
 
 /// Pair of the node's meta that clients of the reference expect on every agent's node.
 const SEGMENT: &str = "consul-network-segment";
-
-/// What an agent's own state is told.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where it lives.
-    pub datacenter: String,
-    /// Its name in the catalog.
-    pub node_name: String,
-    /// Its UUID.
-    pub node_id: String,
-    /// The address that others reach it at.
-    pub address: String,
-    /// `lan`, `wan`, `lan_ipv4`, `wan_ipv4`, ...
-    pub tagged_addresses: BTreeMap<String, String>,
-    /// User's pairs.
-    pub node_meta: BTreeMap<String, String>,
-    /// Where it keeps what must survive a restart; `None` keeps nothing (`-dev`).
-    pub data_dir: Option<PathBuf>,
-    /// How long a change of a check's output alone may wait before the catalog learns of it.
-    pub check_update_interval: Duration,
-    /// How often what has been critical for too long is looked for.
-    pub check_reap_interval: Duration,
-    /// The least time for which a check must be critical before its service goes.
-    pub check_deregister_after_min: Duration,
-    /// How checks that flap are held back; `None` lets them.
-    pub check_damping: Option<Damping>,
-    /// Bytes of a check's output that are kept at most.
-    pub check_output_max_size: usize,
-    /// Keep no output at all.
-    pub discard_check_output: bool,
-    /// Script checks from anywhere, the API included.
-    pub enable_script_checks: bool,
-    /// Script checks from configuration files.
-    pub enable_local_script_checks: bool,
-    /// Whom checks trust besides, or instead of, whom the system trusts.
-    pub authorities: Authorities,
-    /// Pause between two comparisons with the catalog, before it is scaled to the cluster's size
-    /// and spread.
-    pub sync_interval: Duration,
-    /// Services from configuration files, as written.
-    pub services: Vec<Value>,
-    /// Checks from configuration files, as written.
-    pub checks: Vec<Value>,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            datacenter: "dc1".into(),
-            node_name: String::new(),
-            node_id: String::new(),
-            address: "127.0.0.1".into(),
-            tagged_addresses: BTreeMap::new(),
-            node_meta: BTreeMap::new(),
-            data_dir: None,
-            check_update_interval: Duration::from_mins(5),
-            check_reap_interval: Duration::from_secs(30),
-            check_deregister_after_min: crate::checks::DEREGISTER_AFTER_MIN,
-            check_damping: None,
-            check_output_max_size: crate::checks::OUTPUT_BYTES_MAX,
-            discard_check_output: false,
-            enable_script_checks: false,
-            enable_local_script_checks: false,
-            authorities: Authorities::default(),
-            sync_interval: Duration::from_mins(1),
-            services: Vec::new(),
-            checks: Vec::new(),
-        }
-    }
-}
-
-/// Why the agent did not take something over. `Display` is what its client reads.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Not what is written here: wrong JSON, wrong types, unknown names.
-    #[error("Request decode failed: {0}")]
-    Malformed(String),
-    /// Well written, and wrong.
-    #[error("{0}")]
-    Invalid(String),
-    /// Right by itself, but not here and now.
-    #[error("{0}")]
-    Refused(String),
-    /// No such service of this agent.
-    #[error("No service registered with ID {0:?}")]
-    UnknownService(String),
-    /// A definition in a configuration file is wrong.
-    #[error("{what}")]
-    Configured {
-        /// Which one.
-        what: String,
-        /// Why.
-        #[source]
-        source: Box<Error>,
-    },
-    /// Whom checks are to trust cannot be read.
-    #[error(transparent)]
-    Authority(#[from] tls::Error),
-    /// Done, but it would not survive a restart.
-    #[error("the agent could not keep it on disk")]
-    Drawer(#[from] drawer::Error),
-}
-
-impl From<Malformed> for Error {
-    fn from(malformed: Malformed) -> Error {
-        Error::Malformed(malformed.0)
-    }
-}
 
 /// What becomes of checks that a service has and its new definition does not mention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

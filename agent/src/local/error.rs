@@ -1,0 +1,43 @@
+//! Why something was not taken over.
+
+use super::drawer;
+use crate::checks::tls;
+use crate::json::Malformed;
+
+/// Why the agent did not take something over. `Display` is what its client reads.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not what is written here: wrong JSON, wrong types, unknown names.
+    #[error("Request decode failed: {0}")]
+    Malformed(String),
+    /// Well written, and wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// Right by itself, but not here and now.
+    #[error("{0}")]
+    Refused(String),
+    /// No such service of this agent.
+    #[error("No service registered with ID {0:?}")]
+    UnknownService(String),
+    /// A definition in a configuration file is wrong.
+    #[error("{what}")]
+    Configured {
+        /// Which one.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// Whom checks are to trust cannot be read.
+    #[error(transparent)]
+    Authority(#[from] tls::Error),
+    /// Done, but it would not survive a restart.
+    #[error("the agent could not keep it on disk")]
+    Drawer(#[from] drawer::Error),
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Error {
+        Error::Malformed(malformed.0)
+    }
+}

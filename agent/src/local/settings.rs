@@ -1,0 +1,91 @@
+//! What an agent's own state is told when it is built.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::checks::tls::Authorities;
+use crate::checks::{Damping, Shared};
+
+/// What an agent's own state is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it lives.
+    pub datacenter: String,
+    /// Its name in the catalog.
+    pub node_name: String,
+    /// Its UUID.
+    pub node_id: String,
+    /// The address that others reach it at.
+    pub address: String,
+    /// `lan`, `wan`, `lan_ipv4`, `wan_ipv4`, ...
+    pub tagged_addresses: BTreeMap<String, String>,
+    /// User's pairs.
+    pub node_meta: BTreeMap<String, String>,
+    /// Where it keeps what must survive a restart; `None` keeps nothing (`-dev`).
+    pub data_dir: Option<PathBuf>,
+    /// How long a change of a check's output alone may wait before the catalog learns of it.
+    pub check_update_interval: Duration,
+    /// How often what has been critical for too long is looked for.
+    pub check_reap_interval: Duration,
+    /// The least time for which a check must be critical before its service goes.
+    pub check_deregister_after_min: Duration,
+    /// How checks that flap are held back; `None` lets them.
+    pub check_damping: Option<Damping>,
+    /// Bytes of a check's output that are kept at most.
+    pub check_output_max_size: usize,
+    /// Keep no output at all.
+    pub discard_check_output: bool,
+    /// Script checks from anywhere, the API included.
+    pub enable_script_checks: bool,
+    /// Script checks from configuration files.
+    pub enable_local_script_checks: bool,
+    /// Whom checks trust besides, or instead of, whom the system trusts.
+    pub authorities: Authorities,
+    /// Pause between two comparisons with the catalog, before it is scaled to the cluster's size
+    /// and spread.
+    pub sync_interval: Duration,
+    /// Services from configuration files, as written.
+    pub services: Vec<Value>,
+    /// Checks from configuration files, as written.
+    pub checks: Vec<Value>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            datacenter: "dc1".into(),
+            node_name: String::new(),
+            node_id: String::new(),
+            address: "127.0.0.1".into(),
+            tagged_addresses: BTreeMap::new(),
+            node_meta: BTreeMap::new(),
+            data_dir: None,
+            check_update_interval: Duration::from_mins(5),
+            check_reap_interval: Duration::from_secs(30),
+            check_deregister_after_min: crate::checks::DEREGISTER_AFTER_MIN,
+            check_damping: None,
+            check_output_max_size: crate::checks::OUTPUT_BYTES_MAX,
+            discard_check_output: false,
+            enable_script_checks: false,
+            enable_local_script_checks: false,
+            authorities: Authorities::default(),
+            sync_interval: Duration::from_mins(1),
+            services: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// What checks share.
+    pub(super) fn shared(&self) -> Shared {
+        Shared {
+            output_bytes_max: self.check_output_max_size,
+            deregister_after_min: self.check_deregister_after_min,
+            damping: self.check_damping,
+        }
+    }
+}
