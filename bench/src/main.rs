@@ -120,6 +120,8 @@ fn print_row(scenario: &str, ours: &Figure, theirs: Option<&Figure>) {
             } else {
                 theirs.value / ours.value
             };
+            // Nothing against nothing is as good.
+            let ratio = if ratio.is_nan() { 1.0 } else { ratio };
             println!("{name:<44} {:>12.1} {:>12.1} {ratio:>7.1}x", ours.value, theirs.value);
         }
         None => println!("{name:<44} {:>12.1} {:>12} {:>8}", ours.value, "-", "-"),
