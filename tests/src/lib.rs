@@ -5,6 +5,7 @@
 //! | [`programs`] | where the finished programs are; builds them when nobody said so |
 //! | [`wait`] | waiting for a condition with a deadline, the only way to wait in these tests |
 //! | [`http`] | one HTTP/1.1 connection that tells apart where a request failed |
+//! | [`dns`] | one question by DNS, read without a library |
 //! | [`process`] | a program on free ports with a folder of its own, ended with the test |
 //! | [`compose`] | the stack of `docker-compose.yml` under a project name of its own |
 //! | [`load`] | GETs and POSTs on fresh and reused connections, counted apart |
@@ -12,6 +13,7 @@
 //! Nothing here uses the project's own client: a fault in it must not hide a fault in the agent.
 
 pub mod compose;
+pub mod dns;
 pub mod http;
 pub mod load;
 pub mod process;

@@ -189,11 +189,32 @@ impl Server {
     /// # Errors
     /// When it ends, or has no leader in time.
     pub fn start_as(&mut self, program: &Path) -> Result<Duration> {
+        self.begin_as(program)?;
+        self.ready()
+    }
+
+    /// Starts it and does not wait for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn begin(&mut self) -> Result<()> {
+        self.begin_as(&program("muster"))
+    }
+
+    fn begin_as(&mut self, program: &Path) -> Result<()> {
         ensure!(self.process.is_none(), "it runs already");
         let mut command = Command::new(program);
         command.arg("agent").arg("-config-file").arg(self.folder.path().join("config.json"));
-        let process = Process::spawn(command, &self.folder.path().join("log"))?;
-        let process = self.process.insert(process);
+        self.process = Some(Process::spawn(command, &self.folder.path().join("log"))?);
+        Ok(())
+    }
+
+    /// Waits until it has a leader and knows its own node.
+    ///
+    /// # Errors
+    /// When it ends, or has none in time.
+    pub fn ready(&mut self) -> Result<Duration> {
+        let process = self.process.as_mut().context("it is not running")?;
         let address = format!("127.0.0.1:{}", self.http);
         let ((), took) = eventually(START_LIMIT, "a leader", || {
             process.ensure_running()?;
@@ -205,6 +226,31 @@ impl Server {
         })
         .with_context(|| process.log_tail())?;
         Ok(took)
+    }
+
+    /// Puts keys into its configuration, or others in their place; it reads them at its next start or reload.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, more: &Value) -> Result<()> {
+        let file = self.folder.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&file)?)?;
+        if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+            config.extend(more.clone());
+        }
+        fs::write(file, serde_json::to_vec_pretty(&config)?)?;
+        Ok(())
+    }
+
+    /// One of its ports, by the name that the configuration has for it.
+    ///
+    /// # Errors
+    /// When the configuration has none of that name.
+    pub fn port(&self, name: &str) -> Result<u16> {
+        let config: Value =
+            serde_json::from_slice(&fs::read(self.folder.path().join("config.json"))?)?;
+        let port = config["ports"][name].as_u64().context("no such port")?;
+        Ok(u16::try_from(port)?)
     }
 
     /// `kill -9`.

@@ -1,23 +1,19 @@
-//! The name servers of machines, put before the agent as `docs/dns.md` says, word for word.
+//! Who asks the agent for names: the name servers of machines, put before it as `docs/dns.md` says, word for word, and
+//! whoever asks while there is no leader.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, UdpSocket},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, net::Ipv4Addr, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use muster_tests::{
+    dns::{A, Answer, NXDOMAIN, PTR, SERVFAIL, ask},
     process::{Process, Server, free_ports},
     programs::workspace,
     wait::eventually,
 };
-use serde_json::{Value, json};
+use nix::sys::signal::Signal;
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(20);
-const A: u16 = 1;
-const PTR: u16 = 12;
 
 /// The first block of the section of `docs/dns.md` with this title.
 fn documented(title: &str) -> Result<String> {
@@ -29,56 +25,11 @@ fn documented(title: &str) -> Result<String> {
     Ok(block.join("\n") + "\n")
 }
 
-/// What came back: the verdict, and the data of each answer.
-type Answer = (u8, Vec<Vec<u8>>);
-
-/// One question by UDP.
-fn ask(port: u16, name: &str, kind: u16) -> Result<Answer> {
-    let mut question = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        question.push(u8::try_from(label.len())?);
-        question.extend(label.as_bytes());
-    }
-    question.push(0);
-    question.extend(kind.to_be_bytes());
-    question.extend([0, 1]);
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-    socket.send_to(&question, ("127.0.0.1", port))?;
-    let mut packet = [0; 1500];
-    let length = socket.recv(&mut packet)?;
-    let answer = packet.get(..length).context("a packet")?;
-    parse(answer, question.len()).context("not an answer")
-}
-
-/// Reads the answers behind the question, which is repeated as it was.
-fn parse(packet: &[u8], question: usize) -> Option<Answer> {
-    let number =
-        |at: usize| Some(usize::from(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?])));
-    let (rcode, count) = (packet.get(3)? & 15, number(6)?);
-    let (mut at, mut all) = (question, Vec::new());
-    for _ in 0..count {
-        // A name ends with an empty label or a pointer.
-        loop {
-            match *packet.get(at)? {
-                0 => break at += 1,
-                length if length >= 0xc0 => break at += 2,
-                length => at += 1 + usize::from(length),
-            }
-        }
-        let length = number(at + 8)?;
-        all.push(packet.get(at + 10..at + 10 + length)?.to_vec());
-        at += 10 + length;
-    }
-    Some((rcode, all))
-}
-
 #[test]
 fn dnsmasq_before_the_agent() -> Result<()> {
     let mut server = Server::prepare()?;
     server.start()?;
-    let config: Value = serde_json::from_slice(&fs::read(server.folder().join("config.json"))?)?;
-    let agent = config["ports"]["dns"].as_u64().context("a port")?;
+    let agent = server.port("dns")?;
     let service = json!({"Name": "web", "Address": "10.0.0.7", "Port": 80, "Check": {"TTL": "1h"}});
     let service = serde_json::to_vec(&service)?;
     ensure!(server.put("/v1/agent/service/register", &service)?.status == 200, "not registered");
@@ -111,12 +62,59 @@ fn dnsmasq_before_the_agent() -> Result<()> {
     let through = becomes("web.service.consul", A, &(0, vec![address]));
     through.with_context(|| dnsmasq.log_tail())?;
     dnsmasq.ensure_running()?;
-    becomes("gone.service.consul", A, &(3, Vec::new()))?;
+    becomes("gone.service.consul", A, &(NXDOMAIN, Vec::new()))?;
     let (rcode, names) = ask(port, "7.0.0.10.in-addr.arpa", PTR)?;
     let name = names.first().map(|name| String::from_utf8_lossy(name).into_owned());
     ensure!(rcode == 0 && name.is_some_and(|it| it.contains("web")), "{rcode} {names:?}");
 
     // What is critical is gone for whoever asks next: the answers' TTL is 0, so nothing is kept on the way.
     ensure!(server.put("/v1/agent/check/fail/service:web", b"")?.status == 200, "not failing");
-    becomes("web.service.consul", A, &(3, Vec::new()))
+    becomes("web.service.consul", A, &(NXDOMAIN, Vec::new()))
+}
+
+/// As the reference: without a leader what was known is still said, unless that is forbidden; what was never known is a
+/// failure, not an absence, which clients would remember.
+#[test]
+fn names_without_a_leader() -> Result<()> {
+    let stays = |server: &Server, name: &str, expected: u8| {
+        let port = server.port("dns")?;
+        let what = format!("{name} is {expected}");
+        eventually(SOON, &what, || {
+            let (rcode, _) = ask(port, name, A)?;
+            ensure!(rcode == expected, "{rcode}");
+            Ok(())
+        })
+        .map(drop)
+    };
+    let two = |more: serde_json::Value| {
+        let mut keys = json!({"bootstrap_expect": 2, "performance": {"raft_multiplier": 1}});
+        keys.as_object_mut()
+            .context("an object")?
+            .extend(more.as_object().context("an object")?.clone());
+        Server::prepare_with(keys)
+    };
+    let mut one = two(json!({}))?;
+    one.begin()?;
+    stays(&one, "one.node.consul", SERVFAIL)?;
+
+    let join = format!("127.0.0.1:{}", one.port("serf_lan")?);
+    let mut other = two(json!({"node_name": "other", "retry_join": [join]}))?;
+    other.start()?;
+    one.ready()?;
+    stays(&one, "other.node.consul", 0)?;
+    other.kill()?;
+    eventually(SOON, "no leader", || {
+        let leader = one.get("/v1/status/leader")?.json()?;
+        ensure!(leader == "", "{leader}");
+        Ok(())
+    })?;
+    for (name, expected) in [("other.node.consul", 0), ("gone.node.consul", NXDOMAIN)] {
+        stays(&one, name, expected)?;
+    }
+    one.configure(&json!({"dns_config": {"allow_stale": false}}))?;
+    one.process()?.signal(Signal::SIGHUP)?;
+    for name in ["other.node.consul", "gone.node.consul"] {
+        stays(&one, name, SERVFAIL)?;
+    }
+    Ok(())
 }
