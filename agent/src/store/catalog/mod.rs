@@ -16,9 +16,12 @@
 //! for each service name that exists. A name without instances answers with the index of the last
 //! time that any name lost its last instance, so that no answer slides back.
 
+mod derived;
 mod key;
 mod read;
+mod restore;
 mod rows;
+mod validate;
 mod write;
 
 use std::sync::Arc;
@@ -28,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rows::{Check, CheckStatus, Instance, Node, Service, ServiceAddress, Weights};
 
-pub(super) use write::{validate_node_id, validate_service_name};
+pub(super) use validate::{validate_node_id, validate_service_name};
 
 use super::Index;
 use key::{Pair, Triple};
