@@ -10,7 +10,8 @@ use super::body;
 use super::decode::{Malformed, Object};
 use super::encode;
 use super::error::Error;
-use super::extract::{self, BODY_BYTES_MAX, Request};
+use super::extract::Request;
+use super::payload::{self, BODY_BYTES_MAX};
 use super::reading::{self, Family};
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, now, route};
@@ -311,7 +312,7 @@ fn write(request: Request, read: fn(&[u8], &str) -> Definition) -> Result<Answer
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
-        let body = extract::collect(body, BODY_BYTES_MAX).await?;
+        let body = payload::collect(body, BODY_BYTES_MAX).await?;
         let (change, touched) = read(&body, &door.parts.datacenter)
             .map_err(|error| Error::invalid(format!("Request decode failed: {error}")))?;
         // As in the reference, the body alone says where; `?dc` is ignored.

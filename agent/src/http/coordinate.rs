@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::decode::{Malformed, Object, wrong_type};
 use super::error::Error;
-use super::extract::{self, BODY_BYTES_MAX, Request};
+use super::extract::Request;
+use super::payload::{self, BODY_BYTES_MAX};
 use super::reading;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, now, route};
@@ -225,7 +226,7 @@ fn update(request: Request) -> Result<Answer, Error> {
     let door = Arc::clone(&request.door);
     let body = request.into_body();
     later(async move {
-        let body = extract::collect(body, BODY_BYTES_MAX).await?;
+        let body = payload::collect(body, BODY_BYTES_MAX).await?;
         let read = || {
             let mut from = Object::parse(&body)?;
             let node = from.string("Node")?;

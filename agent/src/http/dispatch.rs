@@ -13,7 +13,9 @@ use hyper::service::Service;
 
 use super::encode::Layout;
 use super::error::Error;
-use super::extract::{self, Params, Request, RequestBody};
+use super::extract::{self, Request};
+use super::params::{self, Params};
+use super::payload::RequestBody;
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
 use super::{Door, Truth, passing};
@@ -66,7 +68,7 @@ impl Dispatch {
         body: RequestBody,
     ) -> Result<(Answer, Manner), (Reply, Manner)> {
         let outside = Manner::default();
-        let Some(path) = extract::unescape(head.uri.path(), false) else {
+        let Some(path) = params::unescape(head.uri.path(), false) else {
             return Err((Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"), outside));
         };
         if !self.door.settings.unprintable_paths && !routes::is_printable(&path) {
@@ -148,7 +150,7 @@ impl Dispatch {
         body: RequestBody,
     ) -> Result<Answer, Error> {
         let nothing = || Error::NotFound(String::new());
-        let path = extract::unescape(path, false).ok_or_else(nothing)?;
+        let path = params::unescape(path, false).ok_or_else(nothing)?;
         let route = self.door.router.find(&path).filter(|_| !routes::is_own(&path));
         let route = route.ok_or_else(nothing)?;
         let handler = Self::method(method, route)?.ok_or_else(nothing)?;

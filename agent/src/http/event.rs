@@ -19,7 +19,8 @@ use uuid::Uuid;
 use super::Door;
 use super::encode::{self, Layout};
 use super::error::Error;
-use super::extract::{self, Request};
+use super::extract::Request;
+use super::payload;
 use super::reply::{Content, INDEX, Reply};
 use super::routes::{Answer, Route, later, route};
 use super::stream;
@@ -187,7 +188,7 @@ fn fire(request: Request) -> Result<Answer, Error> {
     let body = request.into_body();
     later(async move {
         let limit = EVENT_BYTES_MAX as u64;
-        event.payload = match extract::collect(body, limit).await {
+        event.payload = match payload::collect(body, limit).await {
             Err(Error::TooLarge(_)) => return Err(too_large(usize::MAX)),
             payload => payload?,
         };

@@ -1,28 +1,26 @@
 //! What a request says: path, parameters, token, and how its answer is wanted.
 
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue};
-use http_body::Body as _;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_client::types::parse_nanos;
-use tokio::sync::mpsc;
 
 use super::Door;
 use super::encode::Layout;
 use super::error::Error;
+use super::params::{Params, go_unsigned};
+use super::payload::RequestBody;
 use super::reply::Reply;
 use crate::acl::{self, Access, Resource, Token};
 use crate::read::{Consistency, Options};
 use crate::store::Index;
 
-/// JSON bodies without a limit of their own.
-pub(crate) const BODY_BYTES_MAX: u64 = 8 << 20;
+// Made once: a header that is asked for by its text is checked and folded on every request.
+pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+pub(super) const NAMESPACE: HeaderName = HeaderName::from_static("x-consul-namespace");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What lies in no namespace, and ignores those that are named.
 const UNNAMESPACED: [&str; 4] =
@@ -87,7 +85,7 @@ impl Request {
 
     /// The index after which a resumed event stream goes on.
     pub(crate) fn last_event(&self) -> Option<Index> {
-        self.headers.get("last-event-id")?.to_str().ok()?.trim().parse().ok()
+        self.headers.get(LAST_EVENT_ID)?.to_str().ok()?.trim().parse().ok()
     }
 
     /// Length of the body as its sender announced it.
@@ -157,7 +155,7 @@ fn no_namespace(params: &Params, headers: &HeaderMap) -> Result<(), Error> {
     let refuse = |what: &str| {
         Err(Error::BadRequest(format!("{what} - Namespaces are a Consul Enterprise feature")))
     };
-    if headers.get("x-consul-namespace").is_some_and(|name| !name.is_empty()) {
+    if headers.get(NAMESPACE).is_some_and(|name| !name.is_empty()) {
         return refuse("Invalid header: \"X-Consul-Namespace\"");
     }
     if params.get("ns").is_some_and(|name| !name.is_empty()) {
@@ -192,151 +190,6 @@ fn check_cache_control(headers: &HeaderMap) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// A request's body, for whoever takes it. What nobody took is read and thrown away before the
-/// answer goes out: clients that still write would miss the answer for a broken pipe.
-#[derive(Clone)]
-pub(crate) struct RequestBody(Option<Arc<Mutex<Option<Source>>>>);
-
-/// Where a body comes from.
-enum Source {
-    /// The connection, still unread.
-    Connection(Incoming),
-    /// The agent that passed the request on; `None`: it was too large for that.
-    Agent(Option<Bytes>),
-    /// The same agent, piece by piece.
-    Pieces(mpsc::Receiver<io::Result<Bytes>>),
-}
-
-/// Bytes of a refused body that are read all the same.
-const DRAIN_BYTES_MAX: u64 = 16 << 20;
-/// How long that may take.
-const DRAIN_WAIT: Duration = Duration::from_secs(5);
-
-impl RequestBody {
-    /// Most requests have none, and cost nothing here.
-    pub(super) fn new(body: Incoming) -> RequestBody {
-        if body.is_end_stream() {
-            return RequestBody(None);
-        }
-        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Connection(body))))))
-    }
-
-    /// The body of a request that another agent passed on.
-    pub(super) fn passed(body: Option<Bytes>) -> RequestBody {
-        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Agent(body))))))
-    }
-
-    /// The body of a request that another agent passes on piece by piece.
-    pub(super) fn uploaded(pieces: mpsc::Receiver<io::Result<Bytes>>) -> RequestBody {
-        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Pieces(pieces))))))
-    }
-
-    fn take(&self) -> Option<Source> {
-        self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Is there something that nobody took?
-    pub(super) fn is_left(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|body| body.lock().unwrap_or_else(PoisonError::into_inner).is_some())
-    }
-
-    /// Reads what nobody took.
-    pub(super) async fn drain(&self) {
-        if let Some(Source::Connection(body)) = self.take() {
-            drain(body).await;
-        }
-    }
-}
-
-async fn drain(mut body: Incoming) {
-    let read = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-            if bytes > DRAIN_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // A client that is slower than that misses the answer: nothing to be done.
-    let _ = tokio::time::timeout(DRAIN_WAIT, read).await;
-}
-
-/// How long the next piece of a large body may take.
-const PIECE_WAIT: Duration = Duration::from_secs(30);
-
-/// Hands a body over piece by piece to whoever reads at the other end. A reader that has seen
-/// enough closes its end, and the rest is read and thrown away.
-pub(crate) async fn pour(body: RequestBody, to: mpsc::Sender<io::Result<Bytes>>) {
-    let mut body = match body.take() {
-        None => return,
-        Some(Source::Connection(body)) => body,
-        Some(Source::Agent(body)) => {
-            let piece = body.ok_or_else(|| io::Error::other("too large to be passed on whole"));
-            // Who reads may have seen enough.
-            let _ = to.send(piece).await;
-            return;
-        }
-        Some(Source::Pieces(mut pieces)) => loop {
-            let piece = match tokio::time::timeout(PIECE_WAIT, pieces.recv()).await {
-                Ok(None) => return,
-                Ok(Some(piece)) => piece,
-                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-            };
-            let failed = piece.is_err();
-            if to.send(piece).await.is_err() || failed {
-                return;
-            }
-        },
-    };
-    loop {
-        let piece = match tokio::time::timeout(PIECE_WAIT, body.frame()).await {
-            Ok(None) => return,
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => Ok(data),
-                Err(_) => continue,
-            },
-            Ok(Some(Err(error))) => Err(io::Error::other(error)),
-            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        };
-        let failed = piece.is_err();
-        if to.send(piece).await.is_err() {
-            drain(body).await;
-            return;
-        }
-        if failed {
-            return;
-        }
-    }
-}
-
-/// The whole of a body, up to `bytes_max`.
-pub(crate) async fn collect(body: RequestBody, bytes_max: u64) -> Result<Bytes, Error> {
-    let too_large =
-        || Error::TooLarge(format!("Request body too large, max size: {bytes_max} bytes."));
-    let mut body = match body.take() {
-        None => return Ok(Bytes::new()),
-        Some(Source::Agent(Some(bytes))) if bytes.len() as u64 <= bytes_max => return Ok(bytes),
-        Some(Source::Agent(_) | Source::Pieces(_)) => return Err(too_large()),
-        Some(Source::Connection(body)) => body,
-    };
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| Error::invalid(format!("Request body could not be read: {error}")))?;
-        let Some(data) = frame.data_ref() else { continue };
-        if (whole.len() + data.len()) as u64 > bytes_max {
-            drop(whole);
-            drain(body).await;
-            return Err(too_large());
-        }
-        whole.extend_from_slice(data);
-    }
-    Ok(whole.freeze())
 }
 
 /// How a read is wanted.
@@ -379,7 +232,7 @@ pub(super) fn token(params: &Params, headers: &HeaderMap) -> Token {
         return Token::new(secret);
     }
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    if let Some(secret) = headers.get("x-consul-token").and_then(text).filter(|s| !s.is_empty()) {
+    if let Some(secret) = headers.get(TOKEN).and_then(text).filter(|s| !s.is_empty()) {
         return Token::new(secret);
     }
     let bearer = headers.get(AUTHORIZATION).and_then(text).and_then(|value| {
@@ -389,123 +242,9 @@ pub(super) fn token(params: &Params, headers: &HeaderMap) -> Token {
     bearer.map_or_else(Token::default, Token::new)
 }
 
-/// The parameters of a query string, in order.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Params(Vec<(String, String)>);
-
-impl Params {
-    /// Splits a query string. `None` if an escape in it is wrong.
-    pub(crate) fn parse(query: &str) -> Option<Params> {
-        if query.is_empty() {
-            return Some(Params::default());
-        }
-        let mut pairs = Vec::with_capacity(4);
-        for part in query.split(['&', ';']).filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            pairs.push((unescape(name, true)?, unescape(value, true)?));
-        }
-        Some(Params(pairs))
-    }
-
-    /// Is there such a parameter, with any value?
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(key, _)| key == name)
-    }
-
-    /// The first value.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
-    /// All of them, escaped and sorted by name: how the reference repeats them in errors.
-    pub(crate) fn encoded(&self) -> String {
-        let mut pairs: Vec<&(String, String)> = self.0.iter().collect();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        let escape = |text: &str| {
-            const KEEP: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-                .remove(b'-')
-                .remove(b'_')
-                .remove(b'.')
-                .remove(b'~')
-                .remove(b' ');
-            percent_encoding::utf8_percent_encode(text, KEEP).to_string().replace(' ', "+")
-        };
-        let parts: Vec<String> = pairs
-            .iter()
-            .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
-            .collect();
-        parts.join("&")
-    }
-
-    /// Every value.
-    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-}
-
-/// Undoes percent escapes, and `+` for a blank if `plus`. `None` for a wrong escape or for bytes
-/// that are not UTF-8.
-pub(super) fn unescape(text: &str, plus: bool) -> Option<String> {
-    if !text.contains(['%', '+']) {
-        return Some(text.to_owned());
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'%' => {
-                let high = char::from(*bytes.get(at + 1)?).to_digit(16)?;
-                let low = char::from(*bytes.get(at + 2)?).to_digit(16)?;
-                out.push(u8::try_from(high * 16 + low).ok()?);
-                at += 3;
-                continue;
-            }
-            b'+' if plus => out.push(b' '),
-            byte => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8(out).ok()
-}
-
-/// A number as the reference reads it: decimal digits only, 64 bits. The error is the reference's.
-pub(crate) fn go_unsigned(text: &str) -> Result<u64, String> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text.parse().map_err(|_| format!("strconv.ParseUint: parsing {text:?}: value out of range"))
-    } else {
-        Err(format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parameters_are_split_and_unescaped() {
-        let params = Params::parse("a=1&b&c=x+y%2Bz;tag=t1&tag=t2&=v").unwrap();
-        assert_eq!(params.get("a"), Some("1"));
-        assert!(params.has("b") && params.get("b") == Some(""));
-        assert_eq!(params.get("c"), Some("x y+z"));
-        assert_eq!(params.all("tag").collect::<Vec<_>>(), ["t1", "t2"]);
-        for wrong in ["a=%", "a=%z1", "%f=1", "a=%ff"] {
-            assert!(Params::parse(wrong).is_none(), "{wrong}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_query_is_split_or_refused(query in "\\PC{0,60}|([%&;=+]|[0-9a-f]{1,2}){0,40}") {
-            if let Some(params) = Params::parse(&query) {
-                // What is sent back in errors reads as the same parameters.
-                let again = Params::parse(&params.encoded()).expect("its own escapes");
-                for (name, value) in &params.0 {
-                    proptest::prop_assert!(again.all(name).any(|it| it == value));
-                }
-            }
-        }
-    }
 
     #[test]
     fn gzip_is_taken_by_name() {
@@ -533,13 +272,5 @@ mod tests {
         assert!(token(&none, &headers) == Token::new("h"));
         let params = Params::parse("token=p").unwrap();
         assert!(token(&params, &headers) == Token::new("p"));
-    }
-
-    #[test]
-    fn numbers_are_digits() {
-        assert_eq!(go_unsigned("18446744073709551615"), Ok(u64::MAX));
-        for wrong in ["", "-1", "+1", "1_000", "0x1", "18446744073709551616"] {
-            assert!(go_unsigned(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -3,8 +3,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::decode::Object;
-use super::extract::{self, Params};
+use super::extract;
 use super::page::Page;
+use super::params::{self, Params};
 use super::{body, catalog, kv, routes, session, txn};
 use crate::store::Service;
 
@@ -19,7 +20,7 @@ pub(crate) fn request(text: &str) {
             headers.append(name, value);
         }
     }
-    let Some(path) = extract::unescape(path, false) else { return };
+    let Some(path) = params::unescape(path, false) else { return };
     let _ = (routes::is_printable(&path), routes::escape_path(&path));
     if let Some(clean) = routes::cleaned(&path) {
         assert_eq!(routes::cleaned(&clean), None, "{path:?} is not clean after all");

@@ -7,8 +7,10 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT
 
 use super::encode::{self, Layout};
 use super::error::Error;
-use super::extract::{self, Params, Request, go_unsigned};
+use super::extract::Request;
 use super::page::Page;
+use super::params::{Params, go_unsigned};
+use super::payload;
 use super::reading::Family;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, route};
@@ -198,7 +200,7 @@ fn put(request: Request) -> Result<Answer, Error> {
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
-        let value = match extract::collect(body, limit).await {
+        let value = match payload::collect(body, limit).await {
             // Sent in chunks of unknown number: all that is known is that they are too many.
             Err(Error::TooLarge(_)) => return Err(too_large(limit.saturating_add(1), limit)),
             other => other?,

@@ -5,7 +5,7 @@
 //! back. A row that goes meanwhile does not disturb: what follows is what sorts behind the name.
 
 use super::error::Error;
-use super::extract::Params;
+use super::params::Params;
 
 /// Most rows that one page may hold.
 const LIMIT_MAX: usize = 100_000;

@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use super::dispatch::Dispatch;
 use super::error::Error;
-use super::extract::{self, Params, RequestBody};
+use super::extract;
+use super::params::Params;
+use super::payload::{self, RequestBody};
 use super::reply::{Content, Reply};
 use super::routes::{self, Answer, later};
 use super::{Door, Settings};
@@ -33,9 +35,9 @@ const LOOKED_AT: [HeaderName; 7] = [
     AUTHORIZATION,
     CACHE_CONTROL,
     CONTENT_LENGTH,
-    HeaderName::from_static("last-event-id"),
-    HeaderName::from_static("x-consul-namespace"),
-    HeaderName::from_static("x-consul-token"),
+    extract::LAST_EVENT_ID,
+    extract::NAMESPACE,
+    extract::TOKEN,
 ];
 
 /// Has a server answer a request.
@@ -72,12 +74,12 @@ pub(super) fn pass_on(
         return later(async move {
             let (hand, taken) = mpsc::channel(PIECES);
             let (answer, ()) =
-                tokio::join!(upstream.upload(request, taken), extract::pour(body, hand));
+                tokio::join!(upstream.upload(request, taken), payload::pour(body, hand));
             Ok(reply(answer?))
         });
     }
     later(async move {
-        match extract::collect(body, upstream::BODY_BYTES_MAX).await {
+        match payload::collect(body, upstream::BODY_BYTES_MAX).await {
             Ok(body) => request.body = body,
             // What is too large for every end point is refused by the one it was meant for, in its own words.
             Err(Error::TooLarge(_)) => request.cut = true,

@@ -9,7 +9,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::error::Error;
-use super::extract::{Params, Request};
+use super::extract::Request;
+use super::params::Params;
 use super::reply::Reply;
 
 /// What a handler gives back: an answer, or the promise of one.

@@ -10,8 +10,9 @@ use super::Truth;
 use super::decode::{Malformed, Object};
 use super::encode;
 use super::error::Error;
-use super::extract::{self, BODY_BYTES_MAX, Request};
+use super::extract::Request;
 use super::page::Page;
+use super::payload::{self, BODY_BYTES_MAX};
 use super::reading::Family;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, route};
@@ -234,7 +235,7 @@ fn create(request: Request) -> Result<Answer, Error> {
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
-        let body = extract::collect(body, BODY_BYTES_MAX).await?;
+        let body = payload::collect(body, BODY_BYTES_MAX).await?;
         let wanted = definition(&body, &door.parts.node_name);
         let mut session = match wanted {
             Ok(session) => session,

@@ -12,7 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Door;
 use super::error::Error;
-use super::extract::{self, Request};
+use super::extract::Request;
+use super::payload;
 use super::reply::{Content, Reply};
 use super::routes::{Answer, Route, later, route};
 use crate::acl::{Access, Resource};
@@ -148,7 +149,7 @@ fn restore(request: Request) -> Result<Answer, Error> {
             .map_err(|_| Error::refused("another restore is under way on this agent: try later"))?;
         let (hand, taken) = mpsc::channel(PIECES);
         let reading = tokio::task::spawn_blocking(move || archive::read(Taken::new(taken)));
-        extract::pour(body, hand).await;
+        payload::pour(body, hand).await;
         let (meta, state) = reading.await.map_err(|error| Error::refused(error.to_string()))??;
         // From here on it does not depend on the client's patience.
         let work = tokio::spawn(async move {

@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::body;
 use super::decode::{self, Malformed, Object, wrong_type};
 use super::error::Error;
-use super::extract::{self, Request};
+use super::extract::Request;
+use super::payload;
 use super::reply::{KNOWN_LEADER, LAST_CONTACT, Reply};
 use super::routes::{Answer, Route, later, route};
 use super::rows::{CheckRow, Empty, EntryRow, NodeRow, Rows, ServiceRow};
@@ -208,7 +209,7 @@ fn txn(request: Request) -> Result<Answer, Error> {
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
-        let bytes = match extract::collect(body, body_max).await {
+        let bytes = match payload::collect(body, body_max).await {
             Err(Error::TooLarge(_)) => return Err(too_large(body_max.saturating_add(1), body_max)),
             bytes => bytes?,
         };

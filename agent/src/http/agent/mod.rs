@@ -24,7 +24,8 @@ pub use departure::Departure;
 pub use reload::{Reload, Wish};
 
 use super::error::Error;
-use super::extract::{self, Request};
+use super::extract::Request;
+use super::payload;
 use super::routes::{Route, route};
 use crate::json;
 use crate::local;
@@ -105,7 +106,7 @@ impl From<local::Error> for Error {
 
 /// The JSON value of a request's body.
 async fn body(request: Request) -> Result<Value, Error> {
-    let bytes = extract::collect(request.into_body(), extract::BODY_BYTES_MAX).await?;
+    let bytes = payload::collect(request.into_body(), payload::BODY_BYTES_MAX).await?;
     json::value(&bytes)
         .map_err(|malformed| Error::Invalid(format!("Request decode failed: {malformed}")))
 }

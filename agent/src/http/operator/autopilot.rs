@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::acl::{Access, Resource};
 use crate::http::decode::{Malformed, Object, wrong_type};
 use crate::http::error::Error;
-use crate::http::extract::{self, Request, go_unsigned};
+use crate::http::extract::Request;
+use crate::http::params::go_unsigned;
+use crate::http::payload;
 use crate::http::reply::Reply;
 use crate::http::routes::{Answer, later};
 use crate::read::Options;
@@ -83,7 +85,7 @@ pub(super) fn set_configuration(request: Request) -> Result<Answer, Error> {
         let bad = |what: &str, error: &dyn std::fmt::Display| {
             Error::BadRequest(format!("Error parsing {what}: {error}"))
         };
-        let body = extract::collect(body, BODY_BYTES_MAX).await?;
+        let body = payload::collect(body, BODY_BYTES_MAX).await?;
         let row = parse(&body).map_err(|error| bad("autopilot config", &error))?;
         let cas = cas.map_err(|error| bad("cas value", &error))?;
         elsewhere?;

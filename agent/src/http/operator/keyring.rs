@@ -8,7 +8,8 @@ use crate::acl::{Access, Resource};
 use crate::gossip::{Keyring, Name, Order, Report};
 use crate::http::decode::{Malformed, Object};
 use crate::http::error::Error;
-use crate::http::extract::{self, BODY_BYTES_MAX, Request};
+use crate::http::extract::Request;
+use crate::http::payload::{self, BODY_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::routes::{Answer, later};
 
@@ -110,7 +111,7 @@ fn order(request: Request, order: fn(Vec<u8>) -> Order) -> Result<Answer, Error>
     let datacenter = request.door.parts.datacenter.clone();
     let body = request.into_body();
     later(async move {
-        let body = extract::collect(body, BODY_BYTES_MAX).await?;
+        let body = payload::collect(body, BODY_BYTES_MAX).await?;
         let read = || {
             let mut from = Object::parse(&body)?;
             let key = from.string("Key")?;
