@@ -254,7 +254,8 @@ fn create(request: Request) -> Result<Answer, Error> {
     })
 }
 
-fn destroy(request: Request) -> Result<Answer, Error> {
+/// The session that a request wants to change, if it may and the name is one.
+fn session_named(request: &Request) -> Result<String, Error> {
     let id = request.rest().to_owned();
     if id.is_empty() {
         return Err(Error::invalid("Missing session"));
@@ -263,6 +264,11 @@ fn destroy(request: Request) -> Result<Answer, Error> {
     request.datacenter_is_here()?;
     request.authorize(Resource::Session(""), Access::Write)?;
     check_id(&id)?;
+    Ok(id)
+}
+
+fn destroy(request: Request) -> Result<Answer, Error> {
+    let id = session_named(&request)?;
     let door = request.door.clone();
     let layout = request.layout;
     drop(request);
@@ -273,14 +279,7 @@ fn destroy(request: Request) -> Result<Answer, Error> {
 }
 
 fn renew(request: Request) -> Result<Answer, Error> {
-    let id = request.rest().to_owned();
-    if id.is_empty() {
-        return Err(Error::invalid("Missing session"));
-    }
-    request.no_namespace()?;
-    request.datacenter_is_here()?;
-    request.authorize(Resource::Session(""), Access::Write)?;
-    check_id(&id)?;
+    let id = session_named(&request)?;
     let door = request.door.clone();
     let layout = request.layout;
     drop(request);

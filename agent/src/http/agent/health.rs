@@ -7,7 +7,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 
-use super::rows::{HealthRow, ServiceRow};
+use super::rows::ServiceRow;
 use crate::acl::{Access, Resource};
 use crate::checks::Status;
 use crate::http::encode::Layout;
@@ -15,6 +15,7 @@ use crate::http::error::Error;
 use crate::http::extract::{self, Request};
 use crate::http::reply::Reply;
 use crate::http::routes::{Answer, now};
+use crate::http::rows::CheckRow;
 use crate::local::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 use crate::store::{Check, Service};
 
@@ -70,7 +71,7 @@ impl From<&Check> for Verdict {
 struct Row<'a> {
     aggregated_status: &'static str,
     service: Option<ServiceRow<'a>>,
-    checks: Option<Vec<HealthRow<'a>>>,
+    checks: Option<Vec<CheckRow<'a>>>,
 }
 
 /// The checks that bear on a service: its own and the node's.
@@ -90,7 +91,7 @@ fn row<'a>(checks: &'a [Arc<Check>], service: &'a Service) -> (Verdict, Row<'a>)
     let row = Row {
         aggregated_status: verdict.word(),
         service: Some(ServiceRow::from(service)),
-        checks: Some(bearing.map(HealthRow::from).collect()),
+        checks: Some(bearing.map(CheckRow::in_part).collect()),
     };
     (verdict, row)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::content_hash::Hash;
-use crate::store::{Check, Service};
+use crate::store::Service;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -104,79 +104,5 @@ impl ServiceRow<'_> {
     /// The hash, if it was made.
     pub(super) fn hash(&self) -> &str {
         self.content_hash.as_deref().unwrap_or_default()
-    }
-}
-
-/// A check in the answers of `/v1/agent/health/`. The reference fills this type only in part, and
-/// shows the rest of its fields empty.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct HealthRow<'a> {
-    node: &'a str,
-    #[serde(rename = "CheckID")]
-    id: &'a str,
-    name: &'a str,
-    status: &'a str,
-    notes: &'a str,
-    output: &'a str,
-    #[serde(rename = "ServiceID")]
-    service_id: &'a str,
-    service_name: &'a str,
-    service_tags: Option<()>,
-    r#type: &'static str,
-    definition: EmptyDefinition,
-    create_index: u64,
-    modify_index: u64,
-}
-
-#[derive(Serialize)]
-struct EmptyDefinition {
-    #[serde(rename = "Interval")]
-    interval: &'static str,
-    #[serde(rename = "Timeout")]
-    timeout: &'static str,
-    #[serde(rename = "DeregisterCriticalServiceAfter")]
-    deregister: &'static str,
-    #[serde(rename = "HTTP")]
-    http: &'static str,
-    #[serde(rename = "Header")]
-    header: Option<()>,
-    #[serde(rename = "Method")]
-    method: &'static str,
-    #[serde(rename = "Body")]
-    body: &'static str,
-    #[serde(rename = "TLSSkipVerify")]
-    tls_skip_verify: bool,
-    #[serde(rename = "TCP")]
-    tcp: &'static str,
-}
-
-impl<'a> From<&'a Check> for HealthRow<'a> {
-    fn from(check: &'a Check) -> Self {
-        HealthRow {
-            node: &check.node,
-            id: &check.id,
-            name: &check.name,
-            status: &check.status,
-            notes: &check.notes,
-            output: &check.output,
-            service_id: &check.service_id,
-            service_name: &check.service_name,
-            service_tags: None,
-            r#type: "",
-            definition: EmptyDefinition {
-                interval: "0s",
-                timeout: "0s",
-                deregister: "0s",
-                http: "",
-                header: None,
-                method: "",
-                body: "",
-                tls_skip_verify: false,
-                tcp: "",
-            },
-            create_index: 0,
-            modify_index: 0,
-        }
     }
 }
