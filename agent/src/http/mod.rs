@@ -28,6 +28,7 @@ mod error;
 mod event;
 mod extract;
 pub(crate) mod fuzzing;
+mod gather;
 mod health;
 mod kv;
 mod limits;

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch::Dispatch;
+use super::gather::Gather;
 use super::{Door, Limits, Parts, Passing, Settings};
 
 /// How long connections may finish what they are writing when the agent stops.
@@ -116,7 +119,9 @@ async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancell
         door,
         connections: TaskTracker::new(),
         shutdown,
+        ending: Ending::default(),
     });
+    let ending = EndsConnections(Arc::clone(&server));
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| tokio::spawn(Arc::clone(&server).accept(listener)))
@@ -138,6 +143,7 @@ async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancell
             () = server.shutdown.cancelled() => break,
         }
     }
+    drop(ending);
     for task in accepting {
         let _ = task.await;
     }
@@ -150,6 +156,7 @@ struct Server {
     clients: Clients,
     connections: TaskTracker,
     shutdown: CancellationToken,
+    ending: Ending,
 }
 
 impl Server {
@@ -203,28 +210,25 @@ impl Server {
         let mut connection = std::pin::pin!(
             http1::Builder::new()
                 .title_case_headers(true)
-                .pipeline_flush(true)
-                .serve_connection(TokioIo::new(stream), dispatch)
+                .serve_connection(TokioIo::new(Gather(stream)), dispatch)
         );
         // An error here is the client's: a line that is no request, or one that went away.
-        let ended = |done: hyper::Result<()>| {
-            if let Err(error) = done {
-                tracing::trace!(%error, "connection ended early");
+        let patience = self.door.settings.first_head_max;
+        let begun = tokio::time::timeout(patience, self.ending.before(connection.as_mut())).await;
+        let outcome = match begun {
+            Ok(outcome) => outcome,
+            Err(_) if asked.load(Ordering::Relaxed) => {
+                self.ending.before(connection.as_mut()).await
+            }
+            Err(_) => {
+                tracing::debug!(?peer, "a connection asked for nothing in time");
+                return;
             }
         };
-        tokio::select! {
-            done = connection.as_mut() => return ended(done),
-            () = self.shutdown.cancelled() => {}
-            () = tokio::time::sleep(self.door.settings.first_head_max) => {
-                if !asked.load(Ordering::Relaxed) {
-                    tracing::debug!(?peer, "a connection asked for nothing in time");
-                    return;
-                }
-            }
-        }
-        tokio::select! {
-            done = connection.as_mut() => ended(done),
-            () = self.shutdown.cancelled() => {
+        match outcome {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::trace!(%error, "connection ended early"),
+            None => {
                 connection.as_mut().graceful_shutdown();
                 let _ = tokio::time::timeout(GRACE, connection).await;
             }
@@ -246,6 +250,50 @@ impl Service<hyper::Request<Incoming>> for Noting<'_> {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         self.asked.store(true, Ordering::Relaxed);
         self.dispatch.call(request)
+    }
+}
+
+/// The end of serving, as connections see it. A token would be asked on every turn of each of them, and takes two
+/// locks that all share.
+#[derive(Default)]
+struct Ending {
+    begun: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Ending {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    /// Runs `work`; `None` if the end comes first.
+    async fn before<F: Future>(&self, mut work: Pin<&mut F>) -> Option<F::Output> {
+        let mut ended = std::pin::pin!(self.token.cancelled());
+        // Whom the token wakes. As long as that is who polls, the token need not be asked again.
+        let mut told: Option<Waker> = None;
+        std::future::poll_fn(move |context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            if !told.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                if ended.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                told = Some(context.waker().clone());
+            }
+            if self.begun.load(Ordering::Acquire) { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+/// However serving ends, its connections do, too.
+struct EndsConnections(Arc<Server>);
+
+impl Drop for EndsConnections {
+    fn drop(&mut self) {
+        self.0.ending.begin();
     }
 }
 
@@ -313,5 +361,25 @@ struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.server.clients.leave(self.address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_ends_by_itself_or_with_the_end_of_serving() {
+        let ending = Ending::default();
+        let done = ending.before(std::pin::pin!(std::future::ready(1))).await;
+        assert_eq!(done, Some(1));
+        let never = std::pin::pin!(std::future::pending::<u8>());
+        let (cut, ()) = tokio::join!(ending.before(never), async {
+            tokio::task::yield_now().await;
+            ending.begin();
+        });
+        assert_eq!(cut, None);
+        // Who comes later hears of it too.
+        assert_eq!(ending.before(std::pin::pin!(std::future::pending::<u8>())).await, None);
     }
 }
