@@ -65,7 +65,8 @@ impl Reply {
     pub(crate) fn status(status: StatusCode) -> Reply {
         Reply {
             status,
-            headers: HeaderMap::with_capacity(12),
+            // What nearly all answers have; the connection keeps the room for its next request.
+            headers: HeaderMap::with_capacity(6),
             content: Content::Bytes(Bytes::new()),
         }
     }
@@ -121,8 +122,11 @@ impl Reply {
         let known = HeaderValue::from_static(if known_leader { "true" } else { "false" });
         self.headers.insert(INDEX, HeaderValue::from(index));
         self.headers.insert(KNOWN_LEADER, known);
-        let contact = u64::try_from(last_contact_ms).unwrap_or(u64::MAX);
-        self.headers.insert(LAST_CONTACT, HeaderValue::from(contact));
+        let contact = match last_contact_ms {
+            0 => HeaderValue::from_static("0"),
+            ms => HeaderValue::from(u64::try_from(ms).unwrap_or(u64::MAX)),
+        };
+        self.headers.insert(LAST_CONTACT, contact);
     }
 
     /// How the read was really done (catalog and health only).

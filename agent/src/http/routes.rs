@@ -81,33 +81,47 @@ fn table() -> impl Iterator<Item = &'static Route> {
     .flatten()
 }
 
-/// The table, ready for look-ups.
+/// The table, ready for look-ups: a handful of routes for each name that can follow `/v1/`.
 pub(super) struct Router {
-    exact: HashMap<&'static str, &'static Route>,
-    /// Longest first.
-    below: Vec<&'static Route>,
+    /// Longest first: a path that is a route itself is found before those that it lies below.
+    families: HashMap<&'static str, Vec<&'static Route>>,
 }
 
 impl Router {
     pub(super) fn new() -> Router {
-        let (mut below, exact): (Vec<_>, Vec<_>) =
-            table().partition(|route| route.path.ends_with('/'));
-        below.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        Router { exact: exact.into_iter().map(|route| (route.path, route)).collect(), below }
+        let mut families: HashMap<_, Vec<&'static Route>> = HashMap::new();
+        for route in table() {
+            families.entry(family(route.path)).or_default().push(route);
+        }
+        for routes in families.values_mut() {
+            routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+        }
+        Router { families }
+    }
+
+    fn family_of(&self, path: &str) -> &[&'static Route] {
+        self.families.get(family(path)).map_or(&[], Vec::as_slice)
     }
 
     /// The route of a path.
     pub(super) fn find(&self, path: &str) -> Option<&'static Route> {
-        if let Some(route) = self.exact.get(path) {
-            return Some(route);
-        }
-        self.below.iter().find(|route| path.starts_with(route.path)).copied()
+        let is_it = |route: &&&Route| {
+            path.strip_prefix(route.path)
+                .is_some_and(|rest| rest.is_empty() || route.path.ends_with('/'))
+        };
+        self.family_of(path).iter().find(is_it).copied()
     }
 
     /// Would the path be a route with a slash at its end?
     pub(super) fn wants_slash(&self, path: &str) -> bool {
-        self.below.iter().any(|route| route.path.strip_suffix('/') == Some(path))
+        self.family_of(path).iter().any(|route| route.path.strip_suffix('/') == Some(path))
     }
+}
+
+/// What follows `/v1/`, up to the next slash. Nothing else begins otherwise.
+fn family(path: &str) -> &str {
+    let rest = path.strip_prefix("/v1/").unwrap_or_default();
+    rest.split_once('/').map_or(rest, |(family, _)| family)
 }
 
 /// Is this path answered by the agent that is asked, server or not? All others are about the cluster.
@@ -125,6 +139,11 @@ pub(super) fn is_the_leaders(path: &str, params: &Params) -> bool {
 
 /// The path without empty, `.` and `..` elements; `None` if it is clean already.
 pub(super) fn cleaned(path: &str) -> Option<String> {
+    // Nearly all paths are clean, which one look shows: no slash is followed by another or by a dot.
+    let suspicious = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'/' | b'.');
+    if path.starts_with('/') && !path.as_bytes().windows(2).any(suspicious) {
+        return None;
+    }
     let dirty = path.contains("//")
         || path.contains("/./")
         || path.contains("/../")
@@ -176,6 +195,9 @@ pub(super) fn escape_path(path: &str) -> String {
 
 /// Can every character of the path be printed?
 pub(super) fn is_printable(path: &str) -> bool {
+    if path.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return true;
+    }
     path.chars().all(|c| match c {
         ' '..='~' => true,
         _ if c.is_control() || c.is_whitespace() => false,
@@ -238,6 +260,36 @@ mod tests {
         for route in table() {
             assert!(seen.insert(route.path), "{} twice", route.path);
             assert!(route.path.starts_with("/v1/"), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn the_longest_route_wins() {
+        let router = Router::new();
+        let rows = [
+            ("/v1/kv/", Some("/v1/kv/")),
+            ("/v1/kv/v1/catalog/nodes", Some("/v1/kv/")),
+            ("/v1/kv", None),
+            ("/v1/catalog/node/a/b", Some("/v1/catalog/node/")),
+            ("/v1/catalog/nodes", Some("/v1/catalog/nodes")),
+            ("/v1/catalog/nodes/", None),
+            ("/v1/txn", Some("/v1/txn")),
+            ("/v1/txn/", None),
+            ("/v1/agent/check/register", Some("/v1/agent/check/register")),
+            ("/v1/", None),
+            ("/v2/kv/a", None),
+            ("/kv/a", None),
+            ("/", None),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(router.find(path).map(|route| route.path), expected, "{path}");
+        }
+        assert!(router.wants_slash("/v1/kv") && router.wants_slash("/v1/health/service"));
+        assert!(
+            !router.wants_slash("/v1/txn") && !router.wants_slash("/v1") && !router.wants_slash("")
+        );
+        for route in table() {
+            assert_eq!(router.find(route.path).map(|found| found.path), Some(route.path));
         }
     }
 
