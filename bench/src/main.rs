@@ -4,11 +4,14 @@
 mod checks;
 mod cluster;
 mod dns;
+mod etcd;
 mod scenario;
 mod server;
 mod stack;
+mod watchers;
 mod wire;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -41,9 +44,15 @@ struct Compare {
     /// Muster's binary, a release build.
     #[arg(long, default_value = "target/release/muster")]
     muster: PathBuf,
-    /// The reference's binary; without it only Muster is measured.
+    /// The reference's binary; without this, `consul` where it is on the path.
     #[arg(long)]
     consul: Option<PathBuf>,
+    /// etcd's binary; without this, `etcd` where it is on the path.
+    #[arg(long)]
+    etcd: Option<PathBuf>,
+    /// Muster alone, whatever is on the path.
+    #[arg(long, conflicts_with_all = ["consul", "etcd"])]
+    alone: bool,
     /// Scenarios to run, by the start of their names; all without.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -75,33 +84,43 @@ fn compare(args: &Compare) -> Result<()> {
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    println!("{:<44} {:>12} {:>12} {:>8}", "figure", "muster", "reference", "ratio");
-    let mut ran = 0;
-    for scenario in SCENARIOS {
-        if !args.only.is_empty() && !args.only.iter().any(|o| scenario.name.starts_with(o.as_str()))
-        {
-            continue;
+    let consul = args.other(args.consul.as_ref(), "consul");
+    let etcd = args.other(args.etcd.as_ref(), "etcd");
+    for (name, binary) in [("consul", &consul), ("etcd", &etcd)] {
+        match binary {
+            Some(binary) => println!("{name}: {}", binary.display()),
+            None if args.alone => println!("{name}: not wanted"),
+            None => println!("{name}: not on the path (`--{name} FILE` names it), not measured"),
         }
+    }
+    println!(
+        "{:<52} {:>12} {:>12} {:>8} {:>12} {:>8}",
+        "figure", "muster", "reference", "ratio", "etcd", "ratio"
+    );
+    let is_wanted =
+        |name: &str| args.only.is_empty() || args.only.iter().any(|o| name.starts_with(o.as_str()));
+    let mut ran = 0;
+    for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
         ran += 1;
         let ours = runtime.block_on(scenario.run(&args.muster, args.scale))?;
-        let theirs = match &args.consul {
+        let reference = match &consul {
             Some(binary) => runtime.block_on(scenario.run(binary, args.scale))?,
             None => Vec::new(),
         };
-        for (i, figure) in ours.iter().enumerate() {
-            print_row(scenario.name, figure, theirs.get(i));
-        }
+        let etcd = match &etcd {
+            Some(binary) => runtime.block_on(etcd::run(scenario.name, binary, args.scale))?,
+            None => None,
+        };
+        print_rows(scenario.name, &ours, &reference, &etcd.unwrap_or_default());
     }
-    if args.only.is_empty() || args.only.iter().any(|o| CLUSTER.starts_with(o.as_str())) {
+    if is_wanted(CLUSTER) {
         ran += 1;
         let ours = runtime.block_on(cluster::run(&args.muster, args.scale))?;
-        let theirs = match &args.consul {
+        let reference = match &consul {
             Some(binary) => runtime.block_on(cluster::run(binary, args.scale))?,
             None => Vec::new(),
         };
-        for (i, figure) in ours.iter().enumerate() {
-            print_row(CLUSTER, figure, theirs.get(i));
-        }
+        print_rows(CLUSTER, &ours, &reference, &[]);
     }
     if ran == 0 {
         bail!("no scenario starts with {:?}\nhint: --list names them", args.only);
@@ -109,21 +128,40 @@ fn compare(args: &Compare) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a report is what this program makes")]
-fn print_row(scenario: &str, ours: &Figure, theirs: Option<&Figure>) {
-    let name = format!("{scenario}: {} [{}]", ours.name, ours.unit);
-    match theirs {
-        Some(theirs) => {
-            // Above 1 is better than the reference, whatever the figure counts.
-            let ratio = if ours.more_is_better {
-                ours.value / theirs.value
-            } else {
-                theirs.value / ours.value
-            };
-            // Nothing against nothing is as good.
-            let ratio = if ratio.is_nan() { 1.0 } else { ratio };
-            println!("{name:<44} {:>12.1} {:>12.1} {ratio:>7.1}x", ours.value, theirs.value);
+impl Compare {
+    /// A binary that was named, or one of this name on the path.
+    fn other(&self, named: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
+        if self.alone || named.is_some() {
+            return named.cloned();
         }
-        None => println!("{name:<44} {:>12.1} {:>12} {:>8}", ours.value, "-", "-"),
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a report is what this program makes")]
+fn print_rows(scenario: &str, ours: &[Figure], reference: &[Figure], etcd: &[Figure]) {
+    for figure in ours {
+        let name = format!("{scenario}: {} [{}]", figure.name, figure.unit);
+        let mut line = format!("{name:<52} {:>12.1}", figure.value);
+        for others in [reference, etcd] {
+            match others.iter().find(|other| other.name == figure.name) {
+                None => {
+                    let _ = write!(line, " {:>12} {:>8}", "-", "-");
+                }
+                Some(other) => {
+                    // Above 1 is better than the other, whatever the figure counts.
+                    let ratio = if figure.more_is_better {
+                        figure.value / other.value
+                    } else {
+                        other.value / figure.value
+                    };
+                    // Nothing against nothing is as good.
+                    let ratio = if ratio.is_nan() { 1.0 } else { ratio };
+                    let _ = write!(line, " {:>12.1} {ratio:>7.1}x", other.value);
+                }
+            }
+        }
+        println!("{line}");
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use tokio::task::LocalSet;
 
 use crate::server::Server;
+use crate::watchers::{self, Watched};
 use crate::wire::{Connection, request};
 
 /// One measured number.
@@ -99,27 +100,32 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "fanout-key-1000",
         about: "one key changes under 1,000 watchers",
-        work: Work::Plain(|s, _| Box::pin(fanout(s, 1_000, Watched::Key))),
+        work: Work::Plain(|s, _| Box::pin(watchers::fanout(s, 1_000, Watched::Key))),
     },
     Scenario {
         name: "fanout-key-5000",
         about: "one key changes under 5,000 watchers",
-        work: Work::Plain(|s, _| Box::pin(fanout(s, 5_000, Watched::Key))),
+        work: Work::Plain(|s, _| Box::pin(watchers::fanout(s, 5_000, Watched::Key))),
     },
     Scenario {
         name: "fanout-service-1000",
         about: "a service of 100 changes under 1,000 watchers",
-        work: Work::Plain(|s, _| Box::pin(fanout(s, 1_000, Watched::Service))),
+        work: Work::Plain(|s, _| Box::pin(watchers::fanout(s, 1_000, Watched::Service))),
     },
     Scenario {
         name: "fanout-service-5000",
         about: "a service of 100 changes under 5,000 watchers",
-        work: Work::Plain(|s, _| Box::pin(fanout(s, 5_000, Watched::Service))),
+        work: Work::Plain(|s, _| Box::pin(watchers::fanout(s, 5_000, Watched::Service))),
+    },
+    Scenario {
+        name: "crowd",
+        about: "1,000 watchers of one of 10,000 instances, which changes 100 times",
+        work: Work::Plain(|s, n| Box::pin(watchers::crowd(s, n))),
     },
     Scenario {
         name: "churn",
         about: "resident memory after 100,000 watches came and went, 5,000 at a time",
-        work: Work::Plain(|s, n| Box::pin(churn(s, n))),
+        work: Work::Plain(|s, n| Box::pin(watchers::churn(s, n))),
     },
     Scenario {
         name: "dns-rate",
@@ -163,7 +169,7 @@ async fn start(server: &Server) -> Result<Vec<Figure>> {
 }
 
 /// What a closed loop over several connections measured.
-struct Load {
+pub(crate) struct Load {
     per_second: f64,
     cpu_micros: f64,
     p99: Duration,
@@ -171,7 +177,7 @@ struct Load {
 
 /// Sends `total` requests over `connections`; each sends its next when the last was answered.
 /// `make` turns the running number into a request.
-async fn load(
+pub(crate) async fn load(
     server: &Server,
     connections: usize,
     total: usize,
@@ -220,7 +226,7 @@ async fn load(
     })
 }
 
-fn figures(what: &str, load: &Load) -> Vec<Figure> {
+pub(crate) fn figures(what: &str, load: &Load) -> Vec<Figure> {
     vec![
         figure(format!("{what} rate"), "1/s", load.per_second, true),
         figure(format!("{what} server cpu"), "us", load.cpu_micros, false),
@@ -261,10 +267,15 @@ async fn kv_put(server: &Server, scale: f64) -> Result<Vec<Figure>> {
 
 /// A registration with one passing check, as agents send them.
 pub(crate) fn registration(service: &str, n: usize, output: &str) -> Vec<u8> {
+    tagged(service, n, output, &["v1", "http"])
+}
+
+/// The same, with these tags.
+pub(crate) fn tagged(service: &str, n: usize, output: &str, tags: &[&str]) -> Vec<u8> {
     let body = serde_json::json!({
         "Node": format!("node-{n}"), "Address": format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255),
         "Service": {"ID": format!("{service}-{n}"), "Service": service, "Port": 8000 + n % 1000,
-                    "Tags": ["v1", "http"], "Meta": {"version": "1.2.3"}},
+                    "Tags": tags, "Meta": {"version": "1.2.3"}},
         "Check": {"Node": format!("node-{n}"), "CheckID": format!("service:{service}-{n}"), "Name": "alive",
                   "Status": "passing", "ServiceID": format!("{service}-{n}"), "Output": output},
     });
@@ -281,132 +292,6 @@ async fn health(server: &Server, instances: usize, scale: f64) -> Result<Vec<Fig
 async fn register(server: &Server, scale: f64) -> Result<Vec<Figure>> {
     let load = load(server, 16, scaled(20_000, scale), |n| registration("web", n, "ok")).await?;
     Ok(figures("put", &load))
-}
-
-#[derive(Clone, Copy)]
-enum Watched {
-    Key,
-    Service,
-}
-
-async fn fanout(server: &Server, watchers: usize, watched: Watched) -> Result<Vec<Figure>> {
-    let (path, change): (&str, fn(usize) -> Vec<u8>) = match watched {
-        Watched::Key => {
-            ("/v1/kv/bench/key", |n| request("PUT", "/v1/kv/bench/key", n.to_string().as_bytes()))
-        }
-        Watched::Service => {
-            ("/v1/health/service/web", |n| registration("web", 7, &format!("run {n}")))
-        }
-    };
-    if let Watched::Service = watched {
-        load(server, 16, 100, |n| registration("web", n, "ok")).await?;
-    }
-    let mut writer = Connection::open(&server.address).await?;
-    writer.call(&change(0)).await?;
-    let mut index = writer.call(&request("GET", path, b"")).await?.index;
-    let before = server.resident()?;
-    let mut parked = Vec::new();
-    for _ in 0..watchers {
-        let mut connection = Connection::open(&server.address).await?;
-        connection.send(&request("GET", &format!("{path}?index={index}&wait=120s"), b"")).await?;
-        parked.push(connection);
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await; // let the last of them park
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    let per_watcher = server.resident()?.saturating_sub(before) as f64 / watchers as f64 / 1024.0;
-    let mut last = Vec::new();
-    for round in 1..=5 {
-        let began = Instant::now();
-        let tasks = LocalSet::new();
-        let done = Rc::new(std::cell::RefCell::new(Vec::new()));
-        for mut connection in std::mem::take(&mut parked) {
-            let done = done.clone();
-            tasks.spawn_local(async move {
-                let answer = connection.answer().await;
-                done.borrow_mut().push((began.elapsed(), answer.map(|a| a.index), connection));
-            });
-        }
-        let write = change(round);
-        let ((), written) = tokio::join!(tasks, writer.call(&write));
-        ensure!(written?.status == 200, "the change was refused");
-        let mut latest = Duration::ZERO;
-        for (after, answer, connection) in done.take() {
-            index = index.max(answer?);
-            latest = latest.max(after);
-            parked.push(connection);
-        }
-        last.push(latest);
-        for connection in &mut parked {
-            connection
-                .send(&request("GET", &format!("{path}?index={index}&wait=120s"), b""))
-                .await?;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    last.sort_unstable();
-    Ok(vec![
-        figure("last answer, median of 5", "ms", last[2].as_secs_f64() * 1e3, false),
-        figure("memory a parked watcher", "KiB", per_watcher, false),
-    ])
-}
-
-/// Watchers of keys and of a service that come, wait and hang up.
-async fn churn(server: &Server, scale: f64) -> Result<Vec<Figure>> {
-    const AT_ONCE: usize = 5_000;
-    load(server, 16, 100, |n| registration("web", n, "ok")).await?;
-    let path = |n: usize| match n % 4 {
-        0 => "/v1/health/service/web?passing".to_owned(),
-        _ => format!("/v1/kv/bench/{}", n % 1_000),
-    };
-    // What is loaded and set up by the first watches of their kinds is not what is asked for here.
-    let mut open = Vec::new();
-    park(server, &mut open, 0..8, path).await?;
-    open.clear();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = server.resident()?;
-    let (mut at, total, mut peak) = (0, scaled(100_000, scale), before);
-    while at < total {
-        let next = (at + AT_ONCE).min(total);
-        park(server, &mut open, at..next, path).await?;
-        peak = peak.max(server.resident()?);
-        open.clear();
-        at = next;
-    }
-    // A server may take a moment to notice who is gone, and to tidy up.
-    let mut after = server.resident()?;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while after > before + before / 20 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        after = after.min(server.resident()?);
-    }
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    Ok(vec![
-        figure("before", "MiB", mib(before), false),
-        figure("most", "MiB", mib(peak), false),
-        figure("after", "MiB", mib(after), false),
-        figure("after, of before", "%", mib(after) / mib(before) * 100.0, false),
-    ])
-}
-
-/// Opens a watch for each number, and waits until all of them sleep.
-async fn park(
-    server: &Server,
-    open: &mut Vec<Connection>,
-    numbers: std::ops::Range<usize>,
-    path: impl Fn(usize) -> String,
-) -> Result<()> {
-    for n in numbers {
-        let mut connection = Connection::open(&server.address).await?;
-        let path = path(n);
-        let index = connection.call(&request("GET", &path, b"")).await?.index;
-        let glue = if path.contains('?') { '&' } else { '?' };
-        let watch = format!("{path}{glue}index={index}&wait=300s");
-        connection.send(&request("GET", &watch, b"")).await?;
-        open.push(connection);
-    }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    Ok(())
 }
 
 async fn memory_kv(server: &Server, scale: f64) -> Result<Vec<Figure>> {

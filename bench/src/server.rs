@@ -45,37 +45,49 @@ impl Server {
         }
         let file = dir.path().join("agent.json");
         std::fs::write(&file, config.to_string())?;
+        let mut command = Command::new(binary);
+        command.args(["agent", "-config-file"]).arg(&file);
+        let put = request("PUT", "/v1/kv/bench/ready", b"yes");
+        Server::launch(command, ports[0], Some(ports[1]), dir, &put).await
+    }
+
+    /// Starts a server with this command and waits until it accepts `write`. `dir` goes when it does.
+    pub(crate) async fn launch(
+        mut command: Command,
+        http: u16,
+        dns: Option<u16>,
+        dir: tempfile::TempDir,
+        write: &[u8],
+    ) -> Result<Server> {
         let began = Instant::now();
-        let child = Command::new(binary)
-            .args(["agent", "-config-file"])
-            .arg(&file)
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::from(std::fs::File::create(dir.path().join("log"))?))
             .stderr(Stdio::null())
             .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .with_context(|| format!("cannot start {name}"))?;
         let mut server = Server {
             child,
-            address: format!("127.0.0.1:{}", ports[0]),
-            dns: SocketAddr::from(([127, 0, 0, 1], ports[1])),
+            address: format!("127.0.0.1:{http}"),
+            dns: SocketAddr::from(([127, 0, 0, 1], dns.unwrap_or(0))),
             ready_after: Duration::ZERO,
             _dir: dir,
         };
-        let put = request("PUT", "/v1/kv/bench/ready", b"yes");
         let deadline = began + Duration::from_secs(30);
         while Instant::now() < deadline {
             if let Some(status) = server.child.try_wait()? {
-                bail!("{} ended at once: {status}", binary.display());
+                bail!("{name} ended at once: {status}");
             }
             if let Ok(mut connection) = Connection::open(&server.address).await
-                && connection.call(&put).await.is_ok_and(|a| a.status == 200)
+                && connection.call(write).await.is_ok_and(|a| a.status == 200)
             {
                 server.ready_after = began.elapsed();
                 return Ok(server);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        bail!("{} accepted no write within 30 s", binary.display())
+        bail!("{name} accepted no write within 30 s")
     }
 
     /// Processor time used so far, user and system.

@@ -97,20 +97,40 @@ impl Connection {
         self.skip(head).await?;
         let mut bytes = 0;
         loop {
-            let line = loop {
-                if let Some(end) = find(&self.buffer[..self.filled], b"\r\n") {
-                    break end;
-                }
-                self.fill().await?;
-            };
-            let text = std::str::from_utf8(&self.buffer[..line]).map_err(io::Error::other)?;
-            let size = usize::from_str_radix(text.trim(), 16).map_err(io::Error::other)?;
-            self.skip(line + 2 + size + 2).await?;
-            if size == 0 {
-                return Ok(bytes);
+            match self.piece().await? {
+                0 => return Ok(bytes),
+                size => bytes += size,
             }
-            bytes += size;
         }
+    }
+
+    /// Reads the head of an answer that comes in pieces; [`Connection::piece`] reads those.
+    pub(crate) async fn begin_pieces(&mut self) -> io::Result<()> {
+        let head = loop {
+            if let Some(end) = find(&self.buffer[..self.filled], b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.fill().await?;
+        };
+        let (status, length, _) = parse_head(&self.buffer[..head])?;
+        if status != 200 || length.is_some() {
+            return Err(io::Error::other(format!("status {status}, and not in pieces")));
+        }
+        self.skip(head).await
+    }
+
+    /// Reads one piece and drops it; its size is 0 at the end of the answer.
+    pub(crate) async fn piece(&mut self) -> io::Result<usize> {
+        let line = loop {
+            if let Some(end) = find(&self.buffer[..self.filled], b"\r\n") {
+                break end;
+            }
+            self.fill().await?;
+        };
+        let text = std::str::from_utf8(&self.buffer[..line]).map_err(io::Error::other)?;
+        let size = usize::from_str_radix(text.trim(), 16).map_err(io::Error::other)?;
+        self.skip(line + 2 + size + 2).await?;
+        Ok(size)
     }
 }
 
