@@ -180,3 +180,59 @@ async fn a_watcher_that_goes_away_is_forgotten() {
     }
     until_waiting(&server, 0).await;
 }
+
+/// What the reference does with a wait during which only other things change: it answers after a moment, because it
+/// watches more than it shows, or answers at the end with the index of its last look, which may be from before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reference {
+    AnswersEarly,
+    EndsWithOldIndex,
+    EndsWithSameIndex,
+}
+
+/// Here a wait is never cut short by what changes nothing in its answer, and its end says what any read at that moment
+/// says. A client of the reference notices only that it is not called back once more for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_wait_says_what_a_read_says_then() {
+    use Reference::{AnswersEarly, EndsWithOldIndex, EndsWithSameIndex};
+    let rows = [
+        ("/v1/kv/none", AnswersEarly),
+        ("/v1/kv/here", EndsWithSameIndex),
+        ("/v1/kv/nope/?recurse", AnswersEarly),
+        ("/v1/kv/nope/?keys", AnswersEarly),
+        ("/v1/health/service/web", EndsWithSameIndex),
+        ("/v1/health/service/unknown", AnswersEarly),
+        ("/v1/catalog/service/unknown", AnswersEarly),
+        ("/v1/catalog/services", AnswersEarly),
+        ("/v1/catalog/node/w", EndsWithOldIndex),
+        ("/v1/catalog/nodes", EndsWithSameIndex),
+        ("/v1/health/checks/unknown", EndsWithSameIndex),
+        ("/v1/session/list", EndsWithSameIndex),
+    ];
+    let server = Server::start(Settings::default()).await;
+    server.put("/v1/catalog/register", &register(1)).await;
+    server.put("/v1/kv/here", "1").await;
+    let other = |port: usize| {
+        format!(
+            r#"{{"Node":"n1","Address":"127.0.0.1","Service":{{"Service":"other","Port":{port}}}}}"#
+        )
+    };
+    server.put("/v1/catalog/register", &other(1)).await;
+    for (number, (path, reference)) in rows.into_iter().enumerate() {
+        let asked = server.get(path).await;
+        let glue = if path.contains('?') { '&' } else { '?' };
+        let blocked = format!("{path}{glue}index={}&wait=300ms", asked.index());
+        let started = Instant::now();
+        let (answer, ()) = tokio::join!(server.get(&blocked), async {
+            until_waiting(&server, 1).await;
+            server.put("/v1/kv/quite/other", &number.to_string()).await;
+            server.put("/v1/catalog/register", &other(2 + number)).await;
+        });
+        assert!(started.elapsed() >= Duration::from_millis(300), "{path} was cut short");
+        let then = server.get(path).await;
+        assert_eq!(answer.text(), asked.text(), "{path} changed");
+        assert_eq!((answer.index(), answer.text()), (then.index(), then.text()), "{path}");
+        let moved = answer.index() > asked.index();
+        assert_eq!(moved, reference != EndsWithSameIndex, "{path}: {reference:?} there");
+    }
+}
