@@ -7,6 +7,9 @@ use super::file::Written;
 use super::{Error, list_errors};
 use crate::gossip::{Keyring, Timing};
 
+/// The least an agent may ask others to wait before they forget it.
+const RECONNECT_MIN: Duration = Duration::from_secs(30);
+
 /// What the gossip pool of the datacenter is told.
 #[expect(
     clippy::struct_excessive_bools,
@@ -36,14 +39,41 @@ pub struct GossipTuning {
     pub retry_interval: Duration,
     /// Attempts; 0 is no limit.
     pub retry_max: u32,
+    /// What the agent asks others to wait before they forget it, should it fail.
+    pub advertise_reconnect_timeout: Option<Duration>,
     /// Join again after having left.
     pub rejoin_after_leave: bool,
+}
+
+impl GossipTuning {
+    /// As the reference shows it: 0 is its own default.
+    pub(super) fn reconnect_timeout_shown(&self) -> String {
+        let (set, default) = (self.timing.reconnect_timeout, Timing::default().reconnect_timeout);
+        let shown = if set == default { Duration::ZERO } else { set };
+        muster_client::types::format_duration(shown)
+    }
 }
 
 pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Error> {
     let mut invalid = Vec::new();
     let timing = timing(written, dev, &mut invalid);
     let retry_interval = duration(written, "retry_interval", Duration::from_secs(30), &mut invalid);
+    let advertise_reconnect_timeout = written
+        .text("advertise_reconnect_timeout")
+        .map(|_| duration(written, "advertise_reconnect_timeout", Duration::ZERO, &mut invalid));
+    if advertise_reconnect_timeout.is_some() && written.bool("server").unwrap_or(dev) {
+        invalid.push(
+            "advertise_reconnect_timeout can only be used on a client: a server that is forgotten \
+             soon would leave the quorum with it"
+                .to_owned(),
+        );
+    } else if advertise_reconnect_timeout.is_some_and(|time| time < RECONNECT_MIN) {
+        invalid.push(format!(
+            "advertise_reconnect_timeout: must be at least {}: agents that restart would be \
+             forgotten with their services",
+            muster_client::types::format_duration(RECONNECT_MIN)
+        ));
+    }
     let bind = match written.text("serf_lan").map(str::trim).filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => text
@@ -89,6 +119,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Erro
         retry_join,
         retry_interval,
         retry_max: written.int("retry_max").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        advertise_reconnect_timeout,
         rejoin_after_leave: written.bool("rejoin_after_leave").unwrap_or(false),
     })
 }
@@ -162,7 +193,7 @@ mod tests {
     fn paces_and_keys_are_read() {
         let tuning = read(
             r#"{"encrypt":"AAAAAAAAAAAAAAAAAAAAAA==","retry_join":["a","b:1"],"retry_max":3,
-                "reconnect_timeout":"8h","serf_lan_allowed_cidrs":["10.0.0.0/8"],
+                "reconnect_timeout":"8h","advertise_reconnect_timeout":"5m","serf_lan_allowed_cidrs":["10.0.0.0/8"],
                 "gossip_lan":{"probe_interval":"2s","gossip_nodes":5,"suspicion_mult":7}}"#,
         )
         .unwrap();
@@ -172,6 +203,9 @@ mod tests {
         assert_eq!(timing.probe_interval, Duration::from_secs(2));
         assert_eq!((timing.gossip_nodes, timing.suspicion_mult), (5, 7));
         assert_eq!(timing.reconnect_timeout, Duration::from_hours(8));
+        assert_eq!(tuning.advertise_reconnect_timeout, Some(Duration::from_mins(5)));
+        assert_eq!(tuning.reconnect_timeout_shown(), "8h0m0s");
+        assert_eq!(read("{}").unwrap().reconnect_timeout_shown(), "0s");
     }
 
     #[test]
@@ -184,6 +218,11 @@ mod tests {
             (r#"{"gossip_lan":{"probe_interval":"0s"}}"#, "gossip_lan.probe_interval: cannot be 0"),
             (r#"{"gossip_lan":{"gossip_nodes":0}}"#, "gossip_lan.gossip_nodes: must be between"),
             (r#"{"gossip_lan":{"nodes":0}}"#, "invalid config key gossip_lan.nodes"),
+            (
+                r#"{"server":true,"advertise_reconnect_timeout":"5m"}"#,
+                "advertise_reconnect_timeout can only be used on a client",
+            ),
+            (r#"{"advertise_reconnect_timeout":"5s"}"#, "must be at least 30s"),
             (r#"{"retry_join":["provider=aws x=y"]}"#, "cloud's API is not supported"),
         ] {
             let error = read(json).unwrap_err();

@@ -95,6 +95,7 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("advertise_addr_wan", Kind::Str, Fate::Used),
     ("advertise_addr_wan_ipv4", Kind::Str, Fate::Warned),
     ("advertise_addr_wan_ipv6", Kind::Str, Fate::Warned),
+    ("advertise_reconnect_timeout", Kind::Duration, Fate::Used),
     ("ae_interval", Kind::Duration, Fate::Warned),
     ("alt_domain", Kind::Str, Fate::Live),
     ("audit", Kind::Any, Fate::NotYet(Off::Empty)),

@@ -26,8 +26,9 @@ use super::wire;
 
 /// Datagrams are not longer.
 const DATAGRAM_MAX: usize = 64 * 1024;
-/// Datagrams that are taken before anything else gets its turn.
-const BURST: usize = 64;
+/// Datagrams that are taken before anything else gets its turn: about as many as wait in the system's
+/// buffer when this process was stopped for a while.
+const BURST: usize = 1024;
 /// Connections served at once; others wait in the system's queue.
 const CONNECTIONS_MAX: usize = 128;
 /// Wishes and connections' questions that wait for the core.
@@ -277,16 +278,18 @@ impl Driver {
             let due = self.began + self.core.deadline().saturating_sub(TIME_AT_START);
             tokio::select! {
                 () = stop.cancelled() => return,
-                received = self.socket.recv_from(&mut datagram) => {
-                    let mut received = received.ok();
-                    for _ in 0..BURST {
-                        let Some((length, from)) = received else { break };
-                        self.hear(from, &datagram[..length], &mut out);
-                        received = self.socket.try_recv_from(&mut datagram).ok();
-                    }
-                }
+                // It fails only if the system has none to tell of; the socket says so itself.
+                _ = self.socket.readable() => {}
                 Some(wish) = inbox.recv() => self.wish(wish, &mut out),
-                () = tokio::time::sleep_until(due) => self.step(Input::Tick, &mut out),
+                () = tokio::time::sleep_until(due) => {}
+            }
+            // What came is heard before anybody's time is up.
+            for _ in 0..BURST {
+                let Ok((length, from)) = self.socket.try_recv_from(&mut datagram) else { break };
+                self.hear(from, &datagram[..length], &mut out);
+            }
+            if self.now() >= self.core.deadline() {
+                self.step(Input::Tick, &mut out);
             }
             self.act(&mut out).await;
         }
@@ -396,7 +399,13 @@ fn log(notice: &Notice) {
         Notice::Failed(name) => tracing::info!(member = &**name, "member failed"),
         Notice::Left(name) => tracing::info!(member = &**name, "member left"),
         Notice::Reaped(name) => tracing::info!(member = &**name, "member forgotten"),
-        Notice::Event(event) => tracing::debug!(name = event.name, "user event"),
+        Notice::Event(event) => {
+            if let Some(payload) = event.leader() {
+                tracing::info!(payload, "New leader elected");
+            } else {
+                tracing::debug!(name = event.name, "user event");
+            }
+        }
         Notice::Warning(text) => tracing::warn!("{text}"),
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::core::Timing;
+
 /// Time on the clock of whoever drives a core. Clocks start at [`TIME_AT_START`], so that what was
 /// long before can be written.
 pub type Time = Duration;
@@ -24,6 +26,9 @@ pub type Incarnation = u64;
 /// What a member tells the others of itself, beyond its identity.
 pub type Tags = BTreeMap<String, String>;
 
+/// The tag of members that want to be forgotten after another time than the pool's, should they fail.
+pub const RECONNECT_TIMEOUT: &str = "rc_tm";
+
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
@@ -37,6 +42,17 @@ pub struct Details {
     pub incarnation: Incarnation,
     /// The rest.
     pub tags: Tags,
+}
+
+impl Details {
+    /// How long it is remembered once it is gone so, in a pool of this timing.
+    pub(super) fn remembered(&self, state: State, timing: &Timing) -> Duration {
+        let own = || muster_client::types::parse_duration(self.tags.get(RECONNECT_TIMEOUT)?).ok();
+        match state {
+            State::Left => timing.left_timeout,
+            _ => own().unwrap_or(timing.reconnect_timeout),
+        }
+    }
 }
 
 /// How a member is, as others see it.
@@ -97,10 +113,24 @@ pub struct UserEvent {
     pub id: Uuid,
     /// Its place in the order of events.
     pub ltime: u64,
-    /// Its name.
+    /// Its name. Events without a name are no user's: servers tell with them who leads.
     pub name: String,
     /// What it carries.
     pub payload: bytes::Bytes,
     /// Expressions for nodes, services and tags: who does not match does not keep it.
     pub filters: [String; 3],
+}
+
+impl UserEvent {
+    /// Tells all members who leads the servers now.
+    pub fn new_leader(id: Uuid, leader: &str) -> UserEvent {
+        let payload = bytes::Bytes::copy_from_slice(leader.as_bytes());
+        UserEvent { id, ltime: 0, name: String::new(), payload, filters: Default::default() }
+    }
+
+    /// Who leads, if this event tells it.
+    pub fn leader(&self) -> Option<&str> {
+        let text = self.name.is_empty().then(|| std::str::from_utf8(&self.payload).ok());
+        text.flatten()
+    }
 }

@@ -127,6 +127,8 @@ impl Claim {
 pub enum Request {
     /// Here is all I know; tell me what you know.
     Exchange(Box<Knowledge>),
+    /// Here is what I know as two numbers; tell me what you know if yours are others.
+    Compare(Box<Summary>),
     /// Are you there? For networks that lose datagrams.
     Ping {
         /// Who is meant.
@@ -141,6 +143,8 @@ pub enum Request {
 pub enum Answer {
     /// All I know.
     Exchange(Box<Knowledge>),
+    /// I know the same.
+    Same(Box<Summary>),
     /// I am here.
     Pong,
     /// No, and why.
@@ -159,6 +163,17 @@ pub struct Knowledge {
     pub from: Arc<Details>,
     /// Everybody else.
     pub members: Vec<Known>,
+    /// Events of late.
+    pub events: Vec<Arc<UserEvent>>,
+    /// The speaker's place in the order of events.
+    pub event_clock: u64,
+}
+
+/// All that a member knows, as numbers: two that know the same have the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Of those who are there; of those who are gone.
+    pub digest: [u64; 2],
     /// Events of late.
     pub events: Vec<Arc<UserEvent>>,
     /// The speaker's place in the order of events.

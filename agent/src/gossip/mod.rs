@@ -28,6 +28,7 @@ pub use driver::{Error, Settings, start};
 pub use join::{Joining, rejoin};
 pub use keyring::{Keyring, Order, Report, WrongKey};
 pub use member::{
-    Details, Incarnation, Member, Name, State, Status, TIME_AT_START, Tags, Time, UserEvent,
+    Details, Incarnation, Member, Name, RECONNECT_TIMEOUT, State, Status, TIME_AT_START, Tags,
+    Time, UserEvent,
 };
 pub use members::{Members, Roll};

@@ -7,10 +7,8 @@
 
 use std::time::Duration;
 
+use super::core::Timing;
 use super::member::{Name, Time};
-
-/// The longest term is so many of the shortest.
-const TERM_MAX: u32 = 6;
 
 /// A doubt about one member.
 #[derive(Debug)]
@@ -27,18 +25,13 @@ pub(super) struct Suspicion {
 
 impl Suspicion {
     /// Doubts that `from` began, in a pool of `members`.
-    pub(super) fn new(
-        now: Time,
-        from: Name,
-        members: usize,
-        multiplier: u32,
-        interval: Duration,
-    ) -> Suspicion {
-        let shortest = shortest_term(members, multiplier, interval);
-        let wanted = (multiplier as usize).saturating_sub(2);
+    pub(super) fn new(now: Time, from: Name, members: usize, timing: &Timing) -> Suspicion {
+        let shortest = shortest_term(members, timing.suspicion_mult, timing.probe_interval);
+        let wanted = (timing.suspicion_mult as usize).saturating_sub(2);
         // Too few are there to share the doubt: no use waiting for them.
         let needed = if members.saturating_sub(2) < wanted { 0 } else { wanted };
-        let longest = if needed == 0 { shortest } else { shortest * TERM_MAX };
+        let longest =
+            if needed == 0 { shortest } else { shortest * timing.suspicion_max_mult.max(1) };
         let deadline = now + longest;
         Suspicion { began: now, shortest, longest, needed, by: vec![from], deadline }
     }
@@ -82,17 +75,14 @@ fn shortest_term(members: usize, multiplier: u32, interval: Duration) -> Duratio
 pub(super) struct Awareness(u32);
 
 impl Awareness {
-    /// Doubts beyond this do not help.
-    const MAX: u32 = 7;
-
     /// What happened spoke for (`better`) or against this agent's own health.
     pub(super) fn better(&mut self) {
         self.0 = self.0.saturating_sub(1);
     }
 
-    /// See [`Awareness::better`].
-    pub(super) fn worse(&mut self, by: u32) {
-        self.0 = (self.0 + by).min(Self::MAX);
+    /// See [`Awareness::better`]. Doubts beyond `max` would not help.
+    pub(super) fn worse(&mut self, by: u32, max: u32) {
+        self.0 = (self.0 + by).min(max);
     }
 
     /// A patience, stretched.
@@ -115,7 +105,7 @@ mod tests {
     #[test]
     fn terms_grow_with_the_pool_and_shrink_with_company() {
         let term = |members, others: &[&str]| {
-            let mut suspicion = Suspicion::new(SECOND, "a".into(), members, 4, SECOND);
+            let mut suspicion = Suspicion::new(SECOND, "a".into(), members, &Timing::default());
             for other in others {
                 suspicion.confirm(&(*other).into());
             }
@@ -135,7 +125,7 @@ mod tests {
         let mut awareness = Awareness::default();
         awareness.better();
         assert_eq!(awareness.stretch(SECOND), SECOND);
-        awareness.worse(100);
+        awareness.worse(100, 7);
         assert_eq!(awareness.stretch(SECOND), 8 * SECOND);
         awareness.better();
         assert_eq!(awareness.stretch(SECOND), 7 * SECOND);

@@ -105,11 +105,21 @@ async fn what_cannot_be_one_pool_stays_apart() {
     let twin = start(twin).await;
     let error = twin.members.join(here.members.address()).await.unwrap_err();
     assert!(error.contains("has conflicting node ID"), "{error}");
+    // Nor is one let in that has the id of a third, whose name is not its.
+    let third = start(settings("third", "dc1", &[])).await;
+    third.members.join(here.members.address()).await.unwrap();
+    let id = third.members.roll()["third"].details.id;
+    let other = start(Settings { id, ..settings("fourth", "dc1", &[]) }).await;
+    let error = other.members.join(here.members.address()).await.unwrap_err();
+    assert!(error.contains("has conflicting node ID"), "{error}");
+    assert!(here.members.roll().get("fourth").is_none());
+    third.members.leave().await;
+    until(&here, |members| sees(members, "third") == Some(Status::Left)).await;
     let sealed = start(settings("d", "dc1", &[vec![1; 16]])).await;
     assert!(sealed.members.join(here.members.address()).await.is_err());
     assert!(here.members.join(sealed.members.address()).await.is_err());
-    for agent in [&here, &there, &twin, &sealed] {
-        assert_eq!(agent.members.roll().len(), 1);
+    for agent in [&here, &there, &twin, &sealed, &other] {
+        assert_eq!(agent.members.live(), 1);
     }
     assert!(sealed.members.stats().dropped() > 0);
 }

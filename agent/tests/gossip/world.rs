@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_agent::gossip::core::{Input, Notice, Output, Token};
-use muster_agent::gossip::message::{Answer, Message, Request};
-use muster_agent::gossip::{Core, Details, Status, TIME_AT_START, Tags, Time, Timing};
+use muster_agent::gossip::message::{Answer, Knowledge, Known, Message, Request};
+use muster_agent::gossip::{Core, Details, State, Status, TIME_AT_START, Tags, Time, Timing};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
@@ -34,6 +34,9 @@ pub struct Network {
     pub deaf: BTreeSet<(Who, Who)>,
     /// Members that do everything this much later.
     pub slow: BTreeMap<Who, Duration>,
+    /// Members that now and then do nothing at all for a while: how long they run, how long not.
+    /// What comes meanwhile waits.
+    pub stalls: BTreeMap<Who, (Duration, Duration)>,
 }
 
 impl Default for Network {
@@ -45,6 +48,7 @@ impl Default for Network {
             parted: false,
             deaf: BTreeSet::new(),
             slow: BTreeMap::new(),
+            stalls: BTreeMap::new(),
         }
     }
 }
@@ -113,6 +117,8 @@ pub struct World {
     pub weigh_streams: bool,
     /// Members declared failed by somebody though they were there.
     pub false_deaths: u64,
+    /// The same, as who declared whom, for nobody else had done so before.
+    pub wrongly_declared: Vec<(Who, Who)>,
     /// Times that somebody heard a user's event.
     pub events: u64,
     out: Vec<Output>,
@@ -120,6 +126,10 @@ pub struct World {
 
 pub fn name(who: Who) -> Arc<str> {
     format!("node-{who}").into()
+}
+
+fn number(name: &str) -> Who {
+    name.rsplit('-').next().unwrap_or("0").parse().unwrap_or(0)
 }
 
 fn address(who: Who) -> SocketAddr {
@@ -150,6 +160,7 @@ impl World {
             stream_bytes: 0,
             weigh_streams: false,
             false_deaths: 0,
+            wrongly_declared: Vec::new(),
             events: 0,
             out: Vec::new(),
         }
@@ -196,6 +207,37 @@ impl World {
         self.nodes[who].core = Some(core);
         self.nodes[who].life += 1;
         self.reschedule(who);
+    }
+
+    /// Has all that run know each other, as if they had met long ago.
+    pub fn acquaint(&mut self) {
+        let all = self.running().map(|(_, core)| core.me());
+        let known =
+            |it: &Arc<Details>| Known { details: it.clone(), state: State::Alive, age: self.now };
+        let all: Vec<Known> = all.map(known).collect();
+        for who in 0..self.nodes.len() {
+            let Some(core) = &mut self.nodes[who].core else { continue };
+            core.step(self.now, Input::Join { token: 0, address: address(who) }, &mut self.out);
+            let token = self.out.iter().find_map(|output| match output {
+                Output::Ask { token, .. } => Some(*token),
+                _ => None,
+            });
+            let (other, from) = ((who + 1) % all.len(), core.me().name.clone());
+            let mut members = all.clone();
+            members.retain(|it| it.details.name != from);
+            let knowledge = Knowledge {
+                join: true,
+                from: all[other].details.clone(),
+                members,
+                events: Vec::new(),
+                event_clock: 2,
+            };
+            let result = Ok(Answer::Exchange(Box::new(knowledge)));
+            let token = token.expect("who joins asks");
+            core.step(self.now, Input::Answered { token, result }, &mut self.out);
+            self.out.clear();
+            self.reschedule(who);
+        }
     }
 
     /// A member stops without a word.
@@ -259,7 +301,17 @@ impl World {
         while self.due.peek().is_some_and(|Reverse(due)| due.at <= end) {
             let Some(Reverse(due)) = self.due.pop() else { break };
             self.now = due.at;
+            let stalled_until = self.stalled_until(due.who);
             let node = &mut self.nodes[due.who];
+            if let Some(end) = stalled_until
+                && due.life == node.life
+            {
+                if node.wake == due.at && matches!(due.event, Event::Wake) {
+                    node.wake = end;
+                }
+                self.due.push(Reverse(Due { at: end, ..due }));
+                continue;
+            }
             if due.life != node.life || node.core.is_none() {
                 if let Event::Asked(asker, token, _) = due.event {
                     let refused = Input::Answered {
@@ -289,10 +341,30 @@ impl World {
         self.now = end;
     }
 
+    /// Until when a member does nothing, if it does nothing now. Each begins at another time.
+    fn stalled_until(&self, who: Who) -> Option<Time> {
+        let (runs, stops) = *self.network.stalls.get(&who)?;
+        let round = (runs + stops).as_nanos();
+        let shift = round * (who as u128 * 7919 % 1000) / 1000;
+        let within = (self.now.as_nanos() + shift) % round;
+        let left = u64::try_from(round - within).expect("a round is short");
+        (within >= runs.as_nanos()).then(|| self.now + Duration::from_nanos(left))
+    }
+
     fn step(&mut self, who: Who, input: Input) {
         let mut out = std::mem::take(&mut self.out);
         if let Some(core) = &mut self.nodes[who].core {
+            let before = core.counters().failures;
             core.step(self.now, input, &mut out);
+            if core.counters().failures > before {
+                let failed = out.iter().filter_map(|output| match output {
+                    Output::Notice(Notice::Failed(name)) => Some(number(name)),
+                    _ => None,
+                });
+                let wrongly: Vec<Who> =
+                    failed.filter(|it| self.nodes[*it].core.is_some()).collect();
+                self.wrongly_declared.extend(wrongly.into_iter().map(|whom| (who, whom)));
+            }
         }
         for output in out.drain(..) {
             self.output(who, output);
@@ -356,7 +428,7 @@ impl World {
     }
 
     fn notice(&mut self, who: Who, notice: &Notice) {
-        let about = |name: &str| name.rsplit('-').next().unwrap_or("0").parse().unwrap_or(0);
+        let about = number;
         let (kind, other) = match notice {
             Notice::Joined(name) => (1, about(name)),
             Notice::Failed(name) => {

@@ -18,6 +18,10 @@ pub struct Timing {
     pub indirect_probes: usize,
     /// Shortest time to object, in probe intervals, for ten members and fewer.
     pub suspicion_mult: u32,
+    /// While nobody shares a doubt, so many times the shortest; 1 is SWIM without Lifeguard.
+    pub suspicion_max_mult: u32,
+    /// How much an agent may doubt itself; 0 is SWIM without Lifeguard.
+    pub awareness_max: u32,
     /// News are passed on each.
     pub gossip_interval: Duration,
     /// To how many members.
@@ -44,6 +48,8 @@ impl Default for Timing {
             probe_timeout: Duration::from_millis(500),
             indirect_probes: 3,
             suspicion_mult: 4,
+            suspicion_max_mult: 6,
+            awareness_max: 7,
             gossip_interval: Duration::from_millis(200),
             gossip_nodes: 3,
             gossip_to_gone: Duration::from_secs(30),
@@ -62,7 +68,8 @@ pub type Token = u64;
 /// What happens to a core.
 #[derive(Debug)]
 pub enum Input {
-    /// Time passed: see `Core::deadline`.
+    /// Time passed: see `Core::deadline`. What was heard by then goes first: an agent that was
+    /// stopped for a while finds its answers waiting, and must not judge before it has read them.
     Tick,
     /// A datagram came.
     Packet(Vec<Message>),

@@ -1,4 +1,6 @@
-//! Meetings: two members tell each other all they know, over a connection.
+//! Meetings: two members tell each other all they know, over a connection. The periodical ones begin
+//! with a comparison, for most of them find nothing new: without it, what each member says would
+//! grow with the pool.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,15 +10,33 @@ use std::time::Duration;
 use rand::RngExt;
 use uuid::Uuid;
 
+use super::digest::Digest;
 use super::probe::exchange_pause;
 use super::{Core, Output, Peer, Phase, State, Time, Token};
-use crate::gossip::member::{Details, Name};
+use crate::gossip::member::{Details, Name, UserEvent};
 use crate::gossip::message::{Answer, Claim, Knowledge, Known, Request};
 
 /// Longest time of a meeting.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a meeting is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Somebody wished it, under this token.
+    Join(Token),
+    /// To tell all, and to be told.
+    Exchange,
+    /// To see whether there is anything to tell.
+    Compare,
+}
+
 impl Core {
+    /// Tells all that is known to whoever lives at `to`, and hears all it knows.
+    pub(super) fn exchange(&mut self, now: Time, to: SocketAddr, out: &mut Vec<Output>) {
+        let token = self.meet(now, to, false, out);
+        self.meetings.insert(token, Purpose::Exchange);
+    }
+
     /// Begins a meeting with whoever lives at `to`.
     pub(super) fn meet(
         &mut self,
@@ -39,8 +59,15 @@ impl Core {
             if self.phase == Phase::Active
                 && let [to] = self.pick(1, |peer| peer.state.is_live())[..]
             {
-                let token = self.meet(now, to, false, out);
-                self.joins.insert(token, None);
+                // Whose name is taken has something to say, whatever the others know.
+                if self.conflicts.contains_key(&self.me.name) {
+                    self.exchange(now, to, out);
+                } else {
+                    let request = Request::Compare(Box::new(self.summary(now)));
+                    let token = self.next_token();
+                    out.push(Output::Ask { token, to, request, patience: PATIENCE });
+                    self.meetings.insert(token, Purpose::Compare);
+                }
             }
         }
         if now >= self.next_reconnect {
@@ -58,8 +85,7 @@ impl Core {
                     .map(|peer| peer.details.address)
                     .collect();
                 let to = lost[self.rng.random_range(0..lost.len())];
-                let token = self.meet(now, to, false, out);
-                self.joins.insert(token, None);
+                self.exchange(now, to, out);
             }
         }
     }
@@ -71,10 +97,20 @@ impl Core {
             Request::Ping { target } => {
                 Answer::Refused(format!("here lives {}, not {target}", self.me.name))
             }
+            Request::Compare(theirs) => {
+                let mine = self.summary(now);
+                self.catch_up(now, &theirs.events, theirs.event_clock, false, out);
+                if mine.digest == theirs.digest {
+                    Answer::Same(Box::new(mine))
+                } else {
+                    Answer::Exchange(Box::new(self.knowledge(now, false)))
+                }
+            }
             Request::Keys(_) => Answer::Refused("keys are not the core's".into()),
             Request::Exchange(theirs) => {
                 if theirs.join
-                    && let Err(reason) = self.acceptable(&theirs)
+                    && let Err(reason) =
+                        self.acceptable(&theirs).and_then(|()| self.is_nobody_else(&theirs.from))
                 {
                     if theirs.from.tags.get("dc") == self.me.tags.get("dc") {
                         return Answer::Refused(reason);
@@ -84,7 +120,13 @@ impl Core {
                     mine.members.clear();
                     return Answer::Exchange(Box::new(mine));
                 }
-                let mine = self.knowledge(now, theirs.join);
+                let mut mine = self.knowledge(now, theirs.join);
+                if self.is_forgotten(&theirs.from) {
+                    // It was cut off for longer than it was remembered. What it said last is not
+                    // believed any more, so it must hear that it has to speak again.
+                    let (details, age) = (Arc::clone(&theirs.from), Duration::ZERO);
+                    mine.members.push(Known { details, state: State::Failed, age });
+                }
                 self.merge(now, &theirs, out);
                 Answer::Exchange(Box::new(mine))
             }
@@ -102,16 +144,26 @@ impl Core {
         if self.probe_answered(token, matches!(result, Ok(Answer::Pong))) {
             return;
         }
-        let Some(join) = self.joins.remove(&token) else { return };
+        let Some(purpose) = self.meetings.remove(&token) else { return };
+        let is_join = matches!(purpose, Purpose::Join(_));
         let result = match result {
             Ok(Answer::Exchange(theirs)) => {
-                let well = if join.is_some() { self.acceptable(&theirs) } else { Ok(()) };
-                well.map(|()| self.merge(now, &theirs, out))
+                let well = if is_join { self.acceptable(&theirs) } else { Ok(()) };
+                let merged = well.map(|()| self.merge(now, &theirs, out));
+                if purpose == Purpose::Compare && Digest::of(&theirs) != self.digest {
+                    // They told what they know, and this member knows more.
+                    self.exchange(now, theirs.from.address, out);
+                }
+                merged
+            }
+            Ok(Answer::Same(theirs)) if !is_join => {
+                self.catch_up(now, &theirs.events, theirs.event_clock, false, out);
+                Ok(())
             }
             Ok(Answer::Refused(reason)) | Err(reason) => Err(reason),
             Ok(other) => Err(format!("answered with something else: {other:?}")),
         };
-        if let Some(token) = join {
+        if let Purpose::Join(token) = purpose {
             out.push(Output::Joined { token, result });
         }
     }
@@ -145,6 +197,18 @@ impl Core {
         Ok(())
     }
 
+    /// Who comes must not have the id of somebody who is there.
+    fn is_nobody_else(&self, newcomer: &Details) -> Result<(), String> {
+        let twin = self.peers.values().find(|peer| {
+            let details = &peer.details;
+            peer.state.is_live() && details.id == newcomer.id && details.name != newcomer.name
+        });
+        twin.map_or(Ok(()), |twin| {
+            let (name, id, other) = (&newcomer.name, newcomer.id, &twin.details.name);
+            Err(format!("Member '{name}' has conflicting node ID '{id}' with member '{other}'"))
+        })
+    }
+
     /// Takes over what is news.
     fn merge(&mut self, now: Time, theirs: &Knowledge, out: &mut Vec<Output>) {
         // A newcomer's news are none to those it has them from.
@@ -153,10 +217,22 @@ impl Core {
         for known in &theirs.members {
             self.merge_one(now, known, !newcomer, out);
         }
-        for event in theirs.events.iter().rev() {
-            self.event(now, event, newcomer, out);
+        self.catch_up(now, &theirs.events, theirs.event_clock, newcomer, out);
+    }
+
+    /// Hears events of late. Who is `deaf` only remembers that there were such.
+    fn catch_up(
+        &mut self,
+        now: Time,
+        events: &[Arc<UserEvent>],
+        clock: u64,
+        deaf: bool,
+        out: &mut Vec<Output>,
+    ) {
+        for event in events.iter().rev() {
+            self.event(now, event, deaf, out);
         }
-        let ahead = theirs.event_clock.saturating_sub(self.event_clock);
+        let ahead = clock.saturating_sub(self.event_clock);
         self.event_clock += u64::from(u32::try_from(ahead).unwrap_or(0));
     }
 
@@ -191,18 +267,17 @@ impl Core {
     /// at the same time.
     fn hear_of_gone(&mut self, now: Time, known: &Known, out: &mut Vec<Output>) {
         let Known { details, state, age } = known;
-        let Details { name, incarnation, .. } = &**details;
-        let limit = match state {
-            State::Left => self.timing.left_timeout,
-            _ => self.timing.reconnect_timeout,
-        };
-        let forgotten = self.forgotten.iter().any(|(it, at)| it == name && incarnation <= at);
-        if *age >= limit || forgotten || details.tags.get("dc") != self.me.tags.get("dc") {
+        let name = &details.name;
+        let limit = details.remembered(*state, &self.timing);
+        if *age >= limit
+            || self.is_forgotten(details)
+            || details.tags.get("dc") != self.me.tags.get("dc")
+        {
             return;
         }
         // Clocks of drivers start late enough for this: see `Time`.
         let since = now.saturating_sub(*age);
-        self.insert(Peer { details: Arc::clone(details), state: *state, since });
+        self.insert(Peer::new(Arc::clone(details), *state, since));
         out.push(Output::Notice(match state {
             State::Left => super::Notice::Left(name.clone()),
             _ => super::Notice::Failed(name.clone()),

@@ -15,6 +15,7 @@
 //!
 //! A statement about a member is ordered by the member's incarnation, then by state.
 
+mod digest;
 mod io;
 mod meeting;
 mod probe;
@@ -33,10 +34,12 @@ use uuid::Uuid;
 
 use super::broadcast::{self, Broadcasts};
 use super::member::{Details, Incarnation, Member, Name, State, Status, Time, UserEvent};
-use super::message::{Claim, Knowledge, Message};
+use super::message::{Claim, Knowledge, Message, Summary};
 use super::suspicion::{Awareness, Suspicion};
 use super::vivaldi::{Coordinate, Place};
+use digest::Digest;
 pub use io::{Counters, Input, Notice, Output, Timing, Token};
+use meeting::Purpose;
 
 /// Room for messages in a datagram that passes every usual network whole, encryption included.
 pub const PACKET_ROOM: usize = 1400 - 48;
@@ -50,9 +53,8 @@ const EVENTS_TOLD_MAX: usize = 64;
 const EVENT_LATE: Duration = Duration::from_secs(30);
 /// Members that have been gone for long are looked for at this interval.
 const REAP_INTERVAL: Duration = Duration::from_secs(15);
-/// The place of the first event. The one before is the announcement of a leader, in the reference's
-/// count.
-const FIRST_EVENT: u64 = 2;
+/// The place of the first event.
+const FIRST_EVENT: u64 = 1;
 /// About as much as a packet holds.
 const NEWS_PER_PACKET: usize = 16;
 /// Packets beyond the first that a member gets in one round of gossip.
@@ -65,8 +67,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 struct Peer {
     details: Arc<Details>,
     state: State,
-    /// Since when.
-    since: Time,
+    /// Since which second. A pool of tens of thousands has as many of these in each member.
+    since: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +100,7 @@ pub struct Core {
     place: Place,
     /// Where others said they are.
     places: OrdMap<Name, Coordinate>,
-    /// What is known of who is there, as one number: two members that know the same have the same.
-    digest: u64,
+    digest: Digest,
     /// Others' digests are looked at again from then on.
     next_comparison: Time,
     probe: Option<probe::Probe>,
@@ -108,8 +109,8 @@ pub struct Core {
     turn: usize,
     seq: u32,
     token: Token,
-    /// Joins under way.
-    joins: BTreeMap<Token, Option<Token>>,
+    /// Meetings under way.
+    meetings: BTreeMap<Token, Purpose>,
     heard: VecDeque<(Time, Arc<UserEvent>)>,
     event_clock: u64,
     next_probe: Time,
@@ -133,7 +134,9 @@ impl Core {
             within(timing.exchange_interval),
             within(timing.reconnect_interval),
         );
-        let (digest, me) = (weight(&me), Arc::new(me));
+        let me = Arc::new(me);
+        let mut digest = Digest::default();
+        digest.toggle(&me, State::Alive);
         Core {
             timing,
             me,
@@ -156,7 +159,7 @@ impl Core {
             turn: usize::MAX,
             seq: rng.random(),
             token: 0,
-            joins: BTreeMap::new(),
+            meetings: BTreeMap::new(),
             heard: VecDeque::new(),
             event_clock: FIRST_EVENT,
             next_probe,
@@ -173,7 +176,7 @@ impl Core {
     /// Takes one input at a time; what is to be done is added to `out`.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Tick => {}
+            Input::Tick => self.time_passes(now, out),
             Input::Packet(messages) => {
                 for message in messages {
                     self.message(now, message, out);
@@ -186,7 +189,7 @@ impl Core {
             Input::Answered { token, result } => self.answered(now, token, result, out),
             Input::Join { token, address } => {
                 let own = self.meet(now, address, true, out);
-                self.joins.insert(own, Some(token));
+                self.meetings.insert(own, Purpose::Join(token));
             }
             Input::Leave => self.leave(now, out),
             Input::ForceLeave { name, prune } => {
@@ -214,7 +217,6 @@ impl Core {
                 out.push(Output::Notice(Notice::Updated(self.me.name.clone())));
             }
         }
-        self.time_passes(now, out);
     }
 
     /// When [`Input::Tick`] is due at the latest.
@@ -223,7 +225,7 @@ impl Core {
         let mut consider = |time: Time| earliest = earliest.min(time);
         match &self.probe {
             Some(probe) => consider(probe.next()),
-            None if self.live > 0 => consider(self.next_probe),
+            None if self.live > 0 && self.phase == Phase::Active => consider(self.next_probe),
             None => {}
         }
         if !self.broadcasts.is_empty() && !self.peers.is_empty() {
@@ -236,7 +238,8 @@ impl Core {
             consider(suspicion.deadline());
         }
         if let Phase::Leaving { until } = self.phase {
-            consider(until);
+            // The last of the news may have gone with an answer.
+            consider(if self.broadcasts.is_empty() { Time::ZERO } else { until });
         }
         earliest
     }
@@ -346,7 +349,7 @@ impl Core {
         self.last_gossip = now;
         let recently = self.timing.gossip_to_gone;
         let chosen = self.pick(self.timing.gossip_nodes, |peer| {
-            peer.state.is_live() || now < peer.since + recently
+            peer.state.is_live() || now < peer.since() + recently
         });
         // Much news at once, as when a fleet starts, goes in several packets.
         let packets = 1 + (self.broadcasts.len() / NEWS_PER_PACKET).min(PACKETS_MORE_MAX);
@@ -396,9 +399,9 @@ impl Core {
 
     /// Says something new of oneself.
     fn speak(&mut self, me: Details) {
-        self.digest ^= weight(&self.me);
+        self.digest.toggle(&self.me, State::Alive);
         self.me = Arc::new(me);
-        self.digest ^= weight(&self.me);
+        self.digest.toggle(&self.me, State::Alive);
         let news = Message::Alive(Arc::clone(&self.me));
         self.broadcasts.push(news, Some(self.me.name.clone()));
     }
@@ -453,17 +456,26 @@ impl Core {
         }
     }
 
-    fn knowledge(&self, now: Time, join: bool) -> Knowledge {
+    /// Events of late, the last first.
+    fn late_events(&self, now: Time) -> Vec<Arc<UserEvent>> {
         let late = self.heard.iter().rev().take(EVENTS_TOLD_MAX);
-        let events = late
-            .filter(|(at, _)| now < *at + EVENT_LATE)
-            .map(|(_, event)| Arc::clone(event))
-            .collect();
+        late.filter(|(at, _)| now < *at + EVENT_LATE).map(|(_, event)| Arc::clone(event)).collect()
+    }
+
+    fn summary(&self, now: Time) -> Summary {
+        Summary {
+            digest: self.digest.parts(),
+            events: self.late_events(now),
+            event_clock: self.event_clock,
+        }
+    }
+
+    fn knowledge(&self, now: Time, join: bool) -> Knowledge {
         Knowledge {
             join,
             from: Arc::clone(&self.me),
             members: self.peers.values().map(|peer| peer.known(now)).collect(),
-            events,
+            events: self.late_events(now),
             event_clock: self.event_clock,
         }
     }
@@ -477,13 +489,4 @@ impl Core {
     fn is_me(&self, name: &str, id: Uuid) -> bool {
         *name == *self.me.name && id == self.me.id
     }
-}
-
-/// A member's part in a digest: FNV over its name and what it said last.
-fn weight(details: &Details) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in details.name.bytes().chain(details.incarnation.to_le_bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash
 }

@@ -170,7 +170,7 @@ impl Core {
             0 => 1,
             expected => expected.saturating_sub(probe.nacks),
         };
-        self.awareness.worse(deaf);
+        self.awareness.worse(deaf, self.timing.awareness_max);
         let Some(peer) = self.peers.get(&probe.target) else { return };
         self.counters.suspicions += 1;
         let doubt = Arc::new(self.doubt(peer));
@@ -221,14 +221,13 @@ impl Core {
     /// Somebody knows something else. While news are on their way that is no wonder; when none are,
     /// some got lost on all ways, and the two tell each other everything.
     fn compare(&mut self, now: Time, other: &Name, digest: u64, out: &mut Vec<Output>) {
-        if digest == self.digest || !self.broadcasts.is_empty() || now < self.next_comparison {
+        if digest == self.digest.live || !self.broadcasts.is_empty() || now < self.next_comparison {
             return;
         }
         let Some(to) = self.peers.get(other).map(|peer| peer.details.address) else { return };
         let pause = exchange_pause(self.timing.exchange_interval, self.live + 1);
         self.next_comparison = now + pause / 8;
-        let token = self.meet(now, to, false, out);
-        self.joins.insert(token, None);
+        self.exchange(now, to, out);
     }
 
     pub(super) fn nack(&mut self, seq: u32) {

@@ -2,14 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time, weight};
+use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time};
 use crate::gossip::member::{Details, Incarnation, Name};
 use crate::gossip::message::{Claim, Known, Message};
 use crate::gossip::suspicion::Suspicion;
 
 impl Peer {
+    pub(super) fn new(details: Arc<Details>, state: State, since: Time) -> Peer {
+        Peer { details, state, since: u32::try_from(since.as_secs()).unwrap_or(u32::MAX) }
+    }
+
+    pub(super) fn since(&self) -> Time {
+        Time::from_secs(self.since.into())
+    }
+
     pub(super) fn known(&self, now: Time) -> Known {
-        let age = now.saturating_sub(self.since);
+        let age = now.saturating_sub(self.since());
         Known { details: Arc::clone(&self.details), state: self.state, age }
     }
 
@@ -25,7 +33,7 @@ impl Core {
             Message::Ping { seq, target, reply_to } => {
                 // Whoever lived here before does not answer through this member.
                 if target == self.me.name {
-                    let (digest, coordinate) = (self.digest, *self.place.coordinate());
+                    let (digest, coordinate) = (self.digest.live, *self.place.coordinate());
                     let coordinate = Some(Box::new(coordinate));
                     let messages = self.with_news(vec![Message::Ack { seq, digest, coordinate }]);
                     out.push(Output::Send { to: reply_to, messages });
@@ -61,13 +69,13 @@ impl Core {
         if said.tags.get("dc") != self.me.tags.get("dc") {
             return;
         }
-        if self.forgotten.iter().any(|(name, at)| *name == said.name && said.incarnation <= *at) {
+        if self.is_forgotten(said) {
             return;
         }
         let name = said.name.clone();
         let notice = match self.peers.get_mut(&name) {
             None => {
-                self.insert(Peer { details: Arc::clone(said), state: State::Alive, since: now });
+                self.insert(Peer::new(Arc::clone(said), State::Alive, now));
                 Notice::Joined(name.clone())
             }
             Some(peer) if said.incarnation <= peer.details.incarnation => return,
@@ -81,10 +89,8 @@ impl Core {
             }
             Some(peer) => {
                 let (was, details) = (peer.state, Arc::clone(&peer.details));
-                if was.is_live() {
-                    self.digest ^= weight(&details);
-                }
-                self.digest ^= weight(said);
+                self.digest.toggle(&details, was);
+                self.digest.toggle(said, State::Alive);
                 peer.details = Arc::clone(said);
                 peer.state = State::Alive;
                 self.suspicions.remove(&name);
@@ -147,7 +153,7 @@ impl Core {
                 && claim.incarnation >= self.me.incarnation
                 && self.phase == Phase::Active
             {
-                self.awareness.worse(1);
+                self.awareness.worse(1, self.timing.awareness_max);
                 self.refute(claim.incarnation);
                 // The objection is urgent.
                 self.gossip(now, out);
@@ -162,10 +168,7 @@ impl Core {
         match peer.state {
             State::Alive => {
                 peer.state = State::Suspect;
-                let (multiplier, interval) =
-                    (self.timing.suspicion_mult, self.timing.probe_interval);
-                let from = claim.from.clone();
-                let doubt = Suspicion::new(now, from, members, multiplier, interval);
+                let doubt = Suspicion::new(now, claim.from.clone(), members, &self.timing);
                 self.suspicions.insert(claim.name.clone(), doubt);
             }
             State::Suspect => {
@@ -212,6 +215,7 @@ impl Core {
             return;
         }
         let name = claim.name.clone();
+        self.digest.toggle(&peer.details, peer.state);
         if self.leaving.remove(&name) {
             peer.state = State::Left;
             out.push(Output::Notice(Notice::Left(name.clone())));
@@ -220,7 +224,7 @@ impl Core {
             self.failed += 1;
             out.push(Output::Notice(Notice::Failed(name.clone())));
         }
-        self.digest ^= weight(&peer.details);
+        self.digest.toggle(&peer.details, peer.state);
         self.live -= 1;
         self.suspicions.remove(&name);
         self.since(&name, now);
@@ -257,9 +261,8 @@ impl Core {
             State::Left if !prune => return,
             was => {
                 peer.state = State::Left;
-                if was.is_live() {
-                    self.digest ^= weight(&peer.details);
-                }
+                self.digest.toggle(&peer.details, was);
+                self.digest.toggle(&peer.details, State::Left);
                 self.live -= usize::from(was.is_live());
                 self.failed -= usize::from(was == State::Failed);
                 if was != State::Left {
@@ -298,10 +301,8 @@ impl Core {
     /// be asked last.
     pub(super) fn insert(&mut self, peer: Peer) {
         use rand::RngExt;
-        if peer.state.is_live() {
-            self.digest ^= weight(&peer.details);
-            self.live += 1;
-        }
+        self.digest.toggle(&peer.details, peer.state);
+        self.live += usize::from(peer.state.is_live());
         self.failed += usize::from(peer.state == State::Failed);
         let (last, _) = self.peers.insert_full(peer.details.name.clone(), peer);
         let at = self.rng.random_range(0..=last);
@@ -311,10 +312,8 @@ impl Core {
     /// Drops a member and remembers for a while not to take it back by hearsay.
     pub(super) fn forget(&mut self, name: &Name, incarnation: Incarnation, out: &mut Vec<Output>) {
         let Some(peer) = self.peers.swap_remove(name) else { return };
-        if peer.state.is_live() {
-            self.digest ^= weight(&peer.details);
-            self.live -= 1;
-        }
+        self.digest.toggle(&peer.details, peer.state);
+        self.live -= usize::from(peer.state.is_live());
         self.places.remove(name);
         self.failed -= usize::from(peer.state == State::Failed);
         self.suspicions.remove(name);
@@ -328,6 +327,13 @@ impl Core {
         out.push(Output::Notice(Notice::Reaped(name.clone())));
     }
 
+    /// Was it forgotten, and has said nothing since?
+    pub(super) fn is_forgotten(&self, said: &Details) -> bool {
+        let is_it =
+            |(name, at): &(Name, Incarnation)| *name == said.name && said.incarnation <= *at;
+        self.forgotten.iter().any(is_it)
+    }
+
     /// Forgets who has been gone for long.
     pub(super) fn reap(&mut self, now: Time, out: &mut Vec<Output>) {
         if self.peers.len() == self.live {
@@ -337,12 +343,8 @@ impl Core {
             .peers
             .values()
             .filter(|peer| {
-                let limit = match peer.state {
-                    State::Failed => self.timing.reconnect_timeout,
-                    State::Left => self.timing.left_timeout,
-                    State::Alive | State::Suspect => return false,
-                };
-                now >= peer.since + limit
+                let limit = || peer.details.remembered(peer.state, &self.timing);
+                !peer.state.is_live() && now >= peer.since().saturating_add(limit())
             })
             .map(|peer| (peer.details.name.clone(), peer.details.incarnation))
             .collect();
@@ -353,7 +355,7 @@ impl Core {
 
     fn since(&mut self, name: &Name, now: Time) {
         if let Some(peer) = self.peers.get_mut(name) {
-            peer.since = now;
+            *peer = Peer::new(Arc::clone(&peer.details), peer.state, now);
         }
     }
 

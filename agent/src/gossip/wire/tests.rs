@@ -1,6 +1,16 @@
 use proptest::prelude::*;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
 use super::*;
+use crate::gossip::keyring::{Order, Report};
+use crate::gossip::member::{Details, State, UserEvent};
+use crate::gossip::message::{Claim, Knowledge, Known, Summary};
+use crate::gossip::vivaldi::Coordinate;
 
 fn details(name: &str, id: u128) -> Arc<Details> {
     let id = Uuid::from_u128(id);
@@ -66,6 +76,14 @@ fn knowledge(count: u64) -> Knowledge {
     }
 }
 
+fn summary() -> Summary {
+    let event = messages().into_iter().find_map(|message| match message {
+        Message::Event(event) => Some(event),
+        _ => None,
+    });
+    Summary { digest: [1, u64::MAX], events: event.into_iter().collect(), event_clock: 301 }
+}
+
 #[test]
 fn what_is_said_is_understood() {
     let all = messages();
@@ -77,6 +95,7 @@ fn what_is_said_is_understood() {
     for request in [
         Request::Exchange(Box::new(knowledge(3))),
         Request::Exchange(Box::new(knowledge(1000))),
+        Request::Compare(Box::new(summary())),
         Request::Ping { target: "a".into() },
         Request::Keys(Order::List),
         Request::Keys(Order::Use(vec![1; 16])),
@@ -85,6 +104,7 @@ fn what_is_said_is_understood() {
     }
     for said in [
         Answer::Exchange(Box::new(knowledge(1000))),
+        Answer::Same(Box::new(summary())),
         Answer::Pong,
         Answer::Refused("no".into()),
         Answer::Keys(Report { error: "x".into(), keys: vec![vec![1; 16], vec![2; 32]] }),
@@ -130,6 +150,7 @@ proptest! {
         for mut bytes in [
             datagram(&messages()),
             question(&Request::Exchange(Box::new(knowledge(5)))),
+            question(&Request::Compare(Box::new(summary()))),
         ] {
             let place = at % bytes.len();
             bytes[place] = byte;
