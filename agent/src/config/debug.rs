@@ -138,6 +138,7 @@ impl Config {
                 "Version": version,
             }),
             self.dns_shown(),
+            self.gossip_shown(),
             off(&self.datacenter),
         ];
         for (name, value) in more.iter().filter_map(Value::as_object).flatten() {
@@ -148,6 +149,29 @@ impl Config {
 }
 
 impl Config {
+    fn gossip_shown(&self) -> Value {
+        let (gossip, timing) = (&self.gossip, &self.gossip.timing);
+        let allowed: Vec<String> =
+            gossip.allowed.iter().map(|(base, bits)| format!("{base}/{bits}")).collect();
+        json!({
+            "EncryptVerifyIncoming": gossip.verify_incoming,
+            "EncryptVerifyOutgoing": gossip.verify_outgoing,
+            "GossipLANGossipInterval": time(timing.gossip_interval),
+            "GossipLANGossipNodes": timing.gossip_nodes,
+            "GossipLANProbeInterval": time(timing.probe_interval),
+            "GossipLANProbeTimeout": time(timing.probe_timeout),
+            "GossipLANRetransmitMult": timing.retransmit_mult,
+            "GossipLANSuspicionMult": timing.suspicion_mult,
+            "ReconnectTimeoutLAN": gossip.reconnect_timeout_shown(),
+            "RejoinAfterLeave": gossip.rejoin_after_leave,
+            "RetryJoinIntervalLAN": time(gossip.retry_interval),
+            "RetryJoinLAN": gossip.retry_join,
+            "RetryJoinMaxAttemptsLAN": gossip.retry_max,
+            "SerfAllowedCIDRsLAN": allowed,
+            "StartJoinAddrsLAN": gossip.start_join,
+        })
+    }
+
     fn dns_shown(&self) -> Value {
         let dns = &self.dns;
         let recursors: Vec<String> = dns.recursors.iter().map(ToString::to_string).collect();
@@ -181,24 +205,21 @@ impl Config {
 /// What does not exist here: access control, TLS, the mesh, automatic set-up, a web interface, other
 /// datacenters. Tools look these names up, so they are there, switched off.
 fn off(datacenter: &str) -> Value {
-    let lists: [&str; 15] = [
+    let lists: [&str; 12] = [
         "AutoEncryptDNSSAN",
         "AutoEncryptIPSAN",
         "ConfigEntryBootstrap",
         "GRPCAddrs",
         "HTTPSAddrs",
         "PrimaryGateways",
-        "RetryJoinLAN",
         "RetryJoinWAN",
         "Segments",
-        "SerfAllowedCIDRsLAN",
         "SerfAllowedCIDRsWAN",
-        "StartJoinAddrsLAN",
         "StartJoinAddrsWAN",
         "TLSCipherSuites",
         "Watches",
     ];
-    let no: [&str; 20] = [
+    let no: [&str; 19] = [
         "ACLEnableKeyListPolicy",
         "ACLEnableTokenPersistence",
         "ACLTokenReplication",
@@ -214,7 +235,6 @@ fn off(datacenter: &str) -> Value {
         "EnableDebug",
         "EnableUI",
         "NonVotingServer",
-        "RejoinAfterLeave",
         "TLSPreferServerCipherSuites",
         "TranslateWANAddrs",
         "VerifyIncoming",

@@ -225,6 +225,10 @@ pub(super) async fn listen(door: Arc<Door>) {
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return,
         };
+        // As in the reference, users do not see what servers tell each other.
+        if told.leader().is_some() {
+            continue;
+        }
         let [node_filter, service_filter, tag_filter] = told.filters.clone();
         let event = Event {
             id: told.id,

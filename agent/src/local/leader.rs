@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::diff::{LEADER_CHECK, LEADER_SERVICE};
 use crate::checks::Status;
-use crate::gossip::{self, Member, Members, Roll};
+use crate::gossip::{self, Member, Members, Roll, UserEvent};
 use crate::raft::Consensus;
 use crate::store::{Change, Check, Deregister, Node, Register, Reply, Service, Store, Weights};
 
@@ -45,9 +45,17 @@ pub async fn lead(
     let mut roll = members.watch();
     let mut seen = None;
     let mut absent = BTreeMap::new();
+    let mut led = false;
     loop {
         let mut pause = INTERVAL;
-        if consensus.is_leader() {
+        let leads = consensus.is_leader();
+        if leads && !led {
+            let told = UserEvent::new_leader(uuid::Uuid::new_v4(), members.name());
+            // A pool that is shut down has nobody left to tell.
+            let _ = members.fire(told).await;
+        }
+        led = leads;
+        if leads {
             if seen.is_none() {
                 // What the last leader wrote must be seen before it is judged. Without it, the
                 // writes below would only be repetitions.

@@ -5,7 +5,7 @@ use crate::config::{Config, HttpAddress};
 
 /// What the start says to people and scripts, in the reference's shape.
 #[expect(clippy::print_stdout, reason = "the banner is for whoever started the agent")]
-pub(super) fn banner(config: &Config, node_id: &str) {
+pub(super) fn banner(config: &Config, node_id: &str, gossip_is_sealed: bool) {
     let port = |port: Option<u16>| port.map_or(-1, i32::from);
     let clients: Vec<String> = config
         .http
@@ -33,7 +33,7 @@ pub(super) fn banner(config: &Config, node_id: &str) {
         port(config.ports.serf_wan)
     );
     println!(
-        "           Encrypt: Gossip: false, TLS-Outgoing: false, TLS-Incoming: false, Auto-Encrypt-TLS: false"
+        "           Encrypt: Gossip: {gossip_is_sealed}, TLS-Outgoing: false, TLS-Incoming: false, Auto-Encrypt-TLS: false"
     );
     println!();
     println!("==> Log data will now stream in as it occurs:");

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use muster_client::types::format_duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -24,10 +25,15 @@ const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
 pub(super) async fn start(
     config: &Config,
     node_id: &str,
+    keyring: Keyring,
     tasks: &mut JoinSet<&'static str>,
     stop: &CancellationToken,
 ) -> Result<Members, Error> {
-    let settings = settings(config, node_id)?;
+    let given = config.gossip.encrypt.as_ref();
+    if given.is_some_and(|given| keyring.keys().first() != Some(given)) {
+        warn!("the keyring file's key is used, not that of `encrypt`: {}", shown(config));
+    }
+    let settings = settings(config, node_id, keyring)?;
     let (members, run) = gossip::start(settings, stop.child_token()).await?;
     start_part(tasks, "gossip", run);
     let (tuning, port) = (&config.gossip, config.ports.serf_lan);
@@ -62,13 +68,8 @@ pub(super) async fn start(
     Ok(members)
 }
 
-fn settings(config: &Config, node_id: &str) -> Result<gossip::Settings, Error> {
+fn settings(config: &Config, node_id: &str, keyring: Keyring) -> Result<gossip::Settings, Error> {
     let (tuning, port) = (&config.gossip, config.ports.serf_lan);
-    let keyring_file = config
-        .data_dir
-        .as_ref()
-        .filter(|_| tuning.keep_keyring)
-        .map(|dir| dir.join("serf/local.keyring"));
     let id = node_id
         .parse()
         .map_err(|_| Error::NotSupported(format!("node_id `{node_id}` is not a UUID")))?;
@@ -79,35 +80,39 @@ fn settings(config: &Config, node_id: &str) -> Result<gossip::Settings, Error> {
         id,
         tags: tags(config, node_id),
         timing: tuning.timing.clone(),
-        keyring: keyring(config, keyring_file.as_deref())?,
-        keyring_file,
+        keyring,
+        keyring_file: keyring_file(config),
         allowed: tuning.allowed.clone(),
     })
 }
 
+/// Where the keys are kept, if they are.
+fn keyring_file(config: &Config) -> Option<PathBuf> {
+    let dir = config.data_dir.as_ref().filter(|_| config.gossip.keep_keyring);
+    dir.map(|dir| dir.join("serf/local.keyring"))
+}
+
+fn shown(config: &Config) -> String {
+    keyring_file(config).map(|file| file.display().to_string()).unwrap_or_default()
+}
+
 /// Kept keys win over the configured one: they are what the pool agreed on since.
-fn keyring(config: &Config, file: Option<&Path>) -> Result<Keyring, Error> {
-    let tuning = &config.gossip;
-    let shown = || file.map(|file| file.display().to_string()).unwrap_or_default();
-    let kept = file.map(Keyring::kept).transpose().map_err(|source| Error::Io {
-        what: format!("cannot read the keyring {}", shown()),
+pub(super) fn keyring(config: &Config) -> Result<Keyring, Error> {
+    let (tuning, file) = (&config.gossip, keyring_file(config));
+    let kept = file.as_deref().map(Keyring::kept).transpose().map_err(|source| Error::Io {
+        what: format!("cannot read the keyring {}", shown(config)),
         source,
     })?;
     let kept = kept.flatten().unwrap_or_default();
     let is_new = kept.is_empty();
     let keys = if is_new { tuning.encrypt.iter().cloned().collect() } else { kept };
-    if let Some(given) = &tuning.encrypt
-        && keys.first() != Some(given)
-    {
-        warn!("the keyring file's key is used, not that of `encrypt`: {}", shown());
-    }
     let keyring = Keyring::new(&keys)
         .map_err(|wrong| {
             Error::NotSupported(format!("Failed to configure keyring: Invalid key: {wrong}"))
         })?
         .verifying(tuning.verify_incoming, tuning.verify_outgoing);
     if let Some(file) = file.filter(|_| is_new && keyring.is_on()) {
-        keyring.keep(file).map_err(|source| Error::Io {
+        keyring.keep(&file).map_err(|source| Error::Io {
             what: format!("cannot write the keyring {}", file.display()),
             source,
         })?;
@@ -142,6 +147,9 @@ fn tags(config: &Config, node_id: &str) -> gossip::Tags {
             tags.insert("wan_join_port", port.to_string());
         }
     }
+    if let Some(after) = config.gossip.advertise_reconnect_timeout {
+        tags.insert(gossip::RECONNECT_TIMEOUT, format_duration(after));
+    }
     tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
@@ -166,21 +174,22 @@ async fn remember(members: Members, file: &Path, again: bool, stop: Cancellation
             .take(REMEMBERED_MAX)
             .map(|member| member.details.address.to_string())
             .collect();
-        // Who is alone for now still wants to find the others after a restart.
+        // Who is alone for now still wants to find the others after a restart. The first of them
+        // are written down at once: this agent may be killed soon.
         if there != written && !there.is_empty() {
             written = there;
             let text = written.join("\n");
             if let Err(error) = write(file.to_owned(), text).await {
                 warn!(%error, "the members of this cluster could not be written down");
             }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REMEMBER_PAUSE) => {}
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = roll.changed() => if changed.is_err() { return },
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(REMEMBER_PAUSE) => {}
         }
     }
 }

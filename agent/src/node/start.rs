@@ -31,7 +31,8 @@ impl Node {
             None => config.node_id.clone().unwrap_or_else(new_id),
             Some(dir) => kept_node_id(dir, config.node_id.as_deref())?,
         };
-        banner(&config, &node_id);
+        let keyring = pool::keyring(&config)?;
+        banner(&config, &node_id, keyring.is_on());
         for warning in &config.warnings {
             warn!("{warning}");
         }
@@ -59,7 +60,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let leave = http::Departure::new();
         let mut tasks = JoinSet::new();
-        let members = pool::start(&config, &node_id, &mut tasks, &shutdown).await?;
+        let members = pool::start(&config, &node_id, keyring, &mut tasks, &shutdown).await?;
         let role = if config.server {
             Role::server(&config, &node_id, &members, &mut tasks, &shutdown).await?
         } else {

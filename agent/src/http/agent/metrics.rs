@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::acl::{Access, Resource};
+use crate::gossip::Members;
 use crate::http::error::Error;
 use crate::http::extract::{self, Request};
 use crate::http::routes::{Answer, now};
@@ -45,6 +46,7 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ("agent.check_late_p99_ms", late.p99.into()),
         ("agent.check_late_max_ms", late.max.into()),
     ];
+    figures.extend(of_pool(&parts.members));
     if let Some(reader) = parts.truth.reader() {
         figures.extend(of_server(reader));
     }
@@ -58,6 +60,28 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         "Counters": [],
         "Samples": [],
     })))
+}
+
+/// How membership does.
+fn of_pool(members: &Members) -> [(&'static str, u64); 13] {
+    let (stats, vitals) = (members.stats(), members.vitals());
+    let ((heard, said), (heard_bytes, said_bytes)) = (stats.datagrams(), stats.bytes());
+    let counters = vitals.counters;
+    [
+        ("memberlist.udp.received_packets", heard),
+        ("memberlist.udp.sent_packets", said),
+        ("memberlist.udp.received", heard_bytes),
+        ("memberlist.udp.sent", said_bytes),
+        ("memberlist.dropped", stats.dropped()),
+        ("memberlist.health.score", vitals.health_score.into()),
+        ("memberlist.probes", counters.probes),
+        ("memberlist.probes_indirect", counters.probes_indirect),
+        ("memberlist.suspicions", counters.suspicions),
+        ("memberlist.refutations", counters.refutations),
+        ("memberlist.failures", counters.failures),
+        ("serf.queue.Event", vitals.news as u64),
+        ("serf.members", members.live() as u64),
+    ]
 }
 
 /// What there is to count where catalog and keys are.
