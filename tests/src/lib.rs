@@ -7,11 +7,13 @@
 //! | [`http`] | one HTTP/1.1 connection that tells apart where a request failed |
 //! | [`dns`] | one question by DNS, read without a library |
 //! | [`process`] | a program on free ports with a folder of its own, ended with the test |
+//! | [`agents`] | agents of one pool |
 //! | [`compose`] | the stack of `docker-compose.yml` under a project name of its own |
 //! | [`load`] | GETs and POSTs on fresh and reused connections, counted apart |
 //!
 //! Nothing here uses the project's own client: a fault in it must not hide a fault in the agent.
 
+pub mod agents;
 pub mod compose;
 pub mod dns;
 pub mod http;
