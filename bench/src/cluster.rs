@@ -195,7 +195,8 @@ async fn puts(address: &str, total: usize) -> Result<f64> {
     Ok(count / began.elapsed().as_secs_f64())
 }
 
-fn body_of(address: &str, path: &str) -> Result<String> {
+/// An answer, head and body.
+pub(crate) fn body_of(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;

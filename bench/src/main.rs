@@ -5,6 +5,7 @@ mod checks;
 mod cluster;
 mod dns;
 mod etcd;
+mod pool;
 mod scenario;
 mod server;
 mod stack;
@@ -12,7 +13,7 @@ mod watchers;
 mod wire;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -21,6 +22,8 @@ use scenario::{Figure, SCENARIOS};
 
 /// The scenario of several servers.
 const CLUSTER: &str = "cluster";
+/// The scenario of many agents.
+const POOL: &str = "pool";
 
 /// Load generator and side-by-side figures.
 #[derive(Debug, Parser)]
@@ -78,6 +81,7 @@ fn compare(args: &Compare) -> Result<()> {
             println!("{:<24} {}", scenario.name, scenario.about);
         }
         println!("{CLUSTER:<24} three servers: start, durable writes, death of the leader");
+        println!("{POOL:<24} fifty agents: meeting, idling, death of one, requests through one");
         return Ok(());
     }
     // Thousands of watchers on both ends of loopback.
@@ -115,12 +119,15 @@ fn compare(args: &Compare) -> Result<()> {
     }
     if is_wanted(CLUSTER) {
         ran += 1;
-        let ours = runtime.block_on(cluster::run(&args.muster, args.scale))?;
-        let reference = match &consul {
-            Some(binary) => runtime.block_on(cluster::run(binary, args.scale))?,
-            None => Vec::new(),
-        };
-        print_rows(CLUSTER, &ours, &reference, &[]);
+        let work = |binary: &Path| runtime.block_on(cluster::run(binary, args.scale));
+        let reference = consul.as_deref().map_or(Ok(Vec::new()), work)?;
+        print_rows(CLUSTER, &work(&args.muster)?, &reference, &[]);
+    }
+    if is_wanted(POOL) {
+        ran += 1;
+        let work = |binary: &Path| runtime.block_on(pool::run(binary, args.scale));
+        let reference = consul.as_deref().map_or(Ok(Vec::new()), work)?;
+        print_rows(POOL, &work(&args.muster)?, &reference, &[]);
     }
     if ran == 0 {
         bail!("no scenario starts with {:?}\nhint: --list names them", args.only);

@@ -92,19 +92,12 @@ impl Server {
 
     /// Processor time used so far, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let after = text.rsplit_once(") ").context("stat has a name in brackets")?.1;
-        let fields: Vec<&str> = after.split(' ').collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
+        cpu_of(self.child.id())
     }
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
-        Ok(kib * 1024)
+        resident_of(self.child.id())
     }
 }
 
@@ -114,6 +107,23 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Processor time that a process has used, user and system.
+pub(crate) fn cpu_of(process: u32) -> Result<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after = text.rsplit_once(") ").context("stat has a name in brackets")?.1;
+    let fields: Vec<&str> = after.split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Resident memory of a process in bytes.
+pub(crate) fn resident_of(process: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = text.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
+    Ok(kib * 1024)
 }
 
 /// Ports that were free a moment ago, below the range that outgoing connections use.
