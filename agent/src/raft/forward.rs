@@ -3,22 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
-use openraft::errors::{LinearizableReadError, RaftError};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Error;
-use super::consensus::{Consensus, fatal};
+use super::consensus::Consensus;
 use super::types::ServerId;
 use crate::rpc::{self, Method};
 use crate::store::{Change, Index, Reply};
 
 /// A change that has no answer by then has an unknown outcome.
 const PROPOSE_MAX: Duration = Duration::from_secs(30);
-
-/// For the leader to say how far to read.
-const READ_INDEX_MAX: Duration = Duration::from_secs(2);
 
 /// Errors of the leader, as they travel.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,18 +58,9 @@ impl From<Refused> for Error {
     }
 }
 
-/// How sure the leader must be that it leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Certainty {
-    /// A majority has answered within its lease.
-    Leased,
-    /// A majority has answered since the question.
-    Confirmed,
-}
-
 impl Consensus {
     /// The leader, if it is another server and can be reached.
-    fn other_leader(&self) -> Result<(ServerId, SocketAddr), Error> {
+    pub(super) fn other_leader(&self) -> Result<(ServerId, SocketAddr), Error> {
         let status = self.inner.status.borrow();
         let leader = status.leader.filter(|leader| *leader != self.inner.id);
         let leader = leader.ok_or(Error::NoLeader)?;
@@ -103,40 +89,6 @@ impl Consensus {
                 Err(Error::NoLeader)
             }
             Err(error) => Err(Error::Unknown(error.to_string())),
-        }
-    }
-
-    /// Waits until this server has applied everything that was acknowledged before the call.
-    pub(super) async fn catch_up(&self, certainty: Certainty) -> Result<(), Error> {
-        let index = match self.read_index(certainty).await {
-            Err(Error::NoLeader) => {
-                let (_, address) = self.other_leader()?;
-                let deadline = Instant::now() + READ_INDEX_MAX;
-                let pool = &self.inner.network.pool;
-                let answer: Result<Result<u64, Refused>, rpc::Error> =
-                    pool.call(address, Method::ReadIndex, &certainty, deadline).await;
-                // To ask again is harmless.
-                answer.map_err(|_| Error::NoLeader)??
-            }
-            index => index?,
-        };
-        self.inner.published.reached(index).await;
-        Ok(())
-    }
-
-    /// How far a server must have applied to know everything that was acknowledged before the
-    /// call. Only the leader knows.
-    pub(super) async fn read_index(&self, certainty: Certainty) -> Result<u64, Error> {
-        if certainty == Certainty::Leased && self.may_answer() {
-            return Ok(self.inner.published.applied());
-        }
-        match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(read.log_id().index),
-            Err(RaftError::APIError(
-                LinearizableReadError::ForwardToLeader(_)
-                | LinearizableReadError::QuorumNotEnough(_),
-            )) => Err(Error::NoLeader),
-            Err(RaftError::Fatal(error)) => Err(fatal(error)),
         }
     }
 }

@@ -11,7 +11,8 @@
 //! `transport` carries the protocol to other servers and `service` answers theirs; `forward` asks the
 //! leader on behalf of this server's users; `roster` is who is there, `bond` and `forming` how they
 //! become a cluster, `growing` what the leader does about newcomers.
-//! [`Consensus`] is the handle that everyone else holds. The Raft protocol itself is openraft's;
+//! [`Consensus`] is the handle that everyone else holds: `starting` makes it, `consensus` proposes,
+//! `reading` says when a read may be answered, `standing` who leads. The Raft protocol itself is openraft's;
 //! no name of that library appears outside this module.
 
 pub mod autopilot;
@@ -24,6 +25,7 @@ pub mod log;
 pub mod machine;
 mod observer;
 mod opening;
+mod reading;
 pub mod recover;
 mod restore;
 mod roster;
@@ -31,6 +33,8 @@ mod sending;
 mod servers;
 mod service;
 pub mod snapshots;
+mod standing;
+mod starting;
 mod stats;
 pub mod tasks;
 mod transport;

@@ -6,7 +6,8 @@ use openraft::type_config::alias::SnapshotOf;
 
 use super::bond::Invitation;
 use super::consensus::Consensus;
-use super::forward::{Certainty, Refused};
+use super::forward::Refused;
+use super::reading::Certainty;
 use super::sending::{Arrived, Piece};
 use super::snapshots::Image;
 use super::transport::Letter;

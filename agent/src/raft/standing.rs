@@ -1,0 +1,112 @@
+//! Who leads, as this server knows it.
+
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+
+use super::autopilot::Assessment;
+use super::consensus::Consensus;
+use super::types::{Server, ServerId};
+
+/// Since a leader was heard, if none ever was: more than any `max_stale`.
+const NEVER: Duration = Duration::from_hours(24 * 365);
+
+impl Consensus {
+    /// Is a leader known?
+    pub fn knows_leader(&self) -> bool {
+        let status = self.inner.status.borrow();
+        match status.leader {
+            Some(leader) if leader == self.inner.id => status.leading,
+            Some(leader) => status.servers.contains_key(&leader),
+            None => false,
+        }
+    }
+
+    /// Is this server, caught up, the only voter there is? Then `read_barrier` has nothing to wait
+    /// for.
+    pub fn leads_alone(&self) -> bool {
+        let now = self.inner.roles.borrow_watched();
+        let voters = now.membership_config.membership().voter_ids();
+        now.state == ServerState::Leader && voters.eq([self.inner.id]) && self.is_leader()
+    }
+
+    /// `ip:port` of the leader, if one is known.
+    pub fn leader(&self) -> Option<String> {
+        let status = self.inner.status.borrow();
+        let leader = status.leader?;
+        if leader == self.inner.id {
+            // Its own address may be newer than what the log says. Until it has caught up with
+            // what was acknowledged before, it cannot serve as leader.
+            return status.leading.then(|| self.inner.server.address.clone());
+        }
+        status.servers.get(&leader).map(|server| server.address.clone())
+    }
+
+    /// Does this server lead (and hold its lease)? It has then applied everything that was
+    /// acknowledged before.
+    pub fn is_leader(&self) -> bool {
+        self.inner.status.borrow().leading
+    }
+
+    /// Resolves with `leader()` when that is another than `known`.
+    pub async fn leader_other_than(&self, known: Option<&str>) -> Option<String> {
+        let mut status = self.inner.status.clone();
+        loop {
+            status.mark_unchanged();
+            let now = self.leader();
+            if now.as_deref() != known {
+                return now;
+            }
+            if status.changed().await.is_err() {
+                // Nothing changes any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Resolves when `is_leader()` differs from `now`.
+    pub async fn leadership_changed(&self, now: bool) {
+        let mut status = self.inner.status.clone();
+        if status.wait_for(|status| status.leading != now).await.is_err() {
+            // Nothing changes any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves when agreement has ended on this server without [`Consensus::shutdown`], with the
+    /// reason. The process should end: what it serves grows old.
+    pub async fn failed(&self) -> String {
+        let mut status = self.inner.status.clone();
+        if let Ok(status) = status.wait_for(|status| status.failed.is_some()).await
+            && let Some(failed) = &status.failed
+        {
+            return failed.clone();
+        }
+        std::future::pending().await
+    }
+
+    /// How long ago the leader was heard; zero on the leader, and very long if never.
+    pub fn last_contact(&self) -> Duration {
+        if self.is_leader() {
+            return Duration::ZERO;
+        }
+        self.inner.contact.age().unwrap_or(NEVER)
+    }
+
+    /// Raft addresses of all servers.
+    pub fn peers(&self) -> Vec<String> {
+        let status = self.inner.status.borrow();
+        let address = |(id, server): (&ServerId, &Server)| {
+            let own = *id == self.inner.id;
+            if own { self.inner.server.address.clone() } else { server.address.clone() }
+        };
+        status.servers.iter().map(address).collect()
+    }
+
+    /// How the servers are, as this server sees them while it leads; nothing if it does not, and
+    /// until it has looked.
+    pub fn assessment(&self) -> Option<Assessment> {
+        self.inner.assessed.borrow().clone()
+    }
+}
