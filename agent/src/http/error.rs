@@ -69,7 +69,7 @@ pub enum Error {
     #[error(transparent)]
     Archive(#[from] archive::Error),
     /// The cluster could not agree.
-    #[error(transparent)]
+    #[error("{}", with_reason(.0))]
     Consensus(#[from] raft::Error),
     /// An answer that is a status alone, without text.
     #[error("")]
@@ -108,5 +108,13 @@ impl Error {
     /// Refused by a rule.
     pub(crate) fn refused(text: impl Into<String>) -> Error {
         Error::Refused(text.into())
+    }
+}
+
+/// Why a disk refuses is for whoever wrote to it: they see nothing but this line.
+fn with_reason(error: &raft::Error) -> String {
+    match error {
+        raft::Error::Storage(reason) => format!("{error}: {reason}"),
+        other => other.to_string(),
     }
 }
