@@ -4,6 +4,9 @@
 //! every server gets it in the same place, whoever of them is away for a while, and memory holds
 //! one part more than the two states.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Consensus, Error};
@@ -11,6 +14,12 @@ use crate::store::{Change, Index, Reply, Restore, Store, snapshot};
 
 /// Records of one entry. Large enough to make few entries, small against the limit of a change.
 const PART_BYTES: usize = 1 << 20;
+
+/// For another leader to be there, as long as requests usually wait for one.
+const ELECTION_MAX: Duration = Duration::from_secs(7);
+
+/// Between attempts meanwhile.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Parts that are encoded ahead of the log.
 const PARTS_AHEAD: usize = 2;
@@ -49,10 +58,17 @@ impl Consensus {
         self.step(Restore::Commit { id: id(), parts: number }).await
     }
 
+    /// One step. An election in between is waited out: nothing was done then.
     async fn step(&self, step: Restore) -> Result<Index, Error> {
-        match self.propose(Change::Restore(step)).await? {
-            (Reply::Refused(text), _) => Err(Error::Refused(text)),
-            (_, index) => Ok(index),
+        let deadline = Instant::now() + ELECTION_MAX;
+        loop {
+            match self.propose(Change::Restore(step.clone())).await {
+                Err(Error::NoLeader) if Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Ok((Reply::Refused(text), _)) => return Err(Error::Refused(text)),
+                done => return done.map(|(_, index)| index),
+            }
         }
     }
 }
