@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::command::{Call, Door, FORMAT_FLAG, Outcome, Spec, wait};
+use super::command::{Call, Door, FORMAT_FLAG, Outcome, Output, Spec, wait};
 use super::layout::indent;
 
 pub(super) static INFO: Spec = Spec {
@@ -22,7 +22,12 @@ fn info(call: &Call) -> Outcome {
     let about = wait(call.client()?.agent().self_())?
         .map_err(|error| call.failed("Error querying agent", &error))?;
     let stats = &about["Stats"];
-    Ok(if json { indent(&stats.to_string(), "    ") + "\n" } else { sections(stats) }.into())
+    let text = if json { indent(&stats.to_string(), "    ") + "\n" } else { sections(stats) };
+    let mut output: Output = text.into();
+    if let Some(why) = stats["raft"]["no_leader_because"].as_str() {
+        output.stderr = format!("hint: {why}\n");
+    }
+    Ok(output)
 }
 
 fn sections(stats: &Value) -> String {

@@ -111,6 +111,12 @@ pub fn run(config: Config, reread: impl Fn() -> Result<Config, config::Error>) -
     code
 }
 
+/// For another server to lead before the one that leads stops. An election takes about as long.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// For the other servers to agree to go on without one that leaves; as the reference waits.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+
 /// How long an agent may take to stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -217,19 +223,45 @@ impl Node {
                 }
             };
             info!(signal = name, graceful, "stopping");
-            if graceful {
-                // Who has left must not come back to correct the catalog.
-                self.claiming.cancel();
-                self.members.leave().await;
-                pool::forget(self.data_dir.as_deref()).await;
+            if !graceful {
+                return 1;
             }
-            return u8::from(!graceful);
+            return tokio::select! {
+                () = self.say_goodbye() => 0,
+                reason = out_of_patience() => {
+                    warn!(reason, "stopping without a proper good-bye");
+                    1
+                }
+            };
         }
+    }
+
+    /// Leaves the pool, as a server also the agreement: those that stay go on without this one.
+    async fn say_goodbye(&self) {
+        // Who has left must not come back to correct the catalog.
+        self.claiming.cancel();
+        if let Some(consensus) = &self.consensus {
+            consensus.hand_over(HAND_OVER_MAX).await;
+        }
+        self.members.leave().await;
+        if let Some(consensus) = &self.consensus
+            && let Err(error) = consensus.leave(RELEASE_MAX).await
+        {
+            warn!(
+                "this server is still counted among those that agree: {}; remove it with `muster operator raft remove-peer`",
+                chain(&error)
+            );
+        }
+        pool::forget(self.data_dir.as_deref()).await;
     }
 
     /// Stops the parts in reverse order of their start.
     async fn stop(mut self) {
         self.leave.conclude();
+        if let Some(consensus) = &self.consensus {
+            // A restart of one server after the other need not cost an election each time.
+            consensus.hand_over(HAND_OVER_MAX).await;
+        }
         self.shutdown.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {

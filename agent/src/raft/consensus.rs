@@ -20,6 +20,7 @@ use super::autopilot::Assessment;
 use super::log::Room;
 use super::machine::{Machine, Published};
 use super::observer::{Contact, Status};
+use super::reading::Asking;
 use super::sending::Incoming;
 use super::transport::Network;
 use super::types::{Proposal, Server, ServerId, Types};
@@ -55,10 +56,14 @@ pub(super) struct Inner {
     pub(super) lease: Duration,
     pub(super) room: Room,
     pub(super) under_way: Semaphore,
+    /// What concurrent reads ask together.
+    pub(super) asking: Asking,
     /// Newest time stamped on a command, so that it never goes back when the clock does.
     pub(super) stamped: AtomicU64,
     /// When the leader was last heard.
     pub(super) contact: Arc<Contact>,
+    /// What is waited for before there is a cluster; empty: nothing.
+    pub(super) waiting: watch::Receiver<String>,
     /// How the servers are, while this one leads.
     pub(super) assessed: watch::Receiver<Option<Assessment>>,
     pub(super) stop: CancellationToken,
@@ -130,7 +135,7 @@ impl Consensus {
     }
 
     /// Does the library take this server for the leader?
-    fn is_raft_leader(&self) -> bool {
+    pub(super) fn is_raft_leader(&self) -> bool {
         self.inner.roles.borrow_watched().state == ServerState::Leader
     }
 

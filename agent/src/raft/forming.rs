@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::Raft;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -42,6 +43,8 @@ pub(super) struct Servers {
     pub(super) server: Server,
     /// How many servers form the cluster; 0: somebody else forms it.
     pub(super) expect: u32,
+    /// What is waited for before there is a cluster, in words.
+    pub(super) waits_for: watch::Sender<String>,
 }
 
 impl Servers {
@@ -49,20 +52,22 @@ impl Servers {
     pub(super) async fn form(&self, stop: CancellationToken) {
         let mut roster = self.network.roster.clone();
         let mut bonds = self.network.bonds.watch();
-        let mut said = String::new();
         loop {
             match self.raft.is_initialized().await {
                 Ok(false) => {}
-                Ok(true) => return self.note_formed(),
+                Ok(true) => {
+                    self.waits_for.send_replace(String::new());
+                    return self.note_formed();
+                }
                 Err(_) => return,
             }
             let waiting = match self.found().await {
                 Ok(waiting) => waiting,
                 Err(error) => Some(format!("cannot form a cluster: {error}")),
             };
-            if let Some(waiting) = waiting.filter(|waiting| *waiting != said) {
+            if let Some(waiting) = waiting.filter(|waiting| *waiting != *self.waits_for.borrow()) {
                 tracing::info!("{waiting}");
-                said = waiting;
+                self.waits_for.send_replace(waiting);
             }
             tokio::select! {
                 Ok(()) = roster.changed() => {}

@@ -10,7 +10,7 @@
 //! `snapshots` keeps it as files so that the log can be cut, `watch` wakes who waits for a scope.
 //! `transport` carries the protocol to other servers and `service` answers theirs; `forward` asks the
 //! leader on behalf of this server's users; `roster` is who is there, `bond` and `forming` how they
-//! become a cluster, `growing` what the leader does about newcomers.
+//! become a cluster, `growing` what the leader does about newcomers, `leaving` how a server goes.
 //! [`Consensus`] is the handle that everyone else holds: `starting` makes it, `consensus` proposes,
 //! `reading` says when a read may be answered, `standing` who leads. The Raft protocol itself is openraft's;
 //! no name of that library appears outside this module.
@@ -21,6 +21,7 @@ mod consensus;
 mod forming;
 mod forward;
 mod growing;
+mod leaving;
 pub mod log;
 pub mod machine;
 mod observer;
@@ -29,6 +30,7 @@ mod reading;
 pub mod recover;
 mod restore;
 mod roster;
+mod rounds;
 mod sending;
 mod servers;
 mod service;

@@ -9,7 +9,7 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::log::sled::Sled;
 use super::log::wal::Wal;
-use super::log::{Log, Pace, Room};
+use super::log::{Log, LogStore, Pace, Recovered, Room, invalid};
 use super::machine::{Machine, Published};
 use super::recover::take_peers;
 use super::snapshots::Snapshots;
@@ -17,11 +17,14 @@ use super::types::ServerId;
 use super::upkeep::Upkeep;
 use super::{LogBackend, Settings};
 
+/// What a log store is put into before it is used.
+pub(super) type Around = Box<dyn FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send>;
+
 /// Opens what is on disk, or nothing for a server in memory.
 pub(super) fn open(
     settings: &Settings,
     me: ServerId,
-    room: Room,
+    (room, around): (Room, Around),
     published: Arc<Published>,
     upkeep: Arc<Upkeep>,
 ) -> io::Result<(Option<File>, Log, Machine)> {
@@ -47,17 +50,26 @@ pub(super) fn open(
         ));
     }
     let lock = take_peers(&directory, lock, settings.log_backend, me)?;
-    let log = match settings.log_backend {
+    let (store, recovered): (Box<dyn LogStore>, Recovered) = match settings.log_backend {
         LogBackend::Wal => {
             let (store, recovered) = Wal::open(ours, room)?;
-            Log::over(store, &recovered)?
+            (Box::new(store), recovered)
         }
         LogBackend::Sled => {
             let (store, recovered) = Sled::open(ours, room)?;
-            Log::over(store, &recovered)?
+            (Box::new(store), recovered)
         }
     };
     let snapshots = Snapshots::open(&directory.join("snapshots"))?;
+    if recovered == Recovered::default() && !snapshots.is_empty()? {
+        // The votes were in the log: without them this server could vote twice in one term.
+        return Err(invalid(format!(
+            "there are snapshots in {}, but the log in {} is empty; bring the log back, or remove both and let this server join its peers anew",
+            directory.join("snapshots").display(),
+            ours.display()
+        )));
+    }
+    let log = Log::over(around(store), &recovered)?;
     let machine = Machine::open(Some(snapshots), published, upkeep)?;
     Ok((Some(lock), log.with_pace(Arc::clone(&pace)), machine.with_pace(pace)))
 }
@@ -84,7 +96,12 @@ pub(super) fn lock(directory: &Path) -> io::Result<File> {
 /// (pre-vote). That still leaves a pause of 1.1 s that disturbs nobody.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
+    /// Between two heart-beats.
     pub(super) heartbeat: u64,
+    /// For the answer to one. A machine that has much else to do answers late: a leader that gave
+    /// up after each heart-beat's own time would hear nobody, and its followers, who do hear it,
+    /// would elect nobody else.
+    pub(super) answer: u64,
     pub(super) election_min: u64,
     pub(super) election_max: u64,
 }
@@ -94,6 +111,7 @@ impl Times {
         let multiplier = u64::from(multiplier.clamp(1, 10));
         Times {
             heartbeat: 50 * multiplier,
+            answer: 75 + 75 * multiplier,
             election_min: 100 + 100 * multiplier,
             election_max: 225 + 175 * multiplier,
         }
@@ -105,7 +123,8 @@ pub(super) fn config(settings: &Settings) -> Config {
     let times = Times::scaled(settings.raft_multiplier);
     Config {
         cluster_name: "muster".to_owned(),
-        heartbeat_interval: times.heartbeat,
+        // The library sends the next one when it gives up the last. `beat` sends more of them.
+        heartbeat_interval: times.answer,
         election_timeout_min: times.election_min,
         election_timeout_max: times.election_max,
         // A leader that is heard but hears nobody must fall silent now and then, or its followers

@@ -1,19 +1,24 @@
 //! How fresh a read is: what a server must know, and whom it must ask, before it may answer.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{Instant as _, ReadPolicy};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{Instant as _, Raft, ReadPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Error;
 use super::consensus::{Consensus, fatal};
 use super::forward::Refused;
+use super::machine::Machine;
+use super::rounds::Rounds;
+use super::types::Types;
 use crate::rpc::{self, Method};
 
-/// For the leader to say how far to read.
+/// For the leader to say how far to read, and for a majority to confirm that it leads.
 const READ_INDEX_MAX: Duration = Duration::from_secs(2);
 
 /// How sure the leader must be that it leads.
@@ -55,17 +60,9 @@ impl Consensus {
     }
 
     /// Waits until this server has applied everything that was acknowledged before the call.
-    pub(super) async fn catch_up(&self, certainty: Certainty) -> Result<(), Error> {
+    async fn catch_up(&self, certainty: Certainty) -> Result<(), Error> {
         let index = match self.read_index(certainty).await {
-            Err(Error::NoLeader) => {
-                let (_, address) = self.other_leader()?;
-                let deadline = Instant::now() + READ_INDEX_MAX;
-                let pool = &self.inner.network.pool;
-                let answer: Result<Result<u64, Refused>, rpc::Error> =
-                    pool.call(address, Method::ReadIndex, &certainty, deadline).await;
-                // To ask again is harmless.
-                answer.map_err(|_| Error::NoLeader)??
-            }
+            Err(Error::NoLeader) => self.ask_leader(certainty).await?,
             index => index?,
         };
         self.inner.published.reached(index).await;
@@ -78,13 +75,78 @@ impl Consensus {
         if certainty == Certainty::Leased && self.may_answer() {
             return Ok(self.inner.published.applied());
         }
-        match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(read.log_id().index),
-            Err(RaftError::APIError(
-                LinearizableReadError::ForwardToLeader(_)
-                | LinearizableReadError::QuorumNotEnough(_),
-            )) => Err(Error::NoLeader),
-            Err(RaftError::Fatal(error)) => Err(fatal(error)),
+        if !self.is_raft_leader() {
+            return Err(Error::NoLeader);
         }
+        let raft = self.inner.raft.clone();
+        let round = move || {
+            let raft = raft.clone();
+            async move { confirm(&raft).await.map_err(Arc::new) }
+        };
+        answer(self.inner.asking.majority.ask(round).await)
+    }
+
+    /// The same from the server that leads. To ask again is harmless.
+    async fn ask_leader(&self, certainty: Certainty) -> Result<u64, Error> {
+        let consensus = self.clone();
+        let round = move || {
+            let consensus = consensus.clone();
+            async move {
+                let (_, address) = consensus.other_leader().map_err(Arc::new)?;
+                let deadline = Instant::now() + READ_INDEX_MAX;
+                let pool = &consensus.inner.network.pool;
+                let answer: Result<Result<u64, Refused>, rpc::Error> =
+                    pool.call(address, Method::ReadIndex, &certainty, deadline).await;
+                match answer {
+                    Ok(answer) => answer.map_err(|refused| Arc::new(Error::from(refused))),
+                    Err(_) => Err(Arc::new(Error::NoLeader)),
+                }
+            }
+        };
+        let asking = match certainty {
+            Certainty::Leased => &self.inner.asking.leader_leased,
+            Certainty::Confirmed => &self.inner.asking.leader_confirmed,
+        };
+        answer(asking.ask(round).await)
+    }
+}
+
+/// Rounds that concurrent reads share: a majority's confirmation, and the leader's word.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    majority: Rounds<Shared>,
+    leader_leased: Rounds<Shared>,
+    leader_confirmed: Rounds<Shared>,
+}
+
+type Shared = Result<u64, Arc<Error>>;
+
+/// Asks a majority whether this server still leads.
+async fn confirm(raft: &Raft<Types, Machine>) -> Result<u64, Error> {
+    // A leader that is cut off would wait for as long as it is.
+    let asked = tokio::time::timeout(READ_INDEX_MAX, raft.get_read_log_id(ReadPolicy::ReadIndex));
+    match asked.await.map_err(|_| Error::NoLeader)? {
+        Ok((read, _)) => Ok(read.log_id().index),
+        Err(RaftError::APIError(
+            LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
+        )) => Err(Error::NoLeader),
+        Err(RaftError::Fatal(error)) => Err(fatal(error)),
+    }
+}
+
+/// One of many copies of an answer as an answer of its own.
+fn answer(shared: Option<Shared>) -> Result<u64, Error> {
+    match shared {
+        Some(Ok(index)) => Ok(index),
+        Some(Err(error)) => Err(match &*error {
+            Error::NoLeader => Error::NoLeader,
+            Error::Shutdown => Error::Shutdown,
+            Error::Storage(error) => {
+                Error::Storage(io::Error::new(error.kind(), error.to_string()))
+            }
+            error => Error::Internal(error.to_string()),
+        }),
+        // Its task was given up: the server ends.
+        None => Err(Error::Shutdown),
     }
 }

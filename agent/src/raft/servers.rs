@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, Instant as _};
 
+use super::leaving::Reconfiguration;
 use super::types::{ServerId, StoredMembership};
 use super::{Consensus, Error};
 use crate::store::Index;
 
 /// A server that does not take over by then will not.
 const TRANSFER_MAX: Duration = Duration::from_secs(10);
+
+/// For the leader's answer to be heard after that.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The servers as last agreed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,15 +88,23 @@ impl Consensus {
         self.change_servers(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
     }
 
-    /// Asks the leader to hand over: to `to`, or to the voter that has most of the log. Returns
+    /// Asks the leader to hand over: to `to`, or to the voter that has most of the log of those that
+    /// answer. Returns
     /// once another server leads.
     pub async fn transfer_leader(&self, to: Option<ServerId>) -> Result<(), Error> {
-        let metrics = self.raft().metrics().borrow_watched().clone();
         if !self.is_leader() {
-            return Err(Error::NoLeader);
+            // The answer comes from a server that leads no more.
+            let wish = Reconfiguration::HandOver(to);
+            return self.ask_to_reconfigure(wish, TRANSFER_MAX + ANSWER_MAX).await;
         }
+        let metrics = self.raft().metrics().borrow_watched().clone();
         let voters: BTreeSet<ServerId> =
             metrics.membership_config.membership().voter_ids().collect();
+        // One that does not answer cannot take over, however much of the log it has.
+        let answers = |id: &ServerId| {
+            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(id).copied().flatten());
+            heard.is_some_and(|at| at.elapsed() < self.inner.lease)
+        };
         let has = |id: &ServerId| {
             let known = metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
             known.map(|position| position.index)
@@ -103,7 +115,11 @@ impl Consensus {
             Some(id) => {
                 return Err(Error::Refused(format!("server {id} is not one of those that vote")));
             }
-            None => voters.iter().copied().filter(|id| *id != metrics.id).max_by_key(has),
+            None => voters
+                .iter()
+                .copied()
+                .filter(|id| *id != metrics.id)
+                .max_by_key(|id| (answers(id), has(id))),
         };
         let Some(heir) = heir else {
             return Err(Error::Refused("cannot find peer: no other server votes".to_owned()));

@@ -7,6 +7,7 @@ use openraft::type_config::alias::SnapshotOf;
 use super::bond::Invitation;
 use super::consensus::Consensus;
 use super::forward::Refused;
+use super::leaving::Reconfiguration;
 use super::reading::Certainty;
 use super::sending::{Arrived, Piece};
 use super::snapshots::Image;
@@ -82,6 +83,14 @@ impl Consensus {
                 Method::Propose,
                 self.handler(|it, change: Change| async move {
                     Ok::<_, Refusal>(it.propose_here(change).await.map_err(Refused::from))
+                }),
+            )
+            .on(
+                Method::Reconfigure,
+                self.handler(|it, letter: Letter<Reconfiguration>| async move {
+                    it.check(&letter)?;
+                    let done = it.reconfigure(letter.from, letter.body).await;
+                    Ok::<_, Refusal>(done.map_err(Refused::from))
                 }),
             )
             .on(

@@ -73,6 +73,11 @@ impl Snapshots {
         Ok(Snapshots { directory: directory.to_owned() })
     }
 
+    /// Is there none, sound or not?
+    pub fn is_empty(&self) -> io::Result<bool> {
+        self.list().map(|paths| paths.is_empty())
+    }
+
     /// The newest sound snapshot with its state.
     pub fn newest(&self) -> io::Result<Option<(Coverage, PathBuf, Store)>> {
         let mut damage = None;

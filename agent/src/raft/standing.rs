@@ -5,6 +5,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 
+use super::Presence;
 use super::autopilot::Assessment;
 use super::consensus::Consensus;
 use super::types::{Server, ServerId};
@@ -108,5 +109,87 @@ impl Consensus {
     /// until it has looked.
     pub fn assessment(&self) -> Option<Assessment> {
         self.inner.assessed.borrow().clone()
+    }
+
+    /// Why there is no leader, for people: what is waited for, who is there and who is not. Nothing
+    /// if a leader is known.
+    pub fn leaderless_because(&self) -> Option<String> {
+        if self.knows_leader() {
+            return None;
+        }
+        if let Some(failed) = &self.inner.status.borrow().failed {
+            return Some(format!("agreement has ended on this server: {failed}"));
+        }
+        let waiting = self.inner.waiting.borrow().clone();
+        if !waiting.is_empty() {
+            return Some(waiting);
+        }
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let roster = self.inner.network.roster.borrow();
+        let voters = membership.voter_ids().map(|id| {
+            let listed = roster.servers.get(&id);
+            let known = listed.map(|listed| listed.name.clone());
+            let name = known.or_else(|| membership.get_node(&id).map(|node| node.name.clone()));
+            let own = id == self.inner.id;
+            let presence =
+                if own { Some(Presence::Alive) } else { listed.map(|listed| listed.presence) };
+            (name.unwrap_or_else(|| id.to_string()), presence)
+        });
+        Some(explain(&voters.collect::<Vec<_>>()))
+    }
+}
+
+/// What keeps these voters from having a leader, as far as one of them can tell.
+fn explain(voters: &[(String, Option<Presence>)]) -> String {
+    if voters.is_empty() {
+        return "this server does not take part: it waits for the leader to invite it".to_owned();
+    }
+    let (mut there, mut away) = (Vec::new(), Vec::new());
+    for (name, presence) in voters {
+        match presence {
+            Some(Presence::Alive) => there.push(name.as_str()),
+            Some(Presence::Failed) => away.push(format!("{name} (failed)")),
+            Some(Presence::Left) => away.push(format!("{name} (left)")),
+            None => away.push(format!("{name} (not heard of)")),
+        }
+    }
+    let (needed, have) = (voters.len() / 2 + 1, there.join(", "));
+    if there.len() >= needed {
+        let count = voters.len();
+        return format!("waiting for an election: have {have} of {count} voters, {needed} suffice");
+    }
+    format!(
+        "waiting for {} of {} servers: have {have}; away: {}; {needed} are needed to agree",
+        needed - there.len(),
+        voters.len(),
+        away.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_away_is_told() {
+        use Presence::{Alive, Failed, Left};
+        let check = |voters: &[(&str, Option<Presence>)], expected: &str| {
+            let voters = voters.iter().map(|(name, presence)| ((*name).to_owned(), *presence));
+            assert_eq!(explain(&voters.collect::<Vec<_>>()), expected);
+        };
+        check(&[], "this server does not take part: it waits for the leader to invite it");
+        check(
+            &[("s1", Some(Alive)), ("s2", Some(Failed)), ("s3", None)],
+            "waiting for 1 of 3 servers: have s1; away: s2 (failed), s3 (not heard of); 2 are needed to agree",
+        );
+        check(
+            &[("s1", Some(Alive)), ("s2", Some(Left))],
+            "waiting for 1 of 2 servers: have s1; away: s2 (left); 2 are needed to agree",
+        );
+        check(
+            &[("s1", Some(Alive)), ("s2", Some(Alive)), ("s3", None)],
+            "waiting for an election: have s1, s2 of 3 voters, 2 suffice",
+        );
     }
 }

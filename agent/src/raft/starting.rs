@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Raft, ServerState};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -15,10 +15,11 @@ use super::autopilot::Driver;
 use super::bond::Bonds;
 use super::consensus::{Consensus, Inner, UNDER_WAY_KIB_MAX, fatal, internal};
 use super::forming::Servers;
-use super::log::Room;
+use super::log::{LogStore, Room};
 use super::machine::{Machine, Published};
 use super::observer::{Contact, Observer, Status};
-use super::opening::{Times, config, open};
+use super::opening::{Around, Times, config, open};
+use super::reading::Asking;
 use super::sending::Incoming;
 use super::tasks::Crew;
 use super::transport::Network;
@@ -45,6 +46,15 @@ impl Consensus {
     /// background. Damage in the log, a command of a newer version and a folder that belongs to
     /// another server are errors that say so.
     pub async fn start_among(settings: Settings, links: Links) -> Result<Consensus, Error> {
+        Box::pin(Consensus::start_around(settings, links, |store| store)).await
+    }
+
+    /// The same, with the log store put into another one: a disk that is slow, or stands still.
+    pub async fn start_around(
+        settings: Settings,
+        links: Links,
+        around: impl FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send + 'static,
+    ) -> Result<Consensus, Error> {
         let id: ServerId = settings.node_id.parse().map_err(|error| {
             Error::Internal(format!("node ID `{}` is not a UUID: {error}", settings.node_id))
         })?;
@@ -55,7 +65,8 @@ impl Consensus {
         let (lock, log, machine) = {
             let (settings, room) = (settings.clone(), room.clone());
             let (published, upkeep) = (Arc::clone(&published), Arc::clone(&upkeep));
-            tokio::task::spawn_blocking(move || open(&settings, id, room, published, upkeep))
+            let disk = (room, Box::new(around) as Around);
+            tokio::task::spawn_blocking(move || open(&settings, id, disk, published, upkeep))
                 .await
                 .map_err(|error| Error::Internal(error.to_string()))?
                 .map_err(Error::Storage)?
@@ -70,9 +81,11 @@ impl Consensus {
         let raft = raft.await.map_err(fatal)?;
         drop(tokio::spawn(crew.run()));
 
-        let lease = Duration::from_millis(Times::scaled(settings.raft_multiplier).election_max);
+        let times = Times::scaled(settings.raft_multiplier);
+        let lease = Duration::from_millis(times.election_max);
         let contact = Arc::new(Contact::none());
         let (tell, status) = watch::channel(Status::default());
+        let (waits_for, waiting) = watch::channel(String::new());
         let stop = CancellationToken::new();
         let observer = Observer {
             raft: raft.clone(),
@@ -86,6 +99,7 @@ impl Consensus {
             network: network.clone(),
             server: server.clone(),
             expect,
+            waits_for,
         };
         let tasks = vec![
             tokio::spawn({
@@ -98,11 +112,13 @@ impl Consensus {
                 async move { servers.grow(status, stop).await }
             }),
             tokio::spawn(save(raft.clone(), upkeep, stop.clone())),
+            tokio::spawn(beat(raft.clone(), Duration::from_millis(times.heartbeat), stop.clone())),
         ];
         let (assess, assessed) = watch::channel(None);
         let consensus = Consensus {
             inner: Arc::new(Inner {
                 assessed,
+                waiting,
                 roles: raft.server_metrics(),
                 figures: raft.data_metrics(),
                 lease,
@@ -117,6 +133,7 @@ impl Consensus {
                 status,
                 room,
                 under_way: Semaphore::new(UNDER_WAY_KIB_MAX),
+                asking: Asking::default(),
                 stamped: AtomicU64::new(0),
                 contact,
                 stop,
@@ -212,6 +229,33 @@ async fn save(raft: Raft<Types, Machine>, upkeep: Arc<Upkeep>, stop: Cancellatio
     };
     tokio::select! {
         () = attempts => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Sends a heart-beat so often, while this server leads others.
+async fn beat(raft: Raft<Types, Machine>, interval: Duration, stop: CancellationToken) {
+    let mut roles = raft.server_metrics();
+    let beats = async {
+        loop {
+            let leads = {
+                let now = roles.borrow_watched();
+                let members = now.membership_config.membership();
+                now.state == ServerState::Leader && members.nodes().count() > 1
+            };
+            if !leads {
+                if roles.changed().await.is_err() {
+                    return;
+                }
+            } else if raft.trigger().heartbeat().await.is_err() {
+                return;
+            } else {
+                tokio::time::sleep(interval).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = beats => {}
         () = stop.cancelled() => {}
     }
 }

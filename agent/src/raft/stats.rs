@@ -36,7 +36,7 @@ impl Consensus {
             ServerState::Follower | ServerState::Learner => "Follower",
             ServerState::Shutdown => "Shutdown",
         };
-        vec![
+        let mut figures = vec![
             ("applied_index", applied.to_string()),
             ("commit_index", committed.to_string()),
             ("fsm_pending", committed.saturating_sub(applied).to_string()),
@@ -55,6 +55,9 @@ impl Consensus {
             ("snapshot_version_min", "0".to_owned()),
             ("state", state.to_owned()),
             ("term", metrics.current_term.to_string()),
-        ]
+        ];
+        // An addition, there only while there is something to explain.
+        figures.extend(self.leaderless_because().map(|why| ("no_leader_because", why)));
+        figures
     }
 }

@@ -66,6 +66,12 @@ impl Network {
         let Server { name, address } = server;
         address.parse().map_err(|_| format!("server `{name}` has no usable address: `{address}`"))
     }
+
+    /// A message of this server's cluster.
+    pub(super) fn letter<T>(&self, to: ServerId, body: T) -> Result<Letter<T>, String> {
+        let bond = self.bonds.now().ok_or("this server is in no cluster")?;
+        Ok(Letter { cluster: bond.cluster, from: self.me, to, body })
+    }
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -88,11 +94,8 @@ impl Peer {
     fn letter<T>(&self, body: T) -> Result<(SocketAddr, Letter<T>), Unreachable<Types>> {
         let address = self.network.address(self.id, &self.server);
         let address = address.map_err(Unreachable::from_string)?;
-        let bond = self.network.bonds.now();
-        let cluster =
-            bond.ok_or_else(|| Unreachable::from_string("this server is in no cluster"))?;
-        let (from, to) = (self.network.me, self.id);
-        Ok((address, Letter { cluster: cluster.cluster, from, to, body }))
+        let letter = self.network.letter(self.id, body).map_err(Unreachable::from_string)?;
+        Ok((address, letter))
     }
 
     async fn call<Q, A>(

@@ -28,14 +28,13 @@ impl Class {
     }
 }
 
-/// Everything that one agent can ask of another. Numbers are never used twice.
+/// Everything that one agent can ask of another. Numbers are never used twice; 2 and 40 were given
+/// away in early builds and stand for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum Method {
     /// Are you there? Answered by every agent, without a handler.
     Ping = 1,
-    /// Who leads, who takes part.
-    Status = 2,
     /// Entries for the log; heart-beats.
     Append = 10,
     /// A voice in an election.
@@ -66,14 +65,11 @@ pub enum Method {
     Renew = 34,
     /// A piece of the body of an HTTP request.
     Piece = 35,
-    /// The keys of gossip.
-    Keyring = 40,
 }
 
 impl Method {
-    const ALL: [Method; 18] = [
+    const ALL: [Method; 16] = [
         Method::Ping,
-        Method::Status,
         Method::Append,
         Method::Vote,
         Method::PreVote,
@@ -89,7 +85,6 @@ impl Method {
         Method::Claim,
         Method::Renew,
         Method::Piece,
-        Method::Keyring,
     ];
 
     pub(super) fn number(self) -> u16 {

@@ -73,7 +73,7 @@ async fn a_call_is_answered_or_refused() {
     };
     let call = pool.call::<(), ()>(peer.address, Method::Lookup, &(), soon()).await;
     assert_eq!(refused(Reason::Failed)(call.unwrap_err()), "it cannot be looked up");
-    let call = pool.call::<(), ()>(peer.address, Method::Keyring, &(), soon()).await;
+    let call = pool.call::<(), ()>(peer.address, Method::Reconfigure, &(), soon()).await;
     refused(Reason::UnknownMethod)(call.unwrap_err());
     let call = pool.call::<u64, String>(peer.address, Method::Http, &5, soon()).await;
     refused(Reason::Malformed)(call.unwrap_err());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use muster_client::Client;
 use serde::Deserialize;
 
 use crate::cli::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
@@ -77,10 +78,14 @@ fn list_peers(call: &Call) -> Outcome {
     let found =
         wait(client.get::<Configuration>(path, vec![], &call.options()))?.map_err(|error| {
             call.failed("Error getting peers: Failed to retrieve raft configuration", &error)
+                .or_hint(leaderless_because(&client))
         })?;
+    let servers = found.value.servers;
+    let hint =
+        if servers.iter().any(|server| server.leader) { None } else { leaderless_because(&client) };
     let head = ["Node", "ID", "Address", "State", "Voter", "RaftProtocol"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for server in found.value.servers {
+    for server in servers {
         let state = if server.leader { "leader" } else { "follower" };
         let protocol = if server.protocol_version.is_empty() {
             "<=1".to_owned()
@@ -96,7 +101,15 @@ fn list_peers(call: &Call) -> Outcome {
             protocol,
         ]);
     }
-    call.table(&rows, 2)
+    let mut output = call.table(&rows, 2)?;
+    output.stderr = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+    Ok(output)
+}
+
+/// Why the agent's server knows no leader, if that is so and it can tell.
+fn leaderless_because(client: &Client) -> Option<String> {
+    let about = wait(client.agent().self_()).ok()?.ok()?;
+    about["Stats"]["raft"]["no_leader_because"].as_str().map(str::to_owned)
 }
 
 fn remove_peer(call: &Call) -> Outcome {

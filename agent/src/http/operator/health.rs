@@ -51,6 +51,9 @@ struct State {
     servers: BTreeMap<String, StateServer>,
     leader: String,
     voters: Vec<String>,
+    /// An addition: what is waited for, while nobody leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_leader_because: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -168,6 +171,7 @@ pub(super) fn state(request: Request) -> Result<Answer, Error> {
         optimistic_failure_tolerance: seen.failure_tolerance,
         leader: ids(|it| it.leader).pop().unwrap_or_default(),
         voters: ids(|it| it.voter),
+        no_leader_because: request.door.reader()?.consensus().leaderless_because(),
         servers: seen.servers.iter().map(|it| (it.id.to_string(), server(it))).collect(),
     };
     now(request.json(&shown))

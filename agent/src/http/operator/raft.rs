@@ -1,16 +1,22 @@
 //! Who takes part in the agreement.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::acl::{Access, Resource};
 use crate::http::error::Error;
 use crate::http::extract::Request;
 use crate::http::reply::Reply;
-use crate::http::routes::{Answer, later, now};
-use crate::raft::Participant;
+use crate::http::routes::{Answer, later};
 use crate::raft::types::ServerId;
+use crate::raft::{self, Participant};
+use crate::read::Consistency;
+
+/// Between looks while a leader is waited for.
+const LEADER_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -45,13 +51,28 @@ impl From<Participant> for Server {
 }
 
 pub(super) fn configuration(request: Request) -> Result<Answer, Error> {
-    request.read_options()?;
+    let read = request.read_options()?;
     request.authorize(Resource::Operator, Access::Read)?;
     request.datacenter_is_here()?;
-    let found = request.door.reader()?.consensus().configuration();
-    let servers = found.servers.into_iter().map(Server::from).collect();
-    // The reference has not told the position for long; its clients expect the number all the same.
-    now(request.json(&Configuration { servers, index: 0 }))
+    let (door, layout) = (Arc::clone(&request.door), request.layout);
+    drop(request);
+    later(async move {
+        let reader = door.reader()?;
+        let consensus = reader.consensus();
+        if !matches!(read.options.consistency, Consistency::Stale { .. }) {
+            // Without a leader nobody can say what is agreed.
+            let deadline = Instant::now() + reader.leader_wait();
+            while !consensus.knows_leader() {
+                if Instant::now() >= deadline {
+                    return Err(raft::Error::NoLeader.into());
+                }
+                tokio::time::sleep(LEADER_RETRY).await;
+            }
+        }
+        let servers = consensus.configuration().servers.into_iter().map(Server::from).collect();
+        // The reference has not told the position for long; its clients expect the number.
+        Ok(Reply::json(&Configuration { servers, index: 0 }, layout))
+    })
 }
 
 pub(super) fn remove_peer(request: Request) -> Result<Answer, Error> {

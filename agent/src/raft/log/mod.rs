@@ -58,6 +58,15 @@ pub trait LogStore: Send + 'static {
     fn reader(&self) -> Arc<dyn LogReader>;
 }
 
+impl LogStore for Box<dyn LogStore> {
+    fn write(&mut self, records: &[Record]) -> io::Result<()> {
+        (**self).write(records)
+    }
+    fn reader(&self) -> Arc<dyn LogReader> {
+        (**self).reader()
+    }
+}
+
 /// Reads entries that were written.
 pub trait LogReader: Send + Sync {
     /// Those entries of `first..=last` that the log holds, in order, at least the first of them;
