@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use muster_agent::raft::log::{LogReader, LogStore, Record};
 use muster_agent::raft::types::ServerId;
 use muster_agent::raft::{Consensus, Error, Links, Listed, LogBackend, Presence, Roster, Settings};
 use muster_agent::rpc::{self, Dial, Handlers, Pool, Socket};
@@ -30,6 +31,10 @@ type Cuts = BTreeSet<(usize, usize)>;
 pub(crate) struct Net {
     addresses: Mutex<BTreeMap<SocketAddr, usize>>,
     cuts: watch::Sender<Cuts>,
+    /// Counts how often all connections were broken.
+    breaks: watch::Sender<u64>,
+    /// Bytes that arrived, by way.
+    carried: Mutex<BTreeMap<(usize, usize), u64>>,
 }
 
 impl Net {
@@ -58,8 +63,18 @@ impl Dial for Wire {
             let (near, far) = tokio::io::duplex(64 << 10);
             let (far_reader, far_writer) = tokio::io::split(far);
             let (reader, writer) = stream.into_split();
-            tokio::spawn(pump(far_reader, writer, cuts.clone(), (from, to)));
-            tokio::spawn(pump(reader, far_writer, cuts, (to, from)));
+            for pump in [
+                pump(far_reader, writer, Arc::clone(&net), (from, to)).boxed(),
+                pump(reader, far_writer, Arc::clone(&net), (to, from)).boxed(),
+            ] {
+                let mut breaks = net.breaks.subscribe();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = pump => {}
+                        _ = breaks.changed() => {}
+                    }
+                });
+            }
             Ok(Socket::over(near))
         }
         .boxed()
@@ -70,9 +85,10 @@ impl Dial for Wire {
 async fn pump(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
-    mut cuts: watch::Receiver<Cuts>,
+    net: Arc<Net>,
     way: (usize, usize),
 ) {
+    let mut cuts = net.cuts.subscribe();
     let mut bytes = vec![0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
         if cuts.wait_for(|cuts| Net::is_open(cuts, way.0, way.1)).await.is_err()
@@ -80,8 +96,53 @@ async fn pump(
         {
             break;
         }
+        *net.carried.lock().unwrap().entry(way).or_default() += count as u64;
     }
     let _ = to.shutdown().await;
+}
+
+/// How long each write to a server's log takes longer than it need; `None`: it does not end.
+#[derive(Clone)]
+pub(crate) struct Disk(watch::Sender<Option<Duration>>);
+
+impl Default for Disk {
+    fn default() -> Disk {
+        Disk(watch::Sender::new(Some(Duration::ZERO)))
+    }
+}
+
+impl Disk {
+    pub(crate) fn slow_down(&self, by: Duration) {
+        self.0.send_replace(Some(by));
+    }
+
+    pub(crate) fn hang(&self) {
+        self.0.send_replace(None);
+    }
+
+    pub(crate) fn recover(&self) {
+        self.0.send_replace(Some(Duration::ZERO));
+    }
+}
+
+/// A log store on such a disk.
+struct Slow {
+    store: Box<dyn LogStore>,
+    disk: Disk,
+}
+
+impl LogStore for Slow {
+    fn write(&mut self, records: &[Record]) -> io::Result<()> {
+        let began = std::time::Instant::now();
+        while self.disk.0.borrow().is_none_or(|by| began.elapsed() < by) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        self.store.write(records)
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.store.reader()
+    }
 }
 
 /// A server that runs.
@@ -97,8 +158,12 @@ pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
     pub(crate) net: Arc<Net>,
     pub(crate) servers: Vec<Option<Running>>,
+    /// How fast each server's disk is.
+    pub(crate) disks: Vec<Disk>,
     roster: watch::Sender<Roster>,
     pub(crate) expect: u32,
+    pub(crate) snapshot_threshold: u64,
+    pub(crate) trailing_logs: u64,
 }
 
 pub(crate) fn id(number: usize) -> ServerId {
@@ -108,11 +173,26 @@ pub(crate) fn id(number: usize) -> ServerId {
 impl Cluster {
     /// Nobody runs yet.
     pub(crate) fn new(count: usize, expect: u32) -> Cluster {
-        let net = Net { addresses: Mutex::default(), cuts: watch::Sender::new(Cuts::new()) };
+        let net = Net {
+            addresses: Mutex::default(),
+            cuts: watch::Sender::new(Cuts::new()),
+            breaks: watch::Sender::new(0),
+            carried: Mutex::default(),
+        };
         let servers = (0..count).map(|_| None).collect();
+        let disks = (0..count).map(|_| Disk::default()).collect();
         let folder = tempfile::tempdir().unwrap();
         let roster = watch::Sender::new(Roster::default());
-        Cluster { folder, net: Arc::new(net), servers, roster, expect }
+        Cluster {
+            folder,
+            net: Arc::new(net),
+            servers,
+            disks,
+            roster,
+            expect,
+            snapshot_threshold: 16_384,
+            trailing_logs: 10_240,
+        }
     }
 
     /// All start, and one leads.
@@ -141,8 +221,14 @@ impl Cluster {
         });
         let pool = Pool::new(Wire { net: Arc::clone(&self.net), from: number });
         let links = Links { pool, roster, expect: self.expect };
-        let settings = settings(self.folder.path(), number, address);
-        let consensus = Consensus::start_among(settings, links).await.unwrap();
+        let settings = Settings {
+            snapshot_threshold: self.snapshot_threshold,
+            trailing_logs: self.trailing_logs,
+            ..settings(self.folder.path(), number, address)
+        };
+        let disk = self.disks[number].clone();
+        let slow = |store| Box::new(Slow { store, disk }) as Box<dyn LogStore>;
+        let consensus = Consensus::start_around(settings, links, slow).await.unwrap();
         let stop = CancellationToken::new();
         let handlers = consensus.answer(Handlers::new());
         let door = tokio::spawn(rpc::serve(listener, handlers, stop.clone()));
@@ -170,8 +256,25 @@ impl Cluster {
         });
     }
 
+    /// How all of them are, for who looks at a failure.
+    pub(crate) fn picture(&self) -> String {
+        let picture = |(number, it): (usize, &Consensus)| {
+            let figures: Vec<String> = it
+                .stats()
+                .into_iter()
+                .filter(|(name, _)| !name.starts_with("protocol") && !name.starts_with("snapshot"))
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            let (leads, leader) = (it.is_leader(), it.leader());
+            format!("\n  {number}: leads {leads}, leader {leader:?}, {}", figures.join(" "))
+        };
+        self.running().map(picture).collect()
+    }
+
     /// Ends a server; what it had not written is gone.
     pub(crate) async fn stop(&mut self, number: usize) {
+        // The end waits for what is being written.
+        self.disks[number].recover();
         if let Some(running) = self.servers[number].take() {
             running.stop.cancel();
             self.net.addresses.lock().unwrap().remove(&running.address);
@@ -214,6 +317,16 @@ impl Cluster {
                 }
             }
         });
+    }
+
+    /// Breaks all connections that there are.
+    pub(crate) fn break_connections(&self) {
+        self.net.breaks.send_modify(|breaks| *breaks += 1);
+    }
+
+    /// Bytes that have arrived on a way so far.
+    pub(crate) fn carried(&self, from: usize, to: usize) -> u64 {
+        self.net.carried.lock().unwrap().get(&(from, to)).copied().unwrap_or(0)
     }
 
     pub(crate) fn heal(&self) {

@@ -71,7 +71,8 @@ async fn endure(seed: u64, rounds: u64, count: usize) {
             let recovered = timeout(PATIENCE, recovered).await;
             assert!(
                 matches!(recovered, Ok(Ok(_) | Err(Error::Unknown(_)))),
-                "seed {seed}, round {round}, {fault}: server {number} says {recovered:?}"
+                "seed {seed}, round {round}, {fault}: server {number} says {recovered:?}{}",
+                cluster.picture()
             );
         }
         let mut histories = std::mem::take(&mut *histories.lock().unwrap());
@@ -101,7 +102,7 @@ async fn strike(cluster: &mut Cluster, servers: &Servers, random: &mut StdRng) -
     let early = Duration::from_millis(random.random_range(0..60));
     let long = Duration::from_millis(random.random_range(30..300));
     tokio::time::sleep(early).await;
-    match random.random_range(0..6) {
+    match random.random_range(0..7) {
         0 | 1 => {
             cluster.cut(&[victim], &others, true);
             tokio::time::sleep(long).await;
@@ -123,6 +124,13 @@ async fn strike(cluster: &mut Cluster, servers: &Servers, random: &mut StdRng) -
         4 => {
             replace(cluster, servers, &[victim], long).await;
             format!("server {victim} down for {long:?}")
+        }
+        5 => {
+            let by = Duration::from_millis(random.random_range(5..400));
+            cluster.disks[victim].slow_down(by);
+            tokio::time::sleep(2 * long).await;
+            cluster.disks[victim].recover();
+            format!("the disk of server {victim} slower by {by:?} for {:?}", 2 * long)
         }
         _ => {
             let all: Vec<usize> = (0..count).collect();
