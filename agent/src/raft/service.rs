@@ -58,16 +58,22 @@ impl Consensus {
                 Method::Snapshot,
                 self.handler(|it, letter: Letter<Piece>| async move {
                     it.check(&letter)?;
-                    // Held until all is installed: the next one uses the same file.
-                    let mut incoming = it.inner.incoming.lock().await;
-                    let taken = incoming.take(letter.from, letter.body).await;
-                    match taken.map_err(Refusal::failed)? {
-                        Err(wants) => Ok(wants),
-                        Ok(arrived) => {
-                            let installed = it.install(arrived).await.map_err(Refusal::failed)?;
-                            Ok(super::sending::Received::Installed(installed))
+                    // A task of its own: a connection may break in the middle of a piece, and what
+                    // has arrived so far must not go with it.
+                    let taking = tokio::spawn(async move {
+                        // Held until all is installed: the next one uses the same file.
+                        let mut incoming = it.inner.incoming.lock().await;
+                        let taken = incoming.take(letter.from, letter.body).await;
+                        match taken.map_err(Refusal::failed)? {
+                            Err(wants) => Ok(wants),
+                            Ok(arrived) => {
+                                let installed = it.install(arrived).await;
+                                let installed = installed.map_err(Refusal::failed)?;
+                                Ok(super::sending::Received::Installed(installed))
+                            }
                         }
-                    }
+                    });
+                    taking.await.map_err(Refusal::failed)?
                 }),
             )
             .on(

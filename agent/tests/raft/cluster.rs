@@ -164,6 +164,7 @@ pub(crate) struct Cluster {
     pub(crate) expect: u32,
     pub(crate) snapshot_threshold: u64,
     pub(crate) trailing_logs: u64,
+    pub(crate) raft_multiplier: u32,
 }
 
 pub(crate) fn id(number: usize) -> ServerId {
@@ -192,6 +193,7 @@ impl Cluster {
             expect,
             snapshot_threshold: 16_384,
             trailing_logs: 10_240,
+            raft_multiplier: 1,
         }
     }
 
@@ -224,6 +226,7 @@ impl Cluster {
         let settings = Settings {
             snapshot_threshold: self.snapshot_threshold,
             trailing_logs: self.trailing_logs,
+            raft_multiplier: self.raft_multiplier,
             ..settings(self.folder.path(), number, address)
         };
         let disk = self.disks[number].clone();
