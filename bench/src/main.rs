@@ -152,7 +152,8 @@ fn print_rows(scenario: &str, ours: &[Figure], reference: &[Figure], etcd: &[Fig
         let name = format!("{scenario}: {} [{}]", figure.name, figure.unit);
         let mut line = format!("{name:<52} {:>12.1}", figure.value);
         for others in [reference, etcd] {
-            match others.iter().find(|other| other.name == figure.name) {
+            let is_same = |other: &&Figure| other.name == figure.name && other.unit == figure.unit;
+            match others.iter().find(is_same) {
                 None => {
                     let _ = write!(line, " {:>12} {:>8}", "-", "-");
                 }
