@@ -69,7 +69,8 @@ fn tag<'a>(member: &'a Member, name: &str) -> &'a str {
     member.tags.get(name).map_or("", String::as_str)
 }
 
-fn status(member: &Member) -> &'static str {
+/// The word for how a member is.
+pub(super) fn status(member: &Member) -> &'static str {
     match member.status() {
         MemberStatus::None => "none",
         MemberStatus::Alive => "alive",

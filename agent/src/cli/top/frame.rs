@@ -6,6 +6,7 @@ use muster_client::types::{Member, MemberStatus};
 
 use super::look::{Health, Look};
 use crate::cli::layout::columns;
+use crate::cli::members::status;
 
 /// Room on the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -167,16 +168,6 @@ fn badness(member: &Member) -> u8 {
         MemberStatus::Leaving => 2,
         MemberStatus::Left => 1,
         MemberStatus::Alive => 0,
-    }
-}
-
-fn status(member: &Member) -> &'static str {
-    match member.status() {
-        MemberStatus::None => "none",
-        MemberStatus::Alive => "alive",
-        MemberStatus::Leaving => "leaving",
-        MemberStatus::Left => "left",
-        MemberStatus::Failed => "failed",
     }
 }
 
