@@ -1,16 +1,13 @@
 //! The same work on etcd, where its binary is on the path: what it has a word for, by its HTTP and JSON
 //! gateway. That gateway costs etcd more than gRPC would; its ratios are the least exact ones here.
 
-use std::cell::RefCell;
 use std::path::Path;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use tokio::task::LocalSet;
+use anyhow::Result;
 
 use crate::scenario::{Figure, figure, figures, load, scaled};
 use crate::server::{Server, free_ports};
+use crate::watchers::{per_watcher, until_all_told};
 use crate::wire::{Connection, request};
 
 /// The work of this name on a fresh etcd; `None` if it has no word for it.
@@ -95,29 +92,12 @@ async fn fanout(server: &Server, watchers: usize) -> Result<Vec<Figure>> {
         connection.piece().await?; // "created"
         parked.push(connection);
     }
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    let each = server.resident()?.saturating_sub(before) as f64 / watchers as f64 / 1024.0;
+    let each = per_watcher(server, before, watchers)?;
     let mut last = Vec::new();
     for round in 1..=5 {
-        let began = Instant::now();
-        let tasks = LocalSet::new();
-        let done = Rc::new(RefCell::new(Vec::new()));
-        for mut connection in std::mem::take(&mut parked) {
-            let done = done.clone();
-            tasks.spawn_local(async move {
-                let came = connection.piece().await;
-                done.borrow_mut().push((began.elapsed(), came, connection));
-            });
-        }
         let write = put("bench/key", round.to_string().as_bytes());
-        let ((), written) = tokio::join!(tasks, writer.call(&write));
-        ensure!(written?.status == 200, "the change was refused");
-        let mut latest = Duration::ZERO;
-        for (after, came, connection) in done.take() {
-            came?;
-            latest = latest.max(after);
-            parked.push(connection);
-        }
+        let (latest, _) =
+            until_all_told(&mut writer, &write, &mut parked, async |it| it.piece().await).await?;
         last.push(latest);
     }
     last.sort_unstable();

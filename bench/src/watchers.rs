@@ -1,6 +1,7 @@
 //! Watchers in crowds: how soon a change reaches all of them, and what they cost while they wait.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -51,25 +52,12 @@ pub(crate) async fn fanout(
     let fresh = per_watcher(server, before, watchers)?;
     let mut last = Vec::new();
     for round in 1..=5 {
-        let began = Instant::now();
-        let tasks = LocalSet::new();
-        let done = Rc::new(RefCell::new(Vec::new()));
-        for mut connection in std::mem::take(&mut parked) {
-            let done = done.clone();
-            tasks.spawn_local(async move {
-                let answer = connection.answer().await;
-                done.borrow_mut().push((began.elapsed(), answer.map(|a| a.index), connection));
-            });
-        }
-        let write = change(round);
-        let ((), written) = tokio::join!(tasks, writer.call(&write));
-        ensure!(written?.status == 200, "the change was refused");
-        let mut latest = Duration::ZERO;
-        for (after, answer, connection) in done.take() {
-            index = index.max(answer?);
-            latest = latest.max(after);
-            parked.push(connection);
-        }
+        let (latest, answers) =
+            until_all_told(&mut writer, &change(round), &mut parked, async |it| {
+                it.answer().await.map(|answer| answer.index)
+            })
+            .await?;
+        index = answers.into_iter().fold(index, u64::max);
         last.push(latest);
         for connection in &mut parked {
             connection
@@ -92,9 +80,38 @@ pub(crate) async fn fanout(
     ])
 }
 
+/// Writes while all of `parked` wait, each by `wait`: how long until the last was told, and what
+/// each was told.
+pub(crate) async fn until_all_told<T: 'static>(
+    writer: &mut Connection,
+    write: &[u8],
+    parked: &mut Vec<Connection>,
+    wait: impl AsyncFn(&mut Connection) -> io::Result<T> + Copy + 'static,
+) -> Result<(Duration, Vec<T>)> {
+    let began = Instant::now();
+    let tasks = LocalSet::new();
+    let done = Rc::new(RefCell::new(Vec::new()));
+    for mut connection in std::mem::take(parked) {
+        let done = done.clone();
+        tasks.spawn_local(async move {
+            let came = wait(&mut connection).await;
+            done.borrow_mut().push((began.elapsed(), came, connection));
+        });
+    }
+    let ((), written) = tokio::join!(tasks, writer.call(write));
+    ensure!(written?.status == 200, "the change was refused");
+    let (mut latest, mut told) = (Duration::ZERO, Vec::new());
+    for (after, came, connection) in done.take() {
+        told.push(came?);
+        latest = latest.max(after);
+        parked.push(connection);
+    }
+    Ok((latest, told))
+}
+
 /// Resident KiB a watcher since `before`.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn per_watcher(server: &Server, before: u64, watchers: usize) -> Result<f64> {
+pub(crate) fn per_watcher(server: &Server, before: u64, watchers: usize) -> Result<f64> {
     Ok(server.resident()?.saturating_sub(before) as f64 / watchers as f64 / 1024.0)
 }
 
