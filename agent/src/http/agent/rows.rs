@@ -73,14 +73,14 @@ impl ServiceRow<'_> {
 
     /// Every field that the reference's row has, those that only a mesh fills included.
     fn hash_of_content(&self) -> Hash {
-        let numbered = |name, fields: &[(&'static str, i64)]| {
-            Hash::record(name, fields.iter().map(|(key, value)| (*key, Hash::number(*value))))
-        };
         let tagged = self.tagged_addresses.iter().map(|(name, at)| {
             let fields = [("Address", Hash::text(at.address)), ("Port", Hash::number(at.port))];
             (*name, Hash::record("ServiceAddress", fields))
         });
-        let weights = [("Passing", self.weights.passing), ("Warning", self.weights.warning)];
+        let weights = [
+            ("Passing", Hash::number(self.weights.passing)),
+            ("Warning", Hash::number(self.weights.warning)),
+        ];
         let fields = [
             ("Kind", Hash::text(self.kind)),
             ("ID", Hash::text(self.id)),
@@ -90,7 +90,7 @@ impl ServiceRow<'_> {
             ("Port", Hash::number(self.port)),
             ("Address", Hash::text(self.address)),
             ("TaggedAddresses", Hash::map(tagged)),
-            ("Weights", numbered("AgentWeights", &weights)),
+            ("Weights", Hash::record("AgentWeights", weights)),
             ("EnableTagOverride", Hash::flag(self.enable_tag_override)),
             ("CreateIndex", Hash::number(0)),
             ("ModifyIndex", Hash::number(0)),
