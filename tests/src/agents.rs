@@ -30,8 +30,13 @@ impl Agent {
     /// An agent on ports of its own, with `more` in addition to the usual keys or in their place. Nothing runs yet.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be made, or when `name` could be the beginning of an id: a node that is not there is
+    /// then looked up by its id, and once in a while somebody else is found.
     pub fn prepare(name: &str, more: &Value) -> Result<Self> {
+        ensure!(
+            name.len() < 2 || !name.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-'),
+            "{name} could be the beginning of a node's id; name it otherwise"
+        );
         let folder = tempfile::Builder::new().prefix("muster-test-").tempdir()?;
         let [http, dns, server, serf_lan] = free_ports();
         let mut config = json!({

@@ -23,7 +23,7 @@ const WATCHED: Duration = Duration::from_secs(20);
 /// Set where the namespaces are.
 const INSIDE: &str = "MUSTER_TEST_INSIDE";
 
-const NAMES: [&str; 4] = ["s1", "c1", "c2", "c3"];
+const NAMES: [&str; 4] = ["s1", "m1", "m2", "m3"];
 
 fn run(program: &str, args: &str) -> Result<String> {
     output(Command::new(program).args(args.split(' ')))
@@ -133,53 +133,53 @@ fn inside() -> Result<()> {
     whole(&agents)?;
 
     // Cut off: both sides take each other for dead, and the catalog says so.
-    run("ip", "link set c2 down")?;
-    all_see(&agents[..2], "c2", "failed")?;
+    run("ip", "link set m2 down")?;
+    all_see(&agents[..2], "m2", "failed")?;
     all_see(&agents[2..3], "s1", "failed")?;
     eventually(LIMIT, "its health is critical", || {
         let critical = critical_nodes(&agents)?;
         ensure!(
-            critical.contains("\"Node\": \"c2\"") && critical.contains("serfHealth"),
+            critical.contains("\"Node\": \"m2\"") && critical.contains("serfHealth"),
             "{critical}"
         );
         Ok(())
     })?;
     // Healed: nobody has to be told.
-    run("ip", "link set c2 up")?;
+    run("ip", "link set m2 up")?;
     whole(&agents)?;
     eventually(LIMIT, "its health is passing", || {
         let critical = critical_nodes(&agents)?;
-        ensure!(!critical.contains("c2"), "{critical}");
+        ensure!(!critical.contains("m2"), "{critical}");
         Ok(())
     })?;
 
     // Two that cannot reach each other at all: others vouch for them.
-    run("ip", &format!("-n c1 route add blackhole {}/32", address("c2")))?;
-    run("ip", &format!("-n c2 route add blackhole {}/32", address("c1")))?;
+    run("ip", &format!("-n m1 route add blackhole {}/32", address("m2")))?;
+    run("ip", &format!("-n m2 route add blackhole {}/32", address("m1")))?;
     nobody_dies(&agents, "no path between two")?;
-    run("ip", &format!("-n c1 route del blackhole {}/32", address("c2")))?;
-    run("ip", &format!("-n c2 route del blackhole {}/32", address("c1")))?;
+    run("ip", &format!("-n m1 route del blackhole {}/32", address("m2")))?;
+    run("ip", &format!("-n m2 route del blackhole {}/32", address("m1")))?;
 
     // One member loses a third of all datagrams.
     let loses = "-p udp -m statistic --mode random --probability 0.33 -j DROP";
-    if !netem("c1", "loss 33%") {
+    if !netem("m1", "loss 33%") {
         for chain in ["INPUT", "OUTPUT"] {
-            run("ip", &format!("netns exec c1 iptables -A {chain} {loses}"))?;
+            run("ip", &format!("netns exec m1 iptables -A {chain} {loses}"))?;
         }
     }
-    nobody_dies(&agents, "a third of c1's datagrams is lost")?;
+    nobody_dies(&agents, "a third of m1's datagrams is lost")?;
     // All datagrams of one member are lost: connections vouch for it.
-    run("ip", "netns exec c3 iptables -A INPUT -p udp -j DROP")?;
-    nobody_dies(&agents, "c3 hears no datagram")?;
-    run("ip", "netns exec c3 iptables -F")?;
+    run("ip", "netns exec m3 iptables -A INPUT -p udp -j DROP")?;
+    nobody_dies(&agents, "m3 hears no datagram")?;
+    run("ip", "netns exec m3 iptables -F")?;
     // Where it did not lose, there is nothing to undo.
-    let _ = run("tc", "-n c1 qdisc del dev eth0 root");
-    run("ip", "netns exec c1 iptables -F")?;
+    let _ = run("tc", "-n m1 qdisc del dev eth0 root");
+    run("ip", "netns exec m1 iptables -F")?;
 
     // A slow way: later than the first answer is expected. Without that part of the kernel the
     // member itself is slow.
-    if netem("c3", "delay 300ms 100ms") {
-        nobody_dies(&agents, "c3 is far away")?;
+    if netem("m3", "delay 300ms 100ms") {
+        nobody_dies(&agents, "m3 is far away")?;
     } else {
         slow_member(&agents)?;
     }
@@ -188,7 +188,7 @@ fn inside() -> Result<()> {
 
 /// One member stops for half a second out of one and a half.
 fn slow_member(agents: &[Agent]) -> Result<()> {
-    let pids = run("ip", "netns pids c3")?;
+    let pids = run("ip", "netns pids m3")?;
     let over = Instant::now() + WATCHED + Duration::from_secs(2);
     let signal = |which: &str| {
         pids.split_whitespace().try_for_each(|pid| run("kill", &format!("{which} {pid}")).map(drop))
@@ -203,7 +203,7 @@ fn slow_member(agents: &[Agent]) -> Result<()> {
             }
             Ok(())
         });
-        let watched = nobody_dies(&agents[..3], "c3 is slow");
+        let watched = nobody_dies(&agents[..3], "m3 is slow");
         slowing.join().expect("no panic")?;
         watched
     })

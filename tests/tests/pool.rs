@@ -30,7 +30,7 @@ fn with(mut keys: Value, more: &Value) -> Value {
     keys
 }
 
-/// A server and `clients` others `c1`, `c2`..., all with these keys in addition, who all know each other.
+/// A server and `clients` others `m1`, `m2`..., all with these keys in addition, who all know each other.
 fn pool(clients: usize, more: &Value) -> Result<Vec<Agent>> {
     let mut agents = vec![Agent::prepare(
         "server",
@@ -38,7 +38,7 @@ fn pool(clients: usize, more: &Value) -> Result<Vec<Agent>> {
     )?];
     let join = json!({ "retry_join": [agents[0].gossip()] });
     for number in 1..=clients {
-        agents.push(Agent::prepare(&format!("c{number}"), &with(join.clone(), more))?);
+        agents.push(Agent::prepare(&format!("m{number}"), &with(join.clone(), more))?);
     }
     agents.iter_mut().try_for_each(Agent::start)?;
     whole(&agents)?;
@@ -175,32 +175,32 @@ fn keys_change_under_load_and_nobody_is_lost() -> Result<()> {
 #[test]
 fn events_reach_whom_they_are_for_and_members_are_where_they_are() -> Result<()> {
     let agents = pool(2, &json!({}))?;
-    let [server, c1, c2] = &agents[..] else { unreachable!("three were started") };
+    let [server, m1, m2] = &agents[..] else { unreachable!("three were started") };
     let heard = |agent: &Agent, name: &str| -> Result<usize> {
         let list = agent.get(&format!("/v1/event/list?name={name}"))?.json()?;
         Ok(list.as_array().map_or(0, Vec::len))
     };
-    c1.put("/v1/agent/service/register", r#"{"Name":"web","Tags":["v1"]}"#)?;
-    c2.put("/v1/agent/service/register", r#"{"Name":"web","Tags":["v2"]}"#)?;
-    c1.cli(&["event", "-name=only-c2", "-node=c2", "payload"])?;
+    m1.put("/v1/agent/service/register", r#"{"Name":"web","Tags":["v1"]}"#)?;
+    m2.put("/v1/agent/service/register", r#"{"Name":"web","Tags":["v2"]}"#)?;
+    m1.cli(&["event", "-name=only-m2", "-node=m2", "payload"])?;
     server.cli(&["event", "-name=only-v1", "-service=web", "-tag=v1"])?;
-    c2.cli(&["event", "-name=everybody"])?;
+    m2.cli(&["event", "-name=everybody"])?;
     for agent in &agents {
         eventually(LIMIT, "everybody hears it", || {
             ensure!(heard(agent, "everybody")? == 1);
             Ok(())
         })?;
     }
-    for (agent, name) in [(c2, "only-c2"), (c1, "only-v1")] {
+    for (agent, name) in [(m2, "only-m2"), (m1, "only-v1")] {
         eventually(LIMIT, name, || {
             ensure!(heard(agent, name)? == 1);
             Ok(())
         })?;
     }
     // Events travel with each other: who heard the last has heard of those before.
-    ensure!(heard(c1, "only-c2")? == 0 && heard(server, "only-c2")? == 0);
-    ensure!(heard(c2, "only-v1")? == 0 && heard(server, "only-v1")? == 0);
-    let list = c2.get("/v1/event/list")?.json()?;
+    ensure!(heard(m1, "only-m2")? == 0 && heard(server, "only-m2")? == 0);
+    ensure!(heard(m2, "only-v1")? == 0 && heard(server, "only-v1")? == 0);
+    let list = m2.get("/v1/event/list")?.json()?;
     let times: Vec<u64> =
         list.as_array().into_iter().flatten().filter_map(|it| it["LTime"].as_u64()).collect();
     ensure!(!times.contains(&0), "{list}");
@@ -208,8 +208,8 @@ fn events_reach_whom_they_are_for_and_members_are_where_they_are() -> Result<()>
     ensure!(server.log().contains("New leader elected"), "{}", server.log());
     ensure!(server.get("/v1/event/list")?.json()?.as_array().map(Vec::len) == Some(1));
 
-    let (estimate, _) = eventually(LIMIT, "places are known", || c1.cli(&["rtt", "c1", "c2"]))?;
-    ensure!(estimate.starts_with("Estimated c1 <-> c2 rtt: "), "{estimate}");
+    let (estimate, _) = eventually(LIMIT, "places are known", || m1.cli(&["rtt", "m1", "m2"]))?;
+    ensure!(estimate.starts_with("Estimated m1 <-> m2 rtt: "), "{estimate}");
     ensure!(estimate.contains(" ms (using LAN coordinates)"), "{estimate}");
     Ok(())
 }
@@ -218,46 +218,46 @@ fn events_reach_whom_they_are_for_and_members_are_where_they_are() -> Result<()>
 fn members_are_declared_gone_and_come_back_elsewhere() -> Result<()> {
     let mut agents =
         pool(3, &json!({ "gossip_lan": { "probe_interval": "500ms", "probe_timeout": "250ms" } }))?;
-    let mut c3 = agents.pop().expect("it was started");
-    c3.kill()?;
-    all_see(&agents, "c3", 4)?;
+    let mut m3 = agents.pop().expect("it was started");
+    m3.kill()?;
+    all_see(&agents, "m3", 4)?;
     let node_of =
         |agent: &Agent, name: &str| agent.get(&format!("/v1/catalog/node/{name}"))?.json();
-    ensure!(node_of(&agents[0], "c3")?["Node"]["Node"] == "c3", "the failed stay in the catalog");
-    agents[1].cli(&["force-leave", "c3"])?;
-    all_see(&agents, "c3", 3)?;
+    ensure!(node_of(&agents[0], "m3")?["Node"]["Node"] == "m3", "the failed stay in the catalog");
+    agents[1].cli(&["force-leave", "m3"])?;
+    all_see(&agents, "m3", 3)?;
     eventually(LIMIT, "its node is gone", || {
-        let found = node_of(&agents[0], "c3")?;
+        let found = node_of(&agents[0], "m3")?;
         ensure!(found.is_null(), "{found}");
         Ok(())
     })?;
-    ensure!(agents[1].cli(&["members", "-status=left"])?.contains("c3"));
-    agents[2].cli(&["force-leave", "-prune", "c3"])?;
-    all_see(&agents, "c3", 0)?;
+    ensure!(agents[1].cli(&["members", "-status=left"])?.contains("m3"));
+    agents[2].cli(&["force-leave", "-prune", "m3"])?;
+    all_see(&agents, "m3", 0)?;
     ensure!(agents[1].cli(&["force-leave", "nobody"]).is_err());
 
     // It comes back elsewhere, with nothing but what it remembers of the pool.
     let [port] = free_ports();
-    c3.config["ports"]["serf_lan"] = port.into();
-    c3.config["retry_join"] = json!([]);
-    c3.start()?;
-    agents.push(c3);
+    m3.config["ports"]["serf_lan"] = port.into();
+    m3.config["retry_join"] = json!([]);
+    m3.start()?;
+    agents.push(m3);
     whole(&agents)?;
     for agent in &agents {
         let members = agent.members()?;
-        let row = members.iter().find(|(name, _)| name == "c3").map(|(_, row)| row["Port"].clone());
+        let row = members.iter().find(|(name, _)| name == "m3").map(|(_, row)| row["Port"].clone());
         ensure!(row == Some(json!(port)), "{members:?}");
     }
     // So does one that was away for a moment only, while the others still think it is there.
     let [port] = free_ports();
-    let c1 = &mut agents[1];
-    c1.kill()?;
-    c1.config["ports"]["serf_lan"] = port.into();
-    c1.start()?;
+    let m1 = &mut agents[1];
+    m1.kill()?;
+    m1.config["ports"]["serf_lan"] = port.into();
+    m1.start()?;
     for agent in &agents {
         eventually(LIMIT, "its new address is known", || {
             let members = agent.members()?;
-            let row = members.iter().find(|(name, _)| name == "c1").map(|(_, row)| row.clone());
+            let row = members.iter().find(|(name, _)| name == "m1").map(|(_, row)| row.clone());
             let row = row.unwrap_or_default();
             ensure!(row["Port"] == port && row["Status"] == 1, "{row}");
             Ok(())
@@ -273,7 +273,7 @@ fn names_and_ids_stay_with_the_living() -> Result<()> {
     let join = json!({ "retry_join": [agents[0].gossip()] });
     let id = agents[1].get("/v1/agent/self")?.json()?["Config"]["NodeID"].clone();
 
-    // Somebody else with the id of c1 is told so, and stays outside.
+    // Somebody else with the id of m1 is told so, and stays outside.
     let mut twin = Agent::prepare("twin", &with(json!({ "node_id": id }), &join))?;
     twin.start()?;
     eventually(LIMIT, "it is refused", || {
@@ -283,11 +283,11 @@ fn names_and_ids_stay_with_the_living() -> Result<()> {
     ensure!(agents[0].status("twin")? == 0);
     drop(twin);
 
-    // Somebody else with the name of c1: the living keeps it, and members tell of the dispute.
-    let mut other = Agent::prepare("c1", &join)?;
+    // Somebody else with the name of m1: the living keeps it, and members tell of the dispute.
+    let mut other = Agent::prepare("m1", &join)?;
     other.start()?;
     let row = |agent: &Agent| -> Result<Value> {
-        let row = agent.members()?.into_iter().find(|(name, _)| name == "c1");
+        let row = agent.members()?.into_iter().find(|(name, _)| name == "m1");
         Ok(row.map(|(_, row)| row).unwrap_or_default())
     };
     let (disputed, _) = eventually(LIMIT, "the dispute is told", || {
@@ -297,13 +297,13 @@ fn names_and_ids_stay_with_the_living() -> Result<()> {
     })?;
     ensure!(disputed["Tags"]["id"] == id && disputed["Status"] == 1, "{disputed}");
     // Its holder dies: the living newcomer has it.
-    let mut c1 = agents.pop().expect("it was started");
-    c1.kill()?;
+    let mut m1 = agents.pop().expect("it was started");
+    m1.kill()?;
     let others = other.get("/v1/agent/self")?.json()?["Config"]["NodeID"].clone();
     eventually(LIMIT, "the name passes on", || {
         let row = row(&agents[0])?;
         ensure!(row["Tags"]["id"] == others && row["Status"] == 1, "{row}");
-        let node = agents[0].get("/v1/catalog/node/c1")?.json()?;
+        let node = agents[0].get("/v1/catalog/node/m1")?.json()?;
         ensure!(node["Node"]["ID"] == others, "{node}");
         Ok(())
     })?;

@@ -39,7 +39,7 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn without_a_server_only_its_own_part_answers() {
-    let client = Client::named("c1", &[], Settings::default()).await;
+    let client = Client::named("m1", &[], Settings::default()).await;
     client.run();
     let refused = client.get("/v1/catalog/nodes").await;
     assert_eq!((refused.status, refused.text().as_str()), (500, "No known Consul servers"));
@@ -56,7 +56,7 @@ async fn without_a_server_only_its_own_part_answers() {
     let server = Server::start(Settings::default()).await;
     client.servers.send_replace(vec![known(&server)]);
     until("the service is in the catalog", async || {
-        server.get("/v1/catalog/service/web").await.json()[0]["Node"] == "c1"
+        server.get("/v1/catalog/service/web").await.json()[0]["Node"] == "m1"
     })
     .await;
     until("the agent is ready", async || client.get("/v1/agent/ready").await.status == 200).await;
@@ -71,7 +71,7 @@ async fn what_the_agent_is_told_shapes_what_it_passes_on() {
         block_endpoints: vec!["/v1/txn".into()],
         ..Settings::default()
     };
-    let client = Client::named("c1", &[&server], settings).await;
+    let client = Client::named("m1", &[&server], settings).await;
     client.run();
     let refused = client.ask_with("PUT", "/v1/kv/k", &[], b"12345678901").await;
     assert_eq!(refused.status, 413);
@@ -82,13 +82,13 @@ async fn what_the_agent_is_told_shapes_what_it_passes_on() {
     assert_eq!(client.ask_with("PUT", "/v1/txn", &[], b"[]").await.status, 403);
     // Its own node is the default, not the server's.
     until("the node is known", async || {
-        server.get("/v1/catalog/nodes").await.text().contains("c1")
+        server.get("/v1/catalog/nodes").await.text().contains("m1")
     })
     .await;
     let session = r#"{"NodeChecks":[]}"#;
     let id = client.put("/v1/session/create", session).await.json()["ID"].clone();
     let shown = client.get(&format!("/v1/session/info/{}", id.as_str().unwrap())).await;
-    assert_eq!(shown.json()[0]["Node"], "c1");
+    assert_eq!(shown.json()[0]["Node"], "m1");
     let zipped = client.ask_with("GET", "/v1/kv/k", &[("Accept-Encoding", "gzip")], b"").await;
     assert_eq!((zipped.header("content-encoding"), &zipped.body[..2]), ("gzip", &[0x1f, 0x8b][..]));
 }
@@ -235,14 +235,14 @@ async fn streams_and_large_answers_pass_through() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_catalog_follows_what_a_client_claims() {
     let mut server = Server::start(Settings::default()).await;
-    let client = Client::named("c1", &[&server], Settings::default()).await;
+    let client = Client::named("m1", &[&server], Settings::default()).await;
     client.run();
     let far = r#"{"Name":"web","Checks":[{"CheckID":"up","Name":"up","TTL":"1h"},
         {"CheckID":"far","Name":"far","AliasNode":"n1"}]}"#;
     client.put("/v1/agent/service/register", far).await;
     client.put("/v1/agent/check/pass/up", "").await;
     let statuses = async || {
-        let checks = server.get("/v1/health/node/c1").await.json();
+        let checks = server.get("/v1/health/node/m1").await.json();
         let rows = checks.as_array().unwrap();
         rows.iter().map(|row| format!("{}={}", row["CheckID"], row["Status"])).collect::<Vec<_>>()
     };
@@ -258,12 +258,12 @@ async fn the_catalog_follows_what_a_client_claims() {
     assert_eq!(client.get("/v1/agent/health/service/id/web").await.status, 503);
 
     // What others did to the rows of this node is undone; what they added goes.
-    server.put("/v1/catalog/deregister", r#"{"Node":"c1","ServiceID":"web"}"#).await;
-    let stray = r#"{"Node":"c1","Address":"127.0.0.2","SkipNodeUpdate":true,
+    server.put("/v1/catalog/deregister", r#"{"Node":"m1","ServiceID":"web"}"#).await;
+    let stray = r#"{"Node":"m1","Address":"127.0.0.2","SkipNodeUpdate":true,
         "Service":{"Service":"stray"}}"#;
     server.put("/v1/catalog/register", stray).await;
     until("the rows are right again", async || {
-        let services = server.get("/v1/catalog/node/c1").await.json()["Services"].clone();
+        let services = server.get("/v1/catalog/node/m1").await.json()["Services"].clone();
         services.get("web").is_some() && services.get("stray").is_none()
     })
     .await;
@@ -278,7 +278,7 @@ async fn the_catalog_follows_what_a_client_claims() {
     .await;
     server.reopen_rpc().await;
     until("the rows are right again", async || {
-        let services = server.get("/v1/catalog/node/c1").await.json()["Services"].clone();
+        let services = server.get("/v1/catalog/node/m1").await.json()["Services"].clone();
         services.get("late").is_some() && services.get("web").is_none()
     })
     .await;
