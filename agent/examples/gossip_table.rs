@@ -55,9 +55,9 @@ fn pool(count: usize, timing: Timing, seed: u64) -> World {
 fn sizes(sizes: &[usize]) {
     println!("1 % of datagrams lost, the reference's timings, seed 1");
     println!(
-        "| members | join known to half | to 99 % | to all | death: first knows | all know | bytes/s each, datagrams | connections | wrongly declared | took |"
+        "| members | join known to half | to 99 % | to all | a process dies: first knows | all know | a machine is gone: first knows | all know | bytes/s each, datagrams | connections | wrongly declared | took |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for count in sizes {
         size(*count);
     }
@@ -83,21 +83,31 @@ fn size(count: usize) {
     };
     let joined = steps(&mut world, [0.5, 0.99, 1.0], knows);
     world.run(MINUTE);
-    let dead = count / 3;
-    world.kill(dead);
-    let gone = |world: &World, part: f64| {
-        let seen = |who| world.sees(who, dead) == Some(Status::Failed);
-        let aware = world.running().filter(|(who, _)| seen(*who)).count();
-        aware as f64 >= (part * count as f64).max(1.0)
-    };
-    let died = steps(&mut world, [0.0, 0.5, 1.0], gone);
+    let mut left = count + 1;
+    let [died, lost] =
+        [(count / 3, World::kill as fn(&mut World, usize)), (count / 2, World::lose)].map(
+            |(dead, end)| {
+                left -= 1;
+                end(&mut world, dead);
+                let gone = |world: &World, part: f64| {
+                    let seen = |who| world.sees(who, dead) == Some(Status::Failed);
+                    let aware = world.running().filter(|(who, _)| seen(*who)).count();
+                    aware as f64 >= (part * left as f64).max(1.0)
+                };
+                let times = steps(&mut world, [0.0, 0.5, 1.0], gone);
+                world.run(MINUTE);
+                times
+            },
+        );
     println!(
-        "| {count} | {} | {} | {} | {} | {} | {rate:.0} | {stream_rate:.1} | {} | {:.0} s |",
+        "| {count} | {} | {} | {} | {} | {} | {} | {} | {rate:.0} | {stream_rate:.1} | {} | {:.0} s |",
         joined[0],
         joined[1],
         joined[2],
         died[0],
         died[2],
+        lost[0],
+        lost[2],
         world.wrongly_declared.len(),
         began.elapsed().as_secs_f64(),
     );

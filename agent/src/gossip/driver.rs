@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::core::{Core, Input, Notice, Output, Timing, Token};
+use super::core::{Core, Input, Notice, Output, Timing, Token, Unanswered};
 use super::keyring::Keyring;
 use super::member::{Details, Name, TIME_AT_START, Tags, Time, UserEvent};
 use super::members::{Feed, Members, Stats};
@@ -72,7 +72,7 @@ pub struct Error {
 #[derive(Debug)]
 pub(super) enum Wish {
     Asked(Request, oneshot::Sender<Answer>),
-    Answered(Token, Result<Answer, String>),
+    Answered(Token, Result<Answer, Unanswered>),
     Join(SocketAddr, oneshot::Sender<Result<(), String>>),
     Leave(oneshot::Sender<()>),
     ForceLeave(Name, bool),
@@ -173,9 +173,12 @@ impl Shared {
         to: SocketAddr,
         request: &Request,
         patience: Duration,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, Unanswered> {
         let meeting = async {
-            let said = |error: io::Error| format!("dial tcp {to}: {}", plain(&error));
+            let said = |error: io::Error| Unanswered {
+                refused: error.kind() == io::ErrorKind::ConnectionRefused,
+                reason: format!("dial tcp {to}: {}", plain(&error)),
+            };
             let mut stream = TcpStream::connect(to).await.map_err(said)?;
             let text = |error: io::Error| plain(&error);
             send(&mut stream, self.keyring.seal(wire::question(request))).await.map_err(text)?;
@@ -187,11 +190,11 @@ impl Shared {
             })?;
             let heard =
                 self.keyring.open(heard).ok_or("the answer is not sealed with a key of ours")?;
-            wire::read_answer(&heard).map_err(|error| error.to_string())
+            Ok(wire::read_answer(&heard).map_err(|error| error.to_string())?)
         };
         match timeout(patience, meeting).await {
             Ok(result) => result,
-            Err(_) => Err(format!("dial tcp {to}: i/o timeout")),
+            Err(_) => Err(format!("dial tcp {to}: i/o timeout").into()),
         }
     }
 

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::core::{Core, Counters, Notice};
+use super::core::{Core, Counters, Notice, Unanswered};
 use super::driver::{Shared, Wish};
 use super::keyring::{Keyring, Order, Report};
 use super::member::{Member, Name, Status, Tags, UserEvent};
@@ -236,7 +236,9 @@ impl Members {
             let request = Request::Keys(order.clone());
             let report = match self.shared.ask(member.details.address, &request, KEYS_TIME).await {
                 Ok(Answer::Keys(report)) => report,
-                Ok(Answer::Refused(error)) | Err(error) => Report { error, keys: Vec::new() },
+                Ok(Answer::Refused(error)) | Err(Unanswered { reason: error, .. }) => {
+                    Report { error, keys: Vec::new() }
+                }
                 Ok(_) => Report { error: "answered with something else".into(), keys: Vec::new() },
             };
             (name, report)

@@ -20,6 +20,8 @@ pub(super) struct Suspicion {
     needed: usize,
     /// Who shares it; the first is who began.
     by: Vec<Name>,
+    /// Its machine says that it does not run.
+    nobody_listens: bool,
     deadline: Time,
 }
 
@@ -33,7 +35,8 @@ impl Suspicion {
         let longest =
             if needed == 0 { shortest } else { shortest * timing.suspicion_max_mult.max(1) };
         let deadline = now + longest;
-        Suspicion { began: now, shortest, longest, needed, by: vec![from], deadline }
+        let by = vec![from];
+        Suspicion { began: now, shortest, longest, needed, by, nobody_listens: false, deadline }
     }
 
     /// Somebody else had no answer either. Says whether that is news to pass on.
@@ -46,6 +49,14 @@ impl Suspicion {
         true
     }
 
+    /// The member's own machine refused a connection: neither a slow member nor a bad way looks like
+    /// that, and nobody is left to object. Half the shortest term stays, for one that is just being
+    /// started again, whoever shares the doubt.
+    pub(super) fn nobody_listens(&mut self) {
+        self.nobody_listens = true;
+        self.deadline = self.shared();
+    }
+
     /// When the member counts as failed.
     pub(super) fn deadline(&self) -> Time {
         self.deadline
@@ -53,6 +64,9 @@ impl Suspicion {
 
     /// The same, from how many share the doubt.
     fn shared(&self) -> Time {
+        if self.nobody_listens {
+            return self.began + self.shortest / 2;
+        }
         let shared = self.by.len() - 1;
         #[expect(clippy::cast_precision_loss, reason = "a handful of members")]
         let part = ((shared + 1) as f64).ln() / ((self.needed + 1) as f64).ln();
@@ -118,6 +132,15 @@ mod tests {
         assert_eq!(term(100, &["a", "a"]), 48_000, "the same voice counts once");
         let one = term(100, &["b"]);
         assert!((8000..48_000).contains(&one), "{one}");
+    }
+
+    #[test]
+    fn who_does_not_listen_has_half_the_shortest_term() {
+        let mut suspicion = Suspicion::new(SECOND, "a".into(), 100, &Timing::default());
+        suspicion.nobody_listens();
+        assert_eq!(suspicion.deadline(), 5 * SECOND);
+        suspicion.confirm(&"b".into());
+        assert_eq!(suspicion.deadline(), 5 * SECOND, "company changes nothing");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_agent::gossip::core::{Input, Notice, Output, Token};
+use muster_agent::gossip::core::{Input, Notice, Output, Token, Unanswered};
 use muster_agent::gossip::message::{Answer, Knowledge, Known, Message, Request};
 use muster_agent::gossip::{Core, Details, State, Status, TIME_AT_START, Tags, Time, Timing};
 use rand::rngs::SmallRng;
@@ -30,6 +30,8 @@ pub struct Network {
     pub side: BTreeSet<Who>,
     /// Is the network parted into `side` and the rest?
     pub parted: bool,
+    /// Members whose machines are gone: nothing arrives, and nothing comes back.
+    pub gone: BTreeSet<Who>,
     /// Datagrams from the first to the second never arrive.
     pub deaf: BTreeSet<(Who, Who)>,
     /// Members that do everything this much later.
@@ -46,6 +48,7 @@ impl Default for Network {
             delay: (Duration::from_micros(200), Duration::from_millis(2)),
             side: BTreeSet::new(),
             parted: false,
+            gone: BTreeSet::new(),
             deaf: BTreeSet::new(),
             slow: BTreeMap::new(),
             stalls: BTreeMap::new(),
@@ -240,12 +243,18 @@ impl World {
         }
     }
 
-    /// A member stops without a word.
+    /// A member's process stops without a word: its machine refuses connections from now on.
     pub fn kill(&mut self, who: Who) {
         self.nodes[who].core = None;
         self.nodes[who].life += 1;
         self.nodes[who].asked.clear();
         self.nodes[who].wake = Time::MAX;
+    }
+
+    /// A member's machine is gone, and the member with it.
+    pub fn lose(&mut self, who: Who) {
+        self.network.gone.insert(who);
+        self.kill(who);
     }
 
     /// A member gets something to do at once.
@@ -316,7 +325,10 @@ impl World {
                 if let Event::Asked(asker, token, _) = due.event {
                     let refused = Input::Answered {
                         token,
-                        result: Err("connect: connection refused".into()),
+                        result: Err(Unanswered {
+                            refused: true,
+                            reason: "connect: connection refused".into(),
+                        }),
                     };
                     self.send(asker, Duration::ZERO, Event::Input(refused));
                 }
@@ -450,7 +462,8 @@ impl World {
 
     fn is_cut(&self, a: Who, b: Who) -> bool {
         let side = |who| self.network.side.contains(&who);
-        self.network.parted && side(a) != side(b)
+        let gone = |who| self.network.gone.contains(&who);
+        gone(a) || gone(b) || self.network.parted && side(a) != side(b)
     }
 
     fn way(&mut self, from: Who, to: Who) -> Duration {

@@ -65,6 +65,22 @@ impl Default for Timing {
 /// Ties a question over a connection to its answer.
 pub type Token = u64;
 
+/// Why a question over a connection has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The other machine is there, and says that nobody listens.
+    pub refused: bool,
+    /// For people.
+    pub reason: String,
+}
+
+impl<T: Into<String>> From<T> for Unanswered {
+    /// Nothing but a reason is known.
+    fn from(reason: T) -> Unanswered {
+        Unanswered { refused: false, reason: reason.into() }
+    }
+}
+
 /// What happens to a core.
 #[derive(Debug)]
 pub enum Input {
@@ -85,7 +101,7 @@ pub enum Input {
         /// Of [`Output::Ask`].
         token: Token,
         /// What came, or why nothing did.
-        result: Result<Answer, String>,
+        result: Result<Answer, Unanswered>,
     },
     /// Meet the pool through whoever lives there.
     Join {

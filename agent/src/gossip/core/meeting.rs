@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::digest::Digest;
 use super::probe::exchange_pause;
-use super::{Core, Output, Peer, Phase, State, Time, Token};
+use super::{Core, Output, Peer, Phase, State, Time, Token, Unanswered};
 use crate::gossip::member::{Details, Name, UserEvent};
 use crate::gossip::message::{Answer, Claim, Knowledge, Known, Request};
 
@@ -138,10 +138,10 @@ impl Core {
         &mut self,
         now: Time,
         token: Token,
-        result: Result<Answer, String>,
+        result: Result<Answer, Unanswered>,
         out: &mut Vec<Output>,
     ) {
-        if self.probe_answered(token, matches!(result, Ok(Answer::Pong))) {
+        if self.probe_answered(token, &result) {
             return;
         }
         let Some(purpose) = self.meetings.remove(&token) else { return };
@@ -160,7 +160,7 @@ impl Core {
                 self.catch_up(now, &theirs.events, theirs.event_clock, false, out);
                 Ok(())
             }
-            Ok(Answer::Refused(reason)) | Err(reason) => Err(reason),
+            Ok(Answer::Refused(reason)) | Err(Unanswered { reason, .. }) => Err(reason),
             Ok(other) => Err(format!("answered with something else: {other:?}")),
         };
         if let Purpose::Join(token) = purpose {

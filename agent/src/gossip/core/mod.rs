@@ -38,7 +38,7 @@ use super::message::{Claim, Knowledge, Message, Summary};
 use super::suspicion::{Awareness, Suspicion};
 use super::vivaldi::{Coordinate, Place};
 use digest::Digest;
-pub use io::{Counters, Input, Notice, Output, Timing, Token};
+pub use io::{Counters, Input, Notice, Output, Timing, Token, Unanswered};
 use meeting::Purpose;
 
 /// Room for messages in a datagram that passes every usual network whole, encryption included.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::{Core, Name, Output, Phase, State, Time, Token};
-use crate::gossip::message::{Claim, Message, Request};
+use super::{Core, Name, Output, Phase, State, Time, Token, Unanswered};
+use crate::gossip::message::{Answer, Claim, Message, Request};
 use crate::gossip::vivaldi::Coordinate;
 
 /// Requests of others to ask somebody, at once; more are not answered.
@@ -27,9 +27,19 @@ pub(super) struct Probe {
     /// Others that will say so if they hear nothing, and did.
     nacks_expected: u32,
     nacks: u32,
-    /// Asked over a connection, too; and heard so.
+    /// Asked over a connection, too; what came of it.
     stream: Option<Token>,
-    heard_by_stream: bool,
+    by_stream: ByStream,
+}
+
+/// What a connection tells of a member that no datagram comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ByStream {
+    Nothing,
+    /// It is there.
+    Heard,
+    /// Its machine is there, and it is not.
+    Refused,
 }
 
 impl Probe {
@@ -90,7 +100,7 @@ impl Core {
             nacks_expected: 0,
             nacks: 0,
             stream: None,
-            heard_by_stream: false,
+            by_stream: ByStream::Nothing,
         });
         let messages = self.with_news(messages);
         out.push(Output::Send { to, messages });
@@ -158,7 +168,7 @@ impl Core {
     fn probe_ends(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(probe) = self.probe.take() else { return };
         self.next_probe = now;
-        if probe.heard_by_stream {
+        if probe.by_stream == ByStream::Heard {
             out.push(Output::Notice(super::Notice::Warning(format!(
                 "{} answers by TCP on the gossip port but not by UDP: the network drops datagrams",
                 probe.target
@@ -175,6 +185,11 @@ impl Core {
         self.counters.suspicions += 1;
         let doubt = Arc::new(self.doubt(peer));
         self.suspect(now, &doubt, out);
+        if probe.by_stream == ByStream::Refused
+            && let Some(doubt) = self.suspicions.get_mut(&probe.target)
+        {
+            doubt.nobody_listens();
+        }
     }
 
     /// The answer to a ping, be it this member's own or asked for another.
@@ -270,10 +285,18 @@ impl Core {
     }
 
     /// The answer over a connection, if it was the probe's.
-    pub(super) fn probe_answered(&mut self, token: Token, well: bool) -> bool {
+    pub(super) fn probe_answered(
+        &mut self,
+        token: Token,
+        result: &Result<Answer, Unanswered>,
+    ) -> bool {
         match &mut self.probe {
             Some(probe) if probe.stream == Some(token) => {
-                probe.heard_by_stream = well;
+                probe.by_stream = match result {
+                    Ok(Answer::Pong) => ByStream::Heard,
+                    Err(Unanswered { refused: true, .. }) => ByStream::Refused,
+                    _ => ByStream::Nothing,
+                };
                 true
             }
             _ => false,
