@@ -96,6 +96,10 @@ pub(super) enum Step {
 /// start gossip needs a while to tell of everybody.
 const STRANGER_PATIENCE: Duration = Duration::from_mins(1);
 
+/// A server that failed has so long to be back: whoever is only being started again keeps its voice,
+/// however soon gossip noticed.
+const FAILED_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Is the server healthy?
 fn is_healthy(rules: &Rules, leader: Leader, seen: &Seen) -> bool {
     if seen.leader {
@@ -150,7 +154,8 @@ pub(super) fn decide(
         !seen.leader
             && match seen.presence {
                 Presence::Alive => false,
-                Presence::Failed | Presence::Left => true,
+                Presence::Left => true,
+                Presence::Failed => age(seen).is_some_and(|age| age >= FAILED_PATIENCE),
                 Presence::Unknown => age(seen).is_some_and(|age| age >= STRANGER_PATIENCE),
             }
     };
@@ -271,16 +276,20 @@ mod tests {
     }
 
     #[test]
-    fn strangers_get_time_to_be_heard_of() {
-        let servers = [
-            server(1, true, Presence::Alive),
-            server(2, true, Presence::Alive),
-            server(3, true, Presence::Unknown),
-        ];
-        let known = judged(&rules(), Duration::from_secs(59), &servers);
-        assert_eq!(decide(&known, NOW, &rules(), &servers), []);
-        let known = judged(&rules(), Duration::from_mins(1), &servers);
-        assert_eq!(decide(&known, NOW, &rules(), &servers), [Step::Remove(3.into())]);
+    fn strangers_get_time_to_be_heard_of_and_the_failed_to_come_back() {
+        for (presence, patience) in
+            [(Presence::Unknown, STRANGER_PATIENCE), (Presence::Failed, FAILED_PATIENCE)]
+        {
+            let servers = [
+                server(1, true, Presence::Alive),
+                server(2, true, Presence::Alive),
+                server(3, true, presence),
+            ];
+            let known = judged(&rules(), patience.mul_f64(0.9), &servers);
+            assert_eq!(decide(&known, NOW, &rules(), &servers), []);
+            let known = judged(&rules(), patience, &servers);
+            assert_eq!(decide(&known, NOW, &rules(), &servers), [Step::Remove(3.into())]);
+        }
     }
 
     prop_compose! {
