@@ -21,7 +21,7 @@ pub mod remote_exec; // commands that operators have agents run, if that is allo
 pub mod rpc; // calls between agents: one port, many calls in flight
 pub mod sessions; // the leader's timers of session lifetimes
 pub mod store; // the truth: a pure value, changed by commands, read without locks
-pub mod telemetry; // logs, set up once
+pub mod telemetry; // logs and figures, set up once
 pub mod tombstones; // the leader's housekeeping of deleted keys
 pub mod upstream; // how an agent that is no server gets its answers from servers
 pub mod watches; // questions that the agent follows for its operator

@@ -135,6 +135,11 @@ impl Lifetimes {
         }
     }
 
+    /// How many sessions have a time limit that this server watches, which only the leader does.
+    pub fn active(&self) -> usize {
+        self.timers().by_id.len()
+    }
+
     /// Does this server lead, and has it renewed the session?
     fn renew_here(&self, consensus: &Consensus, id: &str) -> bool {
         let leads = consensus.is_leader();

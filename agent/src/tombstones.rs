@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::raft::Consensus;
 use crate::store::{Change, Index};
+use crate::telemetry::figures::names;
 
 /// Age at which a tombstone goes; as the reference's, and longer than any blocking query.
 const TTL: Duration = Duration::from_mins(15);
@@ -60,12 +61,13 @@ pub async fn run(consensus: Consensus, shutdown: CancellationToken) {
         let store = consensus.store();
         let (end, count) = (store.index(), store.kv().tombstones());
         drop(store);
-        if let Some(up_to) = marks.look(Instant::now(), end, count)
-            && let Err(error) = consensus.propose(Change::TombstonesReap { up_to }).await
-        {
+        let Some(up_to) = marks.look(Instant::now(), end, count) else { continue };
+        let begun = Instant::now();
+        if let Err(error) = consensus.propose(Change::TombstonesReap { up_to }).await {
             // The next look tries again with a later mark.
             tracing::debug!(%error, "old tombstones could not be reaped");
         }
+        names::LEADER_REAP_TOMBSTONES.took(begun.elapsed());
     }
 }
 

@@ -53,6 +53,11 @@ impl Kept {
         Kept { prepared, lookup, epoch: store.epoch(), version, seen }
     }
 
+    /// Does it say whose an address is?
+    pub(super) fn asks_owner(&self) -> bool {
+        matches!(self.lookup, Lookup::Reverse { .. })
+    }
+
     fn holds(&self, store: &Store) -> bool {
         if self.epoch != store.epoch() {
             return false;

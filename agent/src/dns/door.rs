@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
@@ -22,6 +22,7 @@ use super::wire::{
 };
 use super::write::{Chance, Transport, write};
 use crate::store::Store;
+use crate::telemetry::figures::{Timing, names};
 
 /// The service whose instances are the servers.
 const SERVERS: &str = "consul";
@@ -64,6 +65,7 @@ pub(super) struct Later {
     question: Question,
     packet: Vec<u8>,
     transport: Transport,
+    begun: Instant,
 }
 
 impl Door {
@@ -96,6 +98,7 @@ impl Door {
             Ok(query) => query,
             Err(fault) => return tell(fault, out),
         };
+        let begun = Instant::now();
         let state = self.state.load();
         let settings = &state.settings;
         let now = unix_time();
@@ -120,6 +123,7 @@ impl Door {
             && let Some(kept) = state.cache.get(&key, store)
         {
             write(&query, &kept.prepared, settings, transport, now, chance, out);
+            timing(kept.asks_owner()).since(begun);
             return Outcome::Answered;
         }
         let question = understand(&key.0, query.kind, settings);
@@ -129,6 +133,7 @@ impl Door {
                 let prepared =
                     prepare(&question, query.kind, &key.0, None, settings, &Chase::new());
                 write(&query, &prepared, settings, transport, now, chance, out);
+                note(&question.asked, begun);
                 return Outcome::Answered;
             }
             Some(lookup) => Some(lookup),
@@ -137,10 +142,11 @@ impl Door {
             && let Some(kept) = Self::prepare_now(&state, &question, &key, lookup, &store)
         {
             write(&query, &kept.prepared, settings, transport, now, chance, out);
+            note(&question.asked, begun);
             return Outcome::Answered;
         }
         let packet = packet.to_vec();
-        Outcome::Later(Box::new(Later { query, question, packet, transport }))
+        Outcome::Later(Box::new(Later { query, question, packet, transport, begun }))
     }
 
     /// The answer out of the state at hand; kept if it depends on nothing else.
@@ -172,7 +178,7 @@ impl Door {
     pub(super) async fn later(&self, later: Later, chance: &mut Chance, out: &mut Vec<u8>) {
         let state = self.state.load_full();
         let settings = &state.settings;
-        let Later { query, question, packet, transport } = later;
+        let Later { query, question, packet, transport, begun } = later;
         let prepared = match self.rows_for(&question, settings).await {
             Some(rows) if !forwarded(&question.asked, rows.as_ref(), settings) => {
                 let name = query.name.folded();
@@ -187,6 +193,7 @@ impl Door {
             None => Prepared::verdict(Rcode::ServFail),
         };
         write(&query, &prepared, settings, transport, unix_time(), chance, out);
+        note(&question.asked, begun);
     }
 
     /// What the catalog says, if it is to be asked at all. `None`: it cannot be asked now.
@@ -271,6 +278,17 @@ fn refusal(query: &Query) -> Option<Rcode> {
     }
     // Other classes have other names; we know of none.
     (query.class != class::IN && query.class != class::ANY).then_some(Rcode::Refused)
+}
+
+/// Notes how long an answer of our own took; what others know is not ours to time.
+fn note(asked: &Asked, begun: Instant) {
+    if *asked != Asked::Elsewhere {
+        timing(matches!(asked, Asked::Reverse(_))).since(begun);
+    }
+}
+
+fn timing(of_owner: bool) -> &'static Timing {
+    if of_owner { &names::DNS_PTR } else { &names::DNS_DOMAIN }
 }
 
 fn lookup_of(asked: &Asked) -> Option<Lookup> {

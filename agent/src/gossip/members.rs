@@ -15,6 +15,7 @@ use super::keyring::{Keyring, Order, Report};
 use super::member::{Member, Name, Status, Tags, UserEvent};
 use super::message::{Answer, Request};
 use super::vivaldi::Coordinate;
+use crate::telemetry::figures::names;
 
 /// Events that a slow reader may be behind before it misses some.
 const EVENTS_BEHIND: usize = 512;
@@ -267,6 +268,15 @@ impl Shared {
 
 impl Feed {
     pub(super) fn notice(&mut self, notice: Notice) {
+        match &notice {
+            Notice::Joined(_) => names::MEMBER_JOINED.add(),
+            Notice::Updated(_) => names::MEMBER_UPDATED.add(),
+            Notice::Failed(_) => names::MEMBER_FAILED.add(),
+            Notice::Left(_) => names::MEMBER_LEFT.add(),
+            Notice::Reaped(_) => names::MEMBER_REAPED.add(),
+            Notice::Event(_) => names::USER_EVENTS.add(),
+            Notice::Warning(_) => {}
+        }
         match notice {
             Notice::Joined(name)
             | Notice::Updated(name)

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -19,6 +20,7 @@ use super::payload::RequestBody;
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
 use super::{Door, Truth, passing};
+use crate::telemetry::figures::Timing;
 
 /// One connection's view of the door.
 pub(super) struct Dispatch {
@@ -33,11 +35,12 @@ impl Service<http::Request<Incoming>> for Dispatch {
 
     /// Takes the request apart at once, so that a sleeping one keeps nothing of it.
     fn call(&self, request: http::Request<Incoming>) -> Finishing {
+        let begun = Instant::now();
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body);
         let (reply, manner) = match self.handle(head, body.clone()) {
             Ok((Answer::Later(promise), manner)) => {
-                return Finishing::Later { promise, manner, door: Arc::clone(&self.door) };
+                return Finishing::Later { promise, manner, begun, door: Arc::clone(&self.door) };
             }
             Ok((Answer::Now(reply), manner)) | Err((reply, manner)) => (reply, manner),
         };
@@ -46,8 +49,9 @@ impl Service<http::Request<Incoming>> for Dispatch {
                 body.drain().await;
                 Ok(reply)
             });
-            return Finishing::Later { promise, manner, door: Arc::clone(&self.door) };
+            return Finishing::Later { promise, manner, begun, door: Arc::clone(&self.door) };
         }
+        manner.note(begun);
         Finishing::Done(Some(finish(reply, manner, &self.door)))
     }
 }
@@ -58,6 +62,16 @@ pub(super) struct Manner {
     /// Part of the API, with the headers that all of it carries.
     api: bool,
     gzip: bool,
+    /// Where the time that it took is noted.
+    times: Option<&'static Timing>,
+}
+
+impl Manner {
+    fn note(self, begun: Instant) {
+        if let Some(times) = self.times {
+            times.since(begun);
+        }
+    }
 }
 
 impl Dispatch {
@@ -78,14 +92,19 @@ impl Dispatch {
         if let Some(clean) = routes::cleaned(&path) {
             return Err((redirect(&head.method, &clean, query), outside));
         }
-        let Some(route) = self.door.router.find(&path) else {
+        let Some(known) = self.door.router.find(&path) else {
             if self.door.router.wants_slash(&path) {
                 return Err((redirect(&head.method, &format!("{path}/"), query), outside));
             }
             return Err((self.outside_the_api(&head.method, &path), outside));
         };
 
-        let mut manner = Manner { api: true, gzip: extract::accepts_gzip(&head.headers) };
+        let route = known.route;
+        let mut manner = Manner {
+            api: true,
+            gzip: extract::accepts_gzip(&head.headers),
+            times: known.times(&head.method),
+        };
         let Some(params) = Params::parse(query) else {
             return Err((Reply::status(StatusCode::INTERNAL_SERVER_ERROR), manner));
         };
@@ -151,8 +170,8 @@ impl Dispatch {
     ) -> Result<Answer, Error> {
         let nothing = || Error::NotFound(String::new());
         let path = params::unescape(path, false).ok_or_else(nothing)?;
-        let route = self.door.router.find(&path).filter(|_| !routes::is_own(&path));
-        let route = route.ok_or_else(nothing)?;
+        let known = self.door.router.find(&path).filter(|_| !routes::is_own(&path));
+        let route = known.ok_or_else(nothing)?.route;
         let handler = Self::method(method, route)?.ok_or_else(nothing)?;
         let params = Params::parse(query).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
         handler(self.request(headers, path, route, params, body))
@@ -234,7 +253,7 @@ fn redirect(method: &Method, path: &str, query: &str) -> Reply {
 /// The future of one request: an answer that is there, or one that is waited for.
 pub(super) enum Finishing {
     Done(Option<Response<Outgoing>>),
-    Later { promise: Promise, manner: Manner, door: Arc<Door> },
+    Later { promise: Promise, manner: Manner, begun: Instant, door: Arc<Door> },
 }
 
 impl Future for Finishing {
@@ -245,8 +264,9 @@ impl Future for Finishing {
             Finishing::Done(response) => {
                 Poll::Ready(Ok(response.take().expect("a finished future is not polled again")))
             }
-            Finishing::Later { promise, manner, door } => {
+            Finishing::Later { promise, manner, begun, door } => {
                 promise.as_mut().poll(context).map(|outcome| {
+                    manner.note(*begun);
                     let reply = outcome.unwrap_or_else(Reply::from);
                     Ok(finish(reply, *manner, door))
                 })

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::extract::Request;
 use super::params::Params;
 use super::reply::Reply;
+use crate::telemetry::figures::{self, Timing};
 
 /// What a handler gives back: an answer, or the promise of one.
 pub(crate) enum Answer {
@@ -84,37 +85,64 @@ fn table() -> impl Iterator<Item = &'static Route> {
 /// The table, ready for look-ups: a handful of routes for each name that can follow `/v1/`.
 pub(super) struct Router {
     /// Longest first: a path that is a route itself is found before those that it lies below.
-    families: HashMap<&'static str, Vec<&'static Route>>,
+    families: HashMap<&'static str, Vec<Known>>,
+}
+
+/// A route with its figures.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    pub(super) route: &'static Route,
+    /// How long requests took, for each of [`METHODS`].
+    times: [&'static Timing; METHODS.len()],
+}
+
+/// The methods whose requests are timed, those that are refused included. Others do not reach a handler anywhere.
+const METHODS: [&str; 6] = ["GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS"];
+
+impl Known {
+    fn new(route: &'static Route) -> Known {
+        // As dashboards for the reference know it: what lies below a path is `_`.
+        let path = route.path.trim_start_matches('/').replace('/', ".");
+        let path = if path.ends_with('.') { path + "_" } else { path };
+        let times = METHODS.map(|method| figures::named(&format!("http.{method}.{path}")));
+        Known { route, times }
+    }
+
+    /// Where the time of a request is noted.
+    pub(super) fn times(&self, method: &http::Method) -> Option<&'static Timing> {
+        let position = METHODS.iter().position(|name| *name == method.as_str())?;
+        Some(self.times[position])
+    }
 }
 
 impl Router {
     pub(super) fn new() -> Router {
-        let mut families: HashMap<_, Vec<&'static Route>> = HashMap::new();
+        let mut families: HashMap<_, Vec<Known>> = HashMap::new();
         for route in table() {
-            families.entry(family(route.path)).or_default().push(route);
+            families.entry(family(route.path)).or_default().push(Known::new(route));
         }
         for routes in families.values_mut() {
-            routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+            routes.sort_by_key(|known| std::cmp::Reverse(known.route.path.len()));
         }
         Router { families }
     }
 
-    fn family_of(&self, path: &str) -> &[&'static Route] {
+    fn family_of(&self, path: &str) -> &[Known] {
         self.families.get(family(path)).map_or(&[], Vec::as_slice)
     }
 
     /// The route of a path.
-    pub(super) fn find(&self, path: &str) -> Option<&'static Route> {
-        let is_it = |route: &&&Route| {
-            path.strip_prefix(route.path)
-                .is_some_and(|rest| rest.is_empty() || route.path.ends_with('/'))
+    pub(super) fn find(&self, path: &str) -> Option<Known> {
+        let is_it = |known: &&Known| {
+            path.strip_prefix(known.route.path)
+                .is_some_and(|rest| rest.is_empty() || known.route.path.ends_with('/'))
         };
         self.family_of(path).iter().find(is_it).copied()
     }
 
     /// Would the path be a route with a slash at its end?
     pub(super) fn wants_slash(&self, path: &str) -> bool {
-        self.family_of(path).iter().any(|route| route.path.strip_suffix('/') == Some(path))
+        self.family_of(path).iter().any(|known| known.route.path.strip_suffix('/') == Some(path))
     }
 }
 
@@ -285,14 +313,14 @@ mod tests {
             ("/", None),
         ];
         for (path, expected) in rows {
-            assert_eq!(router.find(path).map(|route| route.path), expected, "{path}");
+            assert_eq!(router.find(path).map(|known| known.route.path), expected, "{path}");
         }
         assert!(router.wants_slash("/v1/kv") && router.wants_slash("/v1/health/service"));
         assert!(
             !router.wants_slash("/v1/txn") && !router.wants_slash("/v1") && !router.wants_slash("")
         );
         for route in table() {
-            assert_eq!(router.find(route.path).map(|found| found.path), Some(route.path));
+            assert_eq!(router.find(route.path).map(|found| found.route.path), Some(route.path));
         }
     }
 

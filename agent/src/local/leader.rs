@@ -23,6 +23,7 @@ use crate::checks::Status;
 use crate::gossip::{self, Member, Members, Roll, UserEvent};
 use crate::raft::Consensus;
 use crate::store::{Change, Check, Deregister, Node, Register, Reply, Service, Store, Weights};
+use crate::telemetry::figures::names;
 
 /// The whole is compared at this interval, as the reference does.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -57,12 +58,16 @@ pub async fn lead(
         led = leads;
         if leads {
             if seen.is_none() {
+                let begun = Instant::now();
                 // What the last leader wrote must be seen before it is judged. Without it, the
                 // writes below would only be repetitions.
                 let _ = consensus.read_barrier().await;
+                names::LEADER_BARRIER.took(begun.elapsed());
             }
+            let begun = Instant::now();
             let now = roll.borrow_and_update().clone();
             let store = consensus.store();
+            let whole = seen.is_none();
             let changes = if let Some(before) = &seen {
                 news(before, &now, members.name(), &store)
             } else {
@@ -76,6 +81,9 @@ pub async fn lead(
                 pause = RETRY;
                 None
             };
+            if whole {
+                names::LEADER_RECONCILE.took(begun.elapsed());
+            }
         } else {
             seen = None;
             absent.clear();
@@ -91,7 +99,12 @@ pub async fn lead(
 
 /// Says whether all went well.
 async fn write(consensus: &Consensus, changes: Vec<Change>) -> bool {
-    let writes = changes.into_iter().map(|change| consensus.propose(change));
+    let writes = changes.into_iter().map(async |change| {
+        let begun = Instant::now();
+        let written = consensus.propose(change).await;
+        names::LEADER_RECONCILE_MEMBER.took(begun.elapsed());
+        written
+    });
     let mut writes = futures::stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
     let mut well = true;
     while let Some(written) = writes.next().await {

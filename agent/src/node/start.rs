@@ -15,6 +15,7 @@ use super::role::{self, Role};
 use super::{Error, Node, pool, settings};
 use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
+use crate::telemetry::figures;
 use crate::watches::Watches;
 use crate::{dns, http, remote_exec};
 
@@ -60,6 +61,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let leave = http::Departure::new();
         let mut tasks = JoinSet::new();
+        start_part(&mut tasks, "figures", figures::run(shutdown.child_token()));
         let members = pool::start(&config, &node_id, keyring, &mut tasks, &shutdown).await?;
         let role = if config.server {
             Role::server(&config, &node_id, &members, &mut tasks, &shutdown).await?

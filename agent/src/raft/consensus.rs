@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
@@ -22,10 +22,12 @@ use super::machine::{Machine, Published};
 use super::observer::{Contact, Status};
 use super::reading::Asking;
 use super::sending::Incoming;
+use super::timing;
 use super::transport::Network;
 use super::types::{Proposal, Server, ServerId, Types};
 use super::watch::Watches;
 use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
+use crate::telemetry::figures::names;
 
 /// A change larger than this is refused: it would hold up everything behind it. The doors take no
 /// larger body either.
@@ -104,6 +106,7 @@ impl Consensus {
         if let Some(error) = self.inner.room.refusal() {
             return Err(Error::Storage(error));
         }
+        let timing = timing::of_proposal(&change);
         let proposal = Proposal::new(Command { at: self.stamp(), change });
         let bytes = proposal.encoded().len();
         if bytes > PROPOSAL_BYTES_MAX {
@@ -114,6 +117,18 @@ impl Consensus {
         }
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
         let _permit = self.inner.under_way.acquire_many(kib).await.map_err(|_| Error::Shutdown)?;
+        let begun = Instant::now();
+        names::RAFT_APPLY.add();
+        let done = self.written(proposal).await;
+        names::RAFT_COMMIT.since(begun);
+        if let Some(timing) = timing {
+            timing.since(begun);
+        }
+        done
+    }
+
+    /// Has the servers agree on an entry.
+    async fn written(&self, proposal: Proposal) -> Result<(Reply, Index), Error> {
         let written = self.inner.raft.client_write(proposal);
         if self.leads_alone() {
             let response = written.await.map_err(write_error)?;

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -22,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::Pace;
 use super::snapshots::{Coverage, Image, Snapshots};
+use super::timing;
 use super::types::{LogId, Outcome, Payload, StoredMembership, Types};
 use super::upkeep::{Growth, Upkeep};
 use super::watch::Watches;
 use crate::store::{Reply, Scope, Store};
+use crate::telemetry::figures::names;
 
 /// What readers see.
 #[derive(Debug, Default)]
@@ -227,7 +230,14 @@ impl RaftStateMachine<Types> for Machine {
                 Payload::Blank => (Reply::Done, self.store.index_of(index)),
                 Payload::Normal(proposal) => {
                     bytes += proposal.encoded().len() as u64;
+                    let timing = timing::of_entry(&proposal.command().change);
+                    let begun = Instant::now();
                     let applied = self.store.apply(index, proposal.command());
+                    let took = begun.elapsed();
+                    names::RAFT_FSM_APPLY.took(took);
+                    if let Some(timing) = timing {
+                        timing.took(took);
+                    }
                     touched.extend(applied.touched);
                     (applied.reply, applied.index)
                 }

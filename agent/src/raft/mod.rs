@@ -39,6 +39,7 @@ mod standing;
 mod starting;
 mod stats;
 pub mod tasks;
+mod timing;
 mod transport;
 pub mod types;
 pub mod upkeep;

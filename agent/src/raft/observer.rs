@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::machine::Machine;
 use super::types::{Server, ServerId, Types};
+use crate::telemetry::figures::names;
 
 /// A new leader that no majority confirms yet asks again.
 const CONFIRM_RETRY: Duration = Duration::from_millis(50);
@@ -70,8 +71,17 @@ impl Observer {
         let mut metrics = self.raft.server_metrics();
         let figures = self.raft.data_metrics();
         let mut led_term = None;
+        let mut state = None;
         loop {
             let now = metrics.borrow_watched().clone();
+            if state.replace(now.state) != Some(now.state) {
+                match now.state {
+                    ServerState::Leader => names::RAFT_LEADER.add(),
+                    ServerState::Candidate => names::RAFT_CANDIDATE.add(),
+                    ServerState::Follower => names::RAFT_FOLLOWER.add(),
+                    ServerState::Learner | ServerState::Shutdown => {}
+                }
+            }
             let term = now.vote.leader_id.term;
             let membership = now.membership_config.membership();
             let alone = membership.voter_ids().eq([self.id]);

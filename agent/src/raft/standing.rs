@@ -105,6 +105,11 @@ impl Consensus {
         status.servers.iter().map(address).collect()
     }
 
+    /// The last entry of the log that readers see.
+    pub fn applied(&self) -> u64 {
+        self.inner.published.applied()
+    }
+
     /// How the servers are, as this server sees them while it leads; nothing if it does not, and
     /// until it has looked.
     pub fn assessment(&self) -> Option<Assessment> {

@@ -28,6 +28,7 @@ pub use answers::{Body, Query};
 
 use crate::raft::{self, Consensus};
 use crate::store::{Found, Index, Scopes, Store};
+use crate::telemetry::figures::names;
 
 /// Longest wait of a blocking read, and the wait of one that does not say.
 pub const WAIT_MAX: Duration = Duration::from_mins(10);
@@ -226,6 +227,7 @@ impl Reader {
         if options.index > 0 || !settled {
             return None;
         }
+        names::RPC_QUERY.add();
         let store = consensus.store();
         let found = if query.is_cheap() {
             Arc::new(self.evaluate(query, &store))
@@ -264,6 +266,7 @@ impl Reader {
         options: Options,
         mut look: impl FnMut(&Store) -> Arc<Found<T>>,
     ) -> Result<Outcome<T>, Error> {
+        names::RPC_QUERY.add();
         let consistency = self.settle(options.consistency).await?;
         let (epoch, found) = {
             let store = self.inner.consensus.store();
@@ -360,7 +363,12 @@ impl Reader {
                 }
             }
         });
-        match tokio::time::timeout_at(deadline, barrier).await {
+        let begun = Instant::now();
+        let settled = tokio::time::timeout_at(deadline, barrier).await;
+        if wanted == Consistency::Consistent {
+            names::RPC_CONSISTENT.took(begun.elapsed());
+        }
+        match settled {
             Ok(done) => done.map(|()| wanted).map_err(Error::from),
             Err(_) => Err(Error::NoLeader),
         }

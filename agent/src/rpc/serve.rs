@@ -22,6 +22,7 @@ use super::handlers::{Caller, Handler, Handlers, Sender};
 use super::outbox::{Outbox, write_all};
 use super::pool::Socket;
 use super::{Class, Method, Reason, Refusal};
+use crate::telemetry::figures::names;
 
 /// First byte of the greeting: welcome, or too many connections.
 pub(super) const WELCOME: u8 = b'M';
@@ -54,6 +55,7 @@ pub async fn serve(listener: TcpListener, handlers: Handlers, stop: Cancellation
                 continue;
             }
         };
+        names::RPC_ACCEPT.add();
         let place = clients.enter(peer.ip(), handlers.limits().connections_per_client);
         let (handlers, stop) = (handlers.clone(), stop.clone());
         connections.spawn(async move {
@@ -226,6 +228,7 @@ impl Calls {
     }
 
     fn begin(&self, id: u32, method: u16, within: u32, body: Bytes) -> Result<(), &'static str> {
+        names::RPC_REQUEST.add();
         let refuse = |reason, text: String| {
             self.outbox.send_small(Outgoing::refused(id, &Refusal { reason, text }));
             Ok(())

@@ -9,7 +9,9 @@
 //! | `line` | an event as text or as JSON |
 //! | `file` | the log file and its rotation |
 //! | `syslog` | the socket of the system's log |
+//! | `figures` | how often and how long, for `/v1/agent/metrics` |
 
+pub mod figures;
 mod file;
 mod line;
 mod syslog;

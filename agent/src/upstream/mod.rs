@@ -40,6 +40,7 @@ pub use router::Server;
 
 use crate::read::{WAIT_DEFAULT, WAIT_MAX};
 use crate::rpc::{self, Method, Pool, Reason};
+use crate::telemetry::figures::names;
 use router::Router;
 use sharing::Sharing;
 
@@ -254,6 +255,7 @@ impl Upstream {
                 tokio::time::sleep(RETRY).await;
                 continue;
             };
+            names::CLIENT_RPC.add();
             let begun = Instant::now();
             let done = tokio::select! {
                 done = call(server, deadline) => done,
@@ -265,6 +267,7 @@ impl Upstream {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            names::CLIENT_RPC_FAILED.add();
             router.failed(server);
             tracing::debug!(%server, %error, "a server did not answer");
             let may_repeat = match &error {

@@ -114,7 +114,7 @@ impl Agent {
         assert!(answer.starts_with("HTTP/1.1 200"), "{path} {body}: {answer}");
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let head = format!(

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod agent;
+mod figures;
 mod packets;
 mod recursor;
 mod sockets;

@@ -1,16 +1,17 @@
 //! Figures of this agent.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::acl::{Access, Resource};
 use crate::gossip::Members;
+use crate::http::Truth;
 use crate::http::error::Error;
 use crate::http::extract::{self, Request};
 use crate::http::routes::{Answer, now};
 use crate::http::time::date_and_time;
 use crate::read::Reader;
+use crate::sessions::Lifetimes;
+use crate::telemetry::figures::{self, Row};
 
 /// Names begin so, as clients of the reference expect.
 const PREFIX: &str = "consul";
@@ -47,19 +48,55 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ("agent.check_late_max_ms", late.max.into()),
     ];
     figures.extend(of_pool(&parts.members));
-    if let Some(reader) = parts.truth.reader() {
+    if let Truth::Here { reader, lifetimes, .. } = &parts.truth {
         figures.extend(of_server(reader));
+        figures.extend(of_leader(reader, lifetimes));
     }
+    figures.sort_unstable();
     let shown =
         |(name, value)| json!({"Name": format!("{PREFIX}.{name}"), "Value": value, "Labels": {}});
     let gauges: Vec<Value> = figures.into_iter().map(shown).collect();
+    let last = figures::last();
+    let rows = |rows: &[Row]| -> Vec<Value> {
+        rows.iter().map(|row| figure(row, &parts.node_name)).collect()
+    };
     now(request.json(&json!({
-        "Timestamp": timestamp(),
+        "Timestamp": timestamp(last.begun),
         "Gauges": gauges,
         "Points": [],
-        "Counters": [],
-        "Samples": [],
+        "Counters": rows(&last.counters),
+        "Samples": rows(&last.timings),
     })))
+}
+
+/// A figure over an interval, in the reference's form.
+fn figure(row: &Row, node: &str) -> Value {
+    let mut labels: Map<String, Value> =
+        row.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+    if row.of_node {
+        labels.insert("node".into(), node.into());
+    }
+    json!({
+        "Name": format!("{PREFIX}.{}", row.name),
+        "Count": row.count,
+        "Rate": row.rate(),
+        "Sum": row.sum,
+        "Min": row.min,
+        "Max": row.max,
+        "Mean": row.mean(),
+        "Stddev": row.deviation(),
+        "Labels": labels,
+    })
+}
+
+/// What only the leader sees.
+fn of_leader(reader: &Reader, lifetimes: &Lifetimes) -> Vec<(&'static str, u64)> {
+    let Some(assessment) = reader.consensus().assessment() else { return Vec::new() };
+    vec![
+        ("autopilot.failure_tolerance", assessment.failure_tolerance as u64),
+        ("autopilot.healthy", u64::from(assessment.healthy)),
+        ("session_ttl.active", lifetimes.active() as u64),
+    ]
 }
 
 /// How membership does.
@@ -85,12 +122,13 @@ fn of_pool(members: &Members) -> [(&'static str, u64); 13] {
 }
 
 /// What there is to count where catalog and keys are.
-fn of_server(reader: &Reader) -> [(&'static str, u64); 13] {
+fn of_server(reader: &Reader) -> [(&'static str, u64); 15] {
     let consensus = reader.consensus();
     let store = consensus.store();
     let catalog = store.catalog();
     let reads = reader.counts();
     [
+        ("raft.applied_index", consensus.applied()),
         ("raft.index", store.index()),
         ("raft.leader", u64::from(consensus.is_leader())),
         ("catalog.nodes", catalog.node_count() as u64),
@@ -104,6 +142,7 @@ fn of_server(reader: &Reader) -> [(&'static str, u64); 13] {
         ("read.waits", reads.waits),
         ("read.wakes", reads.wakes),
         ("read.waiting", reads.waiting),
+        ("rpc.queries_blocking", reads.waiting),
     ]
 }
 
@@ -130,10 +169,8 @@ impl Memory {
     }
 }
 
-/// Now, in the form of the reference's metrics.
-#[expect(clippy::disallowed_methods, reason = "a door tells its client the time")]
-fn timestamp() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+/// A time in the form of the reference's metrics.
+fn timestamp(seconds: u64) -> String {
     let (date, time) = date_and_time(seconds);
     format!("{date} {time} +0000 UTC")
 }

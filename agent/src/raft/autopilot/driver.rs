@@ -19,6 +19,7 @@ use crate::raft::observer::Status;
 use crate::raft::roster;
 use crate::raft::types::ServerId;
 use crate::store::{self, AutopilotChange, Change};
+use crate::telemetry::figures::names;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -149,6 +150,9 @@ fn look(consensus: &Consensus) -> Option<(Leader, Vec<Seen>)> {
         let answered = metrics.heartbeat.as_ref().and_then(|all| all.get(&id).copied());
         let has = metrics.replication.as_ref().and_then(|all| all.get(&id).copied());
         let has = has.flatten();
+        if let Some(at) = answered.flatten().filter(|_| !own && voters.contains(&id)) {
+            names::RAFT_LAST_CONTACT.took(at.elapsed());
+        }
         Seen {
             id,
             presence: if own { Presence::Alive } else { presence(consensus, id) },
