@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `sizes`: time until all know of a join and of a death, what a member says for that. A pool of 10,000
-//! needs about 8 GB and half an hour. `years`: members wrongly declared dead in so many years of a
+//! needs about 8 GB and ten minutes. `years`: members wrongly declared dead in so many years of a
 //! member. `stalls`: the same while one member in twenty stops now and then, with Lifeguard's
 //! corrections and without.
 

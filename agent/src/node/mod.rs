@@ -102,7 +102,10 @@ pub fn run(config: Config, reread: impl Fn() -> Result<Config, config::Error>) -
         info!("Exit code: code={code}");
         ExitCode::from(code)
     });
-    if let Some(path) = pid_file {
+    if let Some(path) = pid_file
+        // An agent that could not start leaves alone what another one wrote.
+        && std::fs::read_to_string(&path).is_ok_and(|it| it.trim() == std::process::id().to_string())
+    {
         // Already gone is as good as removed.
         let _ = std::fs::remove_file(path);
     }

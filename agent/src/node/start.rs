@@ -23,11 +23,6 @@ impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
     /// doors, in this order.
     pub async fn start(config: Config) -> Result<Node, Error> {
-        if let Some(path) = &config.pid_file {
-            std::fs::write(path, format!("{}\n", std::process::id())).map_err(|source| {
-                Error::Io { what: format!("cannot write pid_file {}", path.display()), source }
-            })?;
-        }
         let node_id = match &config.data_dir {
             None => config.node_id.clone().unwrap_or_else(new_id),
             Some(dir) => kept_node_id(dir, config.node_id.as_deref())?,
@@ -57,6 +52,12 @@ impl Node {
         }
 
         let rpc_listener = if config.server { Some(listen_rpc(&config).await?) } else { None };
+        if let Some(path) = &config.pid_file {
+            write_pid(path).map_err(|source| Error::Io {
+                what: format!("cannot write pid_file {}", path.display()),
+                source,
+            })?;
+        }
 
         let shutdown = CancellationToken::new();
         let leave = http::Departure::new();
@@ -128,6 +129,14 @@ impl Node {
             tasks,
         })
     }
+}
+
+/// The file may be meant to lie beside the data, in a folder that comes into being with them.
+fn write_pid(path: &Path) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, format!("{}\n", std::process::id()))
 }
 
 /// Runs a part until it ends; its name says which one did.

@@ -68,7 +68,7 @@ fn the_log_is_followed_kept_in_files_and_told_to_systemd() {
             let folder = folder.display();
             format!(
                 r#""log_level":"debug","log_json":true,"log_file":"{folder}/kept.log","log_rotate_bytes":600,
-                   "log_rotate_max_files":2,"pid_file":"{folder}/pid",
+                   "log_rotate_max_files":2,"pid_file":"{folder}/new/pid",
                    "addresses":{{"http":"127.0.0.1 unix://{folder}/http.sock"}},"unix_sockets":{{"mode":"0600"}}"#
             )
         },
@@ -81,7 +81,13 @@ fn the_log_is_followed_kept_in_files_and_told_to_systemd() {
     assert_eq!(mode & 0o777, 0o600);
     let socket = format!("-http-addr=unix://{}/http.sock", agent.folder().display());
     agent.expect(&["kv", "get", "-keys", &socket], 0, "", "");
-    assert!(agent.folder().join("pid").exists());
+    // A second start with the same files finds the doors taken, and leaves the first one's pid alone.
+    let pid = || fs::read_to_string(agent.folder().join("new/pid")).unwrap();
+    let first = pid();
+    let [own, more] = ["agent.json", "more.json"].map(|name| agent.folder().join(name));
+    let [own, more] = [&own, &more].map(|path| path.to_str().unwrap());
+    let (code, _, err) = agent.run(&["agent", "-dev", "-config-file", own, "-config-file", more]);
+    assert_eq!((code, pid()), (1, first), "{err}");
 
     let heard = agent.folder().join("heard");
     let mut monitor = agent.spawn_into(&["monitor", "-log-level=info"], &heard);
@@ -110,7 +116,7 @@ fn the_log_is_followed_kept_in_files_and_told_to_systemd() {
 
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.ended(), Some(1));
-    assert!(!agent.folder().join("pid").exists());
+    assert!(!agent.folder().join("new/pid").exists());
     assert_eq!(monitor.wait().unwrap().code(), Some(0));
     told("STOPPING=1");
 }
