@@ -19,7 +19,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `types` | what travels: one Rust type for each JSON object |
-//! | `transport` | connections, requests, bounds, errors |
+//! | `connect` | where an agent is, and connections to it |
+//! | `transport` | requests, bounds, errors |
 //! | `options` | how to read: consistency, blocking, filters |
 //! | `calls` | one handle for each family of paths |
 //! | `stream` | answers that go on |
@@ -27,6 +28,7 @@
 //! | `lock` | at most one holder of a key, or at most so many |
 
 mod calls;
+mod connect;
 mod lock;
 mod options;
 mod settings;

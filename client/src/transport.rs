@@ -1,11 +1,7 @@
-//! Connections, requests, bounds, errors.
+//! Requests, bounds, errors.
 
-use std::future::Future;
 use std::io;
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,14 +9,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
+use crate::connect::{Connector, target};
 use crate::{Meta, ReadOptions, Response, Settings};
 
 /// The largest answer that is read: far above any catalog, far below what fells a client.
@@ -172,7 +166,7 @@ impl Client {
         let (target, host) = target(&settings.address)?;
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_mins(1))
-            .build(Connector { target });
+            .build(Connector::new(target));
         Ok(Client { inner: Arc::new(Inner { http, settings, base: format!("http://{host}") }) })
     }
 
@@ -368,136 +362,9 @@ fn set_secret(headers: &mut HeaderMap, name: &'static str, text: &str) -> Result
     Ok(())
 }
 
-#[derive(Debug, Clone)]
-enum Target {
-    Tcp(String),
-    Unix(PathBuf),
-}
-
-/// Where to connect, and what to call the host.
-fn target(address: &str) -> Result<(Target, String), Error> {
-    let refuse = |why: &str| Error::Address { address: address.to_owned(), why: why.to_owned() };
-    if let Some(path) = address.strip_prefix("unix://") {
-        return Ok((Target::Unix(path.into()), "localhost".into()));
-    }
-    if address.starts_with("https://") {
-        return Err(refuse("HTTPS is not supported yet: use http://"));
-    }
-    let rest = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
-    if rest.contains("://") {
-        return Err(refuse("use host:port, http://host:port or unix:///path"));
-    }
-    if rest.is_empty() || rest.contains(['/', ' ', '@', '?', '#']) {
-        return Err(refuse("use host:port, without a path"));
-    }
-    let host = rest.strip_prefix(':').map(|port| format!("127.0.0.1:{port}"));
-    let mut host = host.unwrap_or_else(|| rest.to_owned());
-    let after_v6 = host.rsplit_once(']').map_or(host.as_str(), |(_, tail)| tail);
-    if !after_v6.contains(':') {
-        host.push_str(if address.starts_with("http://") { ":80" } else { ":8500" });
-    }
-    Ok((Target::Tcp(host.clone()), host))
-}
-
-/// Opens connections of either kind, whatever the URL says.
-#[derive(Debug, Clone)]
-struct Connector {
-    target: Target,
-}
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// A connection of either kind.
-struct Stream(Box<dyn Duplex>);
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let target = self.target.clone();
-        Box::pin(async move {
-            let connect = async {
-                Ok::<_, io::Error>(match target {
-                    Target::Tcp(host) => {
-                        let stream = TcpStream::connect(host).await?;
-                        stream.set_nodelay(true)?;
-                        Stream(Box::new(stream))
-                    }
-                    Target::Unix(path) => Stream(Box::new(UnixStream::connect(path).await?)),
-                })
-            };
-            // A host that is gone does not refuse; it is silent.
-            match tokio::time::timeout(Duration::from_secs(5), connect).await {
-                Ok(stream) => stream.map(TokioIo::new),
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses() {
-        let rows = [
-            ("127.0.0.1:8500", Some("127.0.0.1:8500")),
-            ("http://h:1/", Some("h:1")),
-            ("http://h", Some("h:80")),
-            ("h", Some("h:8500")),
-            ("[::1]", Some("[::1]:8500")),
-            ("[::1]:9", Some("[::1]:9")),
-            (":8501", Some("127.0.0.1:8501")),
-            ("unix:///run/x.sock", Some("localhost")),
-            ("https://h", None),
-            ("ftp://h", None),
-            ("", None),
-            ("h:1/path", None),
-        ];
-        for (address, host) in rows {
-            assert_eq!(target(address).ok().map(|(_, host)| host).as_deref(), host, "{address}");
-        }
-    }
 
     #[test]
     fn a_token_is_never_printed() {
