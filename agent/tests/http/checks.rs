@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,17 +22,28 @@ use crate::support::{PATIENCE, Server, ask};
 
 /// One row of the table of kinds.
 #[derive(Clone, Copy)]
-struct Row {
+pub(crate) struct Row {
     /// What it shows.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// The definition; `{http}`, `{v6}` and such stand for the ports of the stubs.
-    definition: &'static str,
+    pub(crate) definition: &'static str,
     /// How the check is after its first run.
-    status: &'static str,
+    pub(crate) status: &'static str,
     /// What it says, with `<any>` and `<n>` for what differs from run to run.
-    output: &'static str,
+    pub(crate) output: &'static str,
+    /// How long a run takes.
+    pub(crate) takes: Takes,
     /// What the reference makes of it, where that is meant to be something else.
-    reference: Option<(&'static str, &'static str)>,
+    pub(crate) reference: Option<(&'static str, &'static str)>,
+}
+
+/// How long a run takes; see `check_times.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// As long as the target.
+    NoTime,
+    /// Its timeout, in milliseconds.
+    Timeout(u64),
 }
 
 const fn row(
@@ -40,7 +52,11 @@ const fn row(
     status: &'static str,
     output: &'static str,
 ) -> Row {
-    Row { name, definition, status, output, reference: None }
+    Row { name, definition, status, output, takes: Takes::NoTime, reference: None }
+}
+
+const fn timed(row: Row, millis: u64) -> Row {
+    Row { takes: Takes::Timeout(millis), ..row }
 }
 
 const fn differs(row: Row, status: &'static str, output: &'static str) -> Row {
@@ -50,7 +66,7 @@ const fn differs(row: Row, status: &'static str, output: &'static str) -> Row {
 /// Newer kinds and fields, which the reference refuses or does not know.
 const UNKNOWN: (&str, &str) = ("", "");
 
-const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     // script
     row("script: exit 0", r#""Args":["/bin/sh","-c","echo fine"]"#, "passing", "fine\n"),
     row("script: exit 1", r#""Args":["/bin/sh","-c","echo so; exit 1"]"#, "warning", "so\n"),
@@ -68,11 +84,14 @@ const ROWS: &[Row] = &[
         "critical",
         "fork/exec /etc/passwd: permission denied",
     ),
-    row(
-        "script: hangs, with a child",
-        r#""Args":["/bin/sh","-c","echo before; sleep 60 & wait"],"Timeout":"400ms""#,
-        "critical",
-        "Timed out (400ms) running check\n\nbefore\n",
+    timed(
+        row(
+            "script: hangs, with a child",
+            r#""Args":["/bin/sh","-c","echo before; sleep 60 & wait"],"Timeout":"400ms""#,
+            "critical",
+            "Timed out (400ms) running check\n\nbefore\n",
+        ),
+        400,
     ),
     row(
         "script: floods",
@@ -163,11 +182,14 @@ const ROWS: &[Row] = &[
         "passing",
         "HTTP GET http://127.0.0.1:<n>/long: 200 OK Output: 6789",
     ),
-    row(
-        "http: hangs",
-        r#""HTTP":"http://127.0.0.1:{http}/hang","Timeout":"300ms""#,
-        "critical",
-        "Get \"http://127.0.0.1:<n>/hang\": <any>(Client.Timeout exceeded while awaiting headers)",
+    timed(
+        row(
+            "http: hangs",
+            r#""HTTP":"http://127.0.0.1:{http}/hang","Timeout":"300ms""#,
+            "critical",
+            "Get \"http://127.0.0.1:<n>/hang\": <any>(Client.Timeout exceeded while awaiting headers)",
+        ),
+        300,
     ),
     row(
         "http: refused",
@@ -245,11 +267,14 @@ const ROWS: &[Row] = &[
         UNKNOWN.1,
     ),
     differs(
-        row(
-            "udp: silence",
-            r#""UDP":"127.0.0.1:{udp}","Timeout":"200ms""#,
-            "passing",
-            "UDP connect 127.0.0.1:<n>: Success",
+        timed(
+            row(
+                "udp: silence",
+                r#""UDP":"127.0.0.1:{udp}","Timeout":"200ms""#,
+                "passing",
+                "UDP connect 127.0.0.1:<n>: Success",
+            ),
+            200,
         ),
         UNKNOWN.0,
         UNKNOWN.1,
@@ -266,6 +291,37 @@ const ROWS: &[Row] = &[
     ),
 ];
 
+/// A target that is bad until it is turned, then good for one run, then silent: what a check says afterwards, it says
+/// for that run.
+#[derive(Debug, Default)]
+pub(crate) struct Target {
+    good: AtomicBool,
+    /// Runs since it is good.
+    runs: AtomicUsize,
+}
+
+/// The one of each test's process.
+pub(crate) static TARGET: Target =
+    Target { good: AtomicBool::new(false), runs: AtomicUsize::new(0) };
+
+impl Target {
+    pub(crate) fn turn(&self, good: bool) {
+        self.runs.store(0, Ordering::SeqCst);
+        self.good.store(good, Ordering::SeqCst);
+    }
+
+    /// A run: is it good?
+    async fn run(&self) -> bool {
+        if !self.good.load(Ordering::SeqCst) {
+            return false;
+        }
+        if self.runs.fetch_add(1, Ordering::SeqCst) > 0 {
+            let () = std::future::pending().await;
+        }
+        true
+    }
+}
+
 /// Answers by path: a status, or a behaviour.
 async fn http_stub(
     request: hyper::Request<hyper::body::Incoming>,
@@ -276,6 +332,11 @@ async fn http_stub(
     let mut response = hyper::Response::builder();
     let text = match path.as_str() {
         "/hang" => std::future::pending().await,
+        "/turning" => {
+            let status = if TARGET.run().await { 200 } else { 500 };
+            response = response.status(status);
+            String::new()
+        }
         "/redirect" | "/circle" => {
             let to = if path == "/redirect" { "/200" } else { "/circle" };
             response = response.status(302).header("Location", to);
@@ -323,6 +384,13 @@ async fn grpc_stub(stream: TcpStream) {
             let status = match asked.get(7..).unwrap_or_default() {
                 b"up" => 1,
                 b"down" => 2,
+                b"turning" => {
+                    if TARGET.run().await {
+                        1
+                    } else {
+                        2
+                    }
+                }
                 _ => 0,
             };
             let head = http::Response::builder().header("content-type", "application/grpc");
@@ -344,7 +412,7 @@ async fn grpc_stub(stream: TcpStream) {
 }
 
 /// The ports of all stubs, by the names that definitions use. They serve as long as the test.
-async fn stubs() -> Vec<(&'static str, u16, Box<dyn std::any::Any>)> {
+pub(crate) async fn stubs() -> Vec<(&'static str, u16, Box<dyn std::any::Any>)> {
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -376,12 +444,17 @@ async fn stubs() -> Vec<(&'static str, u16, Box<dyn std::any::Any>)> {
     ]
 }
 
-fn pattern(text: &str) -> Regex {
+pub(crate) fn pattern(text: &str) -> Regex {
     let expression = regex::escape(text).replace("<n>", r"\d+").replace("<any>", "(?s:.*)");
     Regex::new(&format!("^(?:{expression})$")).unwrap()
 }
 
-async fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) async fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, String) {
     let stream = TcpStream::connect(address).await.unwrap();
     let response = ask(stream, method, path, &[], body.as_bytes()).await;
     let mut text = response.text();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod agent;
+mod check_times;
 mod checks;
 mod clients;
 mod crowds;
