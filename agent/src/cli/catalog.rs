@@ -6,7 +6,7 @@ use muster_client::types::Node;
 use muster_client::{Error, ReadOptions, ServiceQuery};
 
 use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
-use super::layout::{columns, objects};
+use super::layout::{columns, document, objects};
 
 pub(super) const ABOUT: &str = "What all agents of a datacenter have registered.
 
@@ -19,7 +19,7 @@ pub(super) static DATACENTERS: Spec = Spec {
     synopsis: "Lists the datacenters",
     operands: "",
     about: "Prints the name of every known datacenter, nearest first.",
-    flags: &[],
+    flags: &[FORMAT_FLAG],
     door: Door::StaleApi,
     run: datacenters,
 };
@@ -66,8 +66,12 @@ pub(super) static SERVICES: Spec = Spec {
 
 fn datacenters(call: &Call) -> Outcome {
     call.no_operands()?;
+    let json = call.json()?;
     let names = wait(call.client()?.catalog().datacenters())?
         .map_err(|error| call.failed("Error listing datacenters", &error))?;
+    if json {
+        return Ok(document(&names).into());
+    }
     Ok(names.iter().fold(String::new(), |text, name| text + name + "\n").into())
 }
 

@@ -74,6 +74,16 @@ fn debug(call: &Call) -> Outcome {
         let about = client.agent().self_().await.map_err(|error| {
             call.failed("Capture validation failed: error querying target agent", &error)
         })?;
+        if let Some(elsewhere) = client.settings().datacenter.as_deref()
+            && !elsewhere.is_empty()
+            && about["Config"]["Datacenter"] != elsewhere
+        {
+            let text = format!(
+                "==> Capture validation failed: the agent is not of datacenter {elsewhere:?}"
+            );
+            let hint = "an agent tells of itself only: give -http-addr of one there";
+            return Err(Failure::new(text).or_hint(hint.to_owned()));
+        }
         let mut capture = Capture { client: &client, plan: &plan, missing: Vec::new() };
         plan.introduce(&about);
         fs::create_dir_all(&plan.folder).map_err(|error| plan.cannot_write(&error))?;

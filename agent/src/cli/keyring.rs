@@ -9,8 +9,10 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
+use serde_json::json;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
+use super::layout::document;
 
 /// A new key has as many bytes: the longest there are.
 const KEY_BYTES: usize = 32;
@@ -43,6 +45,7 @@ it, and remove the old one; every member must have answered before the next step
 
 Exits with 1 if a member did not answer or could not do it.",
     flags: &[
+        FORMAT_FLAG,
         Flag::text("install", "key", "Give all members this key; none uses it yet."),
         Flag::switch("list", "List the keys, and how many members have each."),
         Flag::switch("list-primary", "List the keys in use, and how many members use each."),
@@ -117,15 +120,27 @@ fn keyring(call: &Call) -> Outcome {
 }
 
 fn list(call: &Call, query: &[(&str, String)], primary: bool) -> Outcome {
-    let mut text = if primary {
-        "==> Gathering installed primary encryption keys...\n".to_owned()
-    } else {
-        "==> Gathering installed encryption keys...\n".to_owned()
+    let mut text = match (call.json()?, primary) {
+        (true, _) => String::new(),
+        (false, true) => "==> Gathering installed primary encryption keys...\n".to_owned(),
+        (false, false) => "==> Gathering installed encryption keys...\n".to_owned(),
     };
     let answer = ask(call, Method::GET, query, Bytes::new())
         .map_err(|failure| said_first(&text, failure))?;
     let pools: Vec<Pool> = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("error: the answer is not understood: {error}")))?;
+    if call.json()? {
+        let rows = pools.iter().flat_map(|pool| {
+            let keys = if primary { &pool.primary_keys } else { &pool.keys };
+            keys.iter().map(|(key, count)| {
+                json!({
+                    "Datacenter": pool.datacenter, "WAN": pool.wan, "Segment": pool.segment,
+                    "Key": key, "Members": count, "NumNodes": pool.num_nodes,
+                })
+            })
+        });
+        return Ok(document(&rows.collect::<Vec<_>>()).into());
+    }
     for pool in pools {
         let name = match (pool.wan, pool.segment.as_str()) {
             (true, _) => "WAN".to_owned(),

@@ -9,6 +9,7 @@ use muster_client::types::KvPair;
 use muster_client::{Error, PutOptions, ReadOptions};
 
 use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::layout::document;
 
 pub(super) const ABOUT: &str = "Keys and values that all agents of a datacenter agree on: for \
 settings, switches and locks.
@@ -33,6 +34,11 @@ key.
     flags: &[
         Flag::switch("base64", "Print values in base64: they may be any bytes."),
         Flag::switch("detailed", "Print indexes, flags and lock holder too."),
+        Flag::text(
+            "format",
+            "pretty|json",
+            "For people, or JSON for programs: rows as the API has them, values in base64.",
+        ),
         Flag::switch("keys", "Print only the keys that begin with the prefix."),
         Flag::switch("recurse", "Print every key that begins with the prefix."),
         Flag::text(
@@ -104,21 +110,28 @@ fn get(call: &Call) -> Outcome {
         return Err(Failure::new("Error! Missing KEY argument")
             .or_hint("-keys or -recurse look at all keys".to_owned()));
     }
+    let json = call.json()?;
     let kv = call.client()?.kv();
     let options = call.options();
     let failed = |error: Error| call.failed("Error querying {} agent", &error);
     if values.on("keys") {
         let separator = values.text("separator").unwrap_or("/");
         let keys = wait(kv.keys(key, separator, &options))?.map_err(failed)?.value;
+        if json {
+            return Ok(document(&keys).into());
+        }
         return Ok(keys.iter().fold(String::new(), |text, key| text + key + "\n").into());
     }
     let shape = Shape { detailed: values.on("detailed"), base64: values.on("base64") };
     if values.on("recurse") {
         let pairs = wait(kv.list(key, &options))?.map_err(failed)?.value;
-        return Ok(shape.list(&pairs).into());
+        return Ok(if json { document(&pairs).into() } else { shape.list(&pairs).into() });
     }
     let pair = wait(kv.get(key, &options))?.map_err(failed)?.value;
     let pair = pair.ok_or_else(|| Failure::new(format!("Error! No key exists at: {key}")))?;
+    if json {
+        return Ok(document(&pair).into());
+    }
     let mut out = if shape.detailed { shape.details(&pair) } else { shape.value(&pair) };
     out.push(b'\n');
     Ok(out.into())

@@ -43,6 +43,12 @@ pub(super) fn objects(rows: &[Vec<String>]) -> String {
     indent(&format!("[{}]", rows.join(",")), "    ") + "\n"
 }
 
+/// Anything as JSON, as [`objects`] lays rows out.
+pub(super) fn document(value: &impl serde::Serialize) -> String {
+    // What is printed has texts for names: it can be written.
+    indent(&serde_json::to_string(value).unwrap_or_default(), "    ") + "\n"
+}
+
 /// Green or red on a terminal, plain anywhere else and for whoever sets NO_COLOR.
 pub(super) fn colored(text: &str, good: bool) -> String {
     use std::io::IsTerminal as _;

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
+
 use crate::support::{Agent, until};
 
 #[test]
@@ -120,4 +122,44 @@ fn a_directory_is_looked_at_before_it_is_recovered() {
     let (code, _, err) = agent.run(&[&recover[..], &[&at]].concat());
     assert_eq!(code, 1);
     assert!(err.starts_with(&format!("Error recovering: cannot read {folder}/node-id")), "{err}");
+}
+
+/// A command, and what holds of its answer.
+type Row = (&'static [&'static str], fn(&Value) -> bool);
+
+#[test]
+fn every_list_has_a_form_for_programs() {
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let agent = Agent::start_with(|_| format!(r#""encrypt":"{key}""#), &[]);
+    agent.expect(&["kv", "put", "a/b", "one"], 0, "Success! Data written to: a/b\n", "");
+    let rows: [Row; 9] = [
+        (&["catalog", "datacenters"], |found| *found == json!(["dc1"])),
+        (&["catalog", "nodes"], |found| found[0]["DC"] == "dc1"),
+        (&["catalog", "services"], |found| found[0]["Service"] == "consul"),
+        (&["keyring", "-list"], |found| found[0]["NumNodes"] == 1 && found[0]["Members"] == 1),
+        (&["keyring", "-list-primary"], |found| found[0]["WAN"] == false),
+        (&["operator", "autopilot", "get-config"], |found| found["MaxTrailingLogs"] == 250),
+        (&["kv", "get", "-keys", "a/"], |found| *found == json!(["a/b"])),
+        (&["kv", "get", "-recurse"], |found| found[0]["Value"] == "b25l"),
+        (&["kv", "get", "a/b"], |found| found["Key"] == "a/b" && found["Value"] == "b25l"),
+    ];
+    for (command, holds) in rows {
+        let with = |format| [command, &[format]].concat();
+        // Flags come before operands.
+        let (code, out, err) = match command {
+            ["kv", "get", "-keys", operand] => {
+                agent.run(&["kv", "get", "-keys", "-format=json", operand])
+            }
+            ["kv", "get", operand] if !operand.starts_with('-') => {
+                agent.run(&["kv", "get", "-format=json", operand])
+            }
+            _ => agent.run(&with("-format=json")),
+        };
+        let found: Value = serde_json::from_str(&out).unwrap_or_default();
+        assert!(code == 0 && holds(&found), "{command:?}: {out}{err}");
+        if !command.contains(&"kv") {
+            let (code, _, err) = agent.run(&with("-format=xml"));
+            assert!(code == 1 && err.starts_with("Invalid format"), "{command:?}: {err}");
+        }
+    }
 }

@@ -6,7 +6,8 @@ use muster_client::Client;
 use muster_client::types::format_duration;
 use serde_json::{Map, Value};
 
-use crate::cli::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
+use crate::cli::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
+use crate::cli::layout::document;
 
 const PATH: &str = "/v1/operator/autopilot/configuration";
 
@@ -21,7 +22,7 @@ pub(in crate::cli) static GET_CONFIG: Spec = Spec {
     synopsis: "Prints the rules",
     operands: "",
     about: "Prints the rules by which the leader looks after the servers.",
-    flags: &[],
+    flags: &[FORMAT_FLAG],
     door: Door::StaleApi,
     run: get_config,
 };
@@ -79,8 +80,12 @@ async fn fetch(call: &Call, client: &Client) -> Result<Map<String, Value>, Failu
 
 fn get_config(call: &Call) -> Outcome {
     call.no_operands()?;
+    let json = call.json()?;
     let client = call.client()?;
     let row = wait(fetch(call, &client))??;
+    if json {
+        return Ok(document(&row).into());
+    }
     let mut text = String::new();
     for (name, quoted) in [
         ("CleanupDeadServers", false),
