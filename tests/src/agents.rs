@@ -67,6 +67,18 @@ impl Agent {
         Ok(())
     }
 
+    /// Has it read its keys anew, as they are now.
+    ///
+    /// # Errors
+    /// When it refuses them.
+    pub fn reload(&self) -> Result<()> {
+        fs::write(
+            self.folder.path().join("config.json"),
+            serde_json::to_vec_pretty(&self.config)?,
+        )?;
+        self.put("/v1/agent/reload", "").map(drop)
+    }
+
     /// `kill -9`.
     ///
     /// # Errors

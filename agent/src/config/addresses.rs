@@ -123,6 +123,7 @@ pub(super) fn distinct(
     http: &[HttpAddress],
     dns: &[SocketAddr],
     ports: Ports,
+    (advertise, advertise_wan): (IpAddr, IpAddr),
 ) -> Result<(), Error> {
     for address in http {
         if let HttpAddress::Tcp(address) = address
@@ -131,6 +132,23 @@ pub(super) fn distinct(
             return Err(Error(format!("HTTP address {address} already configured for DNS")));
         }
     }
+    let doors = http.iter().filter_map(|address| match address {
+        HttpAddress::Tcp(address) => Some(("HTTP", *address)),
+        HttpAddress::Unix(_) => None,
+    });
+    let mut taken: Vec<_> = dns.iter().map(|address| ("DNS", *address)).chain(doors).collect();
+    for (name, ip, port) in [
+        ("RPC Advertise", advertise, Some(ports.server)),
+        ("Serf Advertise LAN", advertise, Some(ports.serf_lan)),
+        ("Serf Advertise WAN", advertise_wan, ports.serf_wan),
+    ] {
+        let Some(address) = port.map(|port| SocketAddr::new(ip, port)) else { continue };
+        if let Some((other, _)) = taken.iter().find(|(_, taken)| *taken == address) {
+            return Err(Error(format!("{name} address {address} already configured for {other}")));
+        }
+        taken.push((name, address));
+    }
+    // The same ports of other addresses are bound on one address all the same.
     let own = [
         ("RPC", Some(ports.server)),
         ("Serf LAN", Some(ports.serf_lan)),

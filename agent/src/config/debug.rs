@@ -117,6 +117,8 @@ impl Config {
                 "PrimaryDatacenter": self.datacenter,
             }),
             json!({
+                "RPCMaxBurst": self.rpc_rate.map_or(1000, |rate| rate.burst),
+                "RPCRateLimit": self.rpc_rate.map_or(json!(-1), |rate| json!(rate.per_second)),
                 "RPCAdvertiseAddr": tcp(self.ports.server),
                 "RPCBindAddr": bound(self.ports.server),
                 "RPCHoldTimeout": time(self.rpc_hold_timeout),

@@ -310,26 +310,37 @@ fn asks_for_nothing(off: Off, value: &Value) -> bool {
             Value::Object(pairs) => pairs.is_empty(),
             _ => false,
         },
-        Off::MinusOne => value.as_f64() == Some(-1.0),
     }
 }
 
+/// Numbers that the reference keeps without a sign.
+const UNSIGNED: [&str; 3] =
+    ["autopilot.min_quorum", "limits.kv_max_value_size", "limits.txn_max_req_len"];
+
 /// Why `value` does not fit its key's type, in the words of the reference's decoder.
 fn misfit(path: &str, kind: Kind, value: &Value) -> Option<String> {
+    if kind == Kind::List && !value.is_array() {
+        let kind = kind_of(value);
+        return Some(format!("'{path}': source data must be an array or slice, got {kind}"));
+    }
+    if UNSIGNED.contains(&path)
+        && let Some(number) = value.as_f64().filter(|number| *number < 0.0)
+    {
+        return Some(format!("cannot parse '{path}', {number:.6} overflows uint"));
+    }
     let (wanted, fits) = match kind {
         Kind::Str | Kind::Duration => ("string", value.is_string()),
         Kind::Int => ("int", value.is_number()),
         Kind::Float => ("float64", value.is_number()),
         Kind::Bool => ("bool", value.is_boolean()),
-        Kind::List => (
-            "string",
-            value.is_string()
-                || value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
-        ),
+        Kind::List => {
+            ("string", value.as_array().is_some_and(|items| items.iter().all(Value::is_string)))
+        }
         Kind::Map => (
             "map[string]string",
             match value {
-                Value::Array(maps) => maps.iter().all(is_text_map),
+                // A block as HCL has it; several are no map.
+                Value::Array(maps) => maps.len() <= 1 && maps.iter().all(is_text_map),
                 map => is_text_map(map),
             },
         ),

@@ -115,7 +115,7 @@ impl Parser<'_> {
         loop {
             self.space()?;
             match self.peek() {
-                Some('=' | ':') if labels.is_empty() => {
+                Some('=') if labels.is_empty() => {
                     self.bump();
                     self.space()?;
                     return Ok((key, self.value()?, false));
@@ -415,6 +415,7 @@ mod tests {
             ("a = [1,,2]", 1, "a value is missing"),
             ("a = yes", 1, "unknown value `yes`"),
             ("= 1", 1, "expected a key"),
+            ("a = {\"b\": 1}", 1, "expected `=` or `{` after `b`, found `:`"),
             ("/* x", 1, "comment not terminated"),
             ("a = <<EOF\nx", 2, "heredoc not terminated"),
             ("a = \"\\q\"", 1, "unknown escape"),

@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Bool,
     /// Text such as `"10s"`.
     Duration,
-    /// A list of texts; a single text counts as a list of one. Lists of several sources append.
+    /// A list of texts. Lists of several sources append.
     List,
     /// Text to text.
     Map,
@@ -50,8 +50,6 @@ pub(super) enum Off {
     False,
     /// Empty text, list or map.
     Empty,
-    /// `-1`.
-    MinusOne,
 }
 
 /// `(path, type, fate)`, sorted by path.
@@ -172,7 +170,7 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("enable_acl_replication", Kind::Bool, Fate::Harmless),
     ("enable_agent_tls_for_checks", Kind::Bool, Fate::Live),
     ("enable_central_service_config", Kind::Bool, Fate::Mesh),
-    ("enable_debug", Kind::Bool, Fate::Warned),
+    ("enable_debug", Kind::Bool, Fate::Used),
     ("enable_local_script_checks", Kind::Bool, Fate::Used),
     ("enable_script_checks", Kind::Bool, Fate::Used),
     ("enable_syslog", Kind::Bool, Fate::Used),
@@ -199,9 +197,9 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("limits.request_limits.read_rate", Kind::Float, Fate::Live),
     ("limits.request_limits.write_rate", Kind::Float, Fate::Live),
     ("limits.rpc_handshake_timeout", Kind::Duration, Fate::Used),
-    ("limits.rpc_max_burst", Kind::Int, Fate::Harmless),
+    ("limits.rpc_max_burst", Kind::Int, Fate::Live),
     ("limits.rpc_max_conns_per_client", Kind::Int, Fate::Used),
-    ("limits.rpc_rate", Kind::Float, Fate::NotYet(Off::MinusOne)),
+    ("limits.rpc_rate", Kind::Float, Fate::Live),
     ("limits.txn_max_req_len", Kind::Int, Fate::Used),
     ("log_file", Kind::Str, Fate::Used),
     ("log_json", Kind::Bool, Fate::Used),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::file::Written;
 use super::{Error, RequestLimits, RequestLimitsMode, UnixSockets};
 use crate::telemetry;
+use crate::upstream::Rate;
 
 /// The log begins a new file after a day unless told otherwise.
 const LOG_AGE: Duration = Duration::from_hours(24);
@@ -113,4 +114,13 @@ pub(super) fn request_limits(written: &Written) -> Result<RequestLimits, Error> 
         reads: rate("limits.request_limits.read_rate"),
         writes: rate("limits.request_limits.write_rate"),
     })
+}
+
+/// How much this agent asks of servers. What is not above zero is no limit, and the usual burst, as in the reference.
+pub(super) fn rpc_rate(written: &Written) -> Option<Rate> {
+    const BURST: u32 = 1000;
+    let per_second = written.float("limits.rpc_rate").filter(|rate| *rate > 0.0)?;
+    let burst = written.int("limits.rpc_max_burst").filter(|burst| *burst > 0);
+    let burst = burst.map_or(BURST, |burst| u32::try_from(burst).unwrap_or(u32::MAX));
+    Some(Rate { per_second, burst })
 }

@@ -41,6 +41,7 @@ fn what_has_no_effect_is_said_unless_it_asks_for_nothing() {
         r#""limits":{"rpc_max_burst":7}"#,
         r#""tagged_addresses":{"rack":"10.0.0.1"}"#,
         r#""node_meta":{"a":"b"}"#,
+        r#""enable_debug":true"#,
     ];
     for keys in silent {
         assert_eq!(warnings(keys), Vec::<String>::new(), "{keys}");
@@ -49,7 +50,6 @@ fn what_has_no_effect_is_said_unless_it_asks_for_nothing() {
         (r#""primary_datacenter":"dc2""#, "`primary_datacenter` has no effect yet"),
         (r#""ae_interval":"5m""#, "`ae_interval` has no effect yet"),
         (r#""sync_coordinate_rate_target":1.5"#, "`sync_coordinate_rate_target` has no effect yet"),
-        (r#""enable_debug":true"#, "`enable_debug` has no effect yet"),
     ];
     for (keys, expected) in said {
         let found = warnings(keys);

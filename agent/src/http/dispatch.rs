@@ -19,7 +19,7 @@ use super::params::{self, Params};
 use super::payload::RequestBody;
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
-use super::{Door, Truth, passing};
+use super::{Door, Truth, debug, passing};
 use crate::telemetry::figures::Timing;
 
 /// One connection's view of the door.
@@ -95,6 +95,10 @@ impl Dispatch {
         let Some(known) = self.door.router.find(&path) else {
             if self.door.router.wants_slash(&path) {
                 return Err((redirect(&head.method, &format!("{path}/"), query), outside));
+            }
+            if let Some(reply) = debug::answer(&head.method, &path, self.door.settings.debug) {
+                let refused = self.admit(&head.method, &path).err().map(Reply::from);
+                return Err((refused.unwrap_or(reply), outside));
             }
             return Err((self.outside_the_api(&head.method, &path), outside));
         };
@@ -225,7 +229,7 @@ impl Dispatch {
     }
 }
 
-fn redirect(method: &Method, path: &str, query: &str) -> Reply {
+pub(super) fn redirect(method: &Method, path: &str, query: &str) -> Reply {
     let mut location = routes::escape_path(path);
     if !query.is_empty() {
         location.push('?');

@@ -84,7 +84,9 @@ impl Error {
             Error::Denied(_) | Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::TooMany { .. } | Error::Upstream(upstream::Error::Exceeded { .. }) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Disabled(_) => StatusCode::UNAUTHORIZED,

@@ -22,6 +22,7 @@ mod agent;
 mod body;
 mod catalog;
 mod coordinate;
+mod debug;
 mod dispatch;
 mod encode;
 mod error;
@@ -54,7 +55,7 @@ mod txn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use agent::{Departure, Identity, Reload, Wish};
+pub use agent::{Departure, Identity, Reload, Shown, Wish};
 pub use error::Error;
 pub use limits::{Limits, Mode, Rates};
 pub use passing::Passing;

@@ -171,8 +171,16 @@ impl Reply {
 
 impl From<Error> for Reply {
     fn from(error: Error) -> Reply {
-        let mut reply = Reply::text(error.status(), error.to_string());
+        let mut reply = match error {
+            // The reference says nothing more, and its clients print what is there.
+            Error::Upstream(upstream::Error::Exceeded { .. }) => Reply::status(error.status()),
+            _ => Reply::text(error.status(), error.to_string()),
+        };
         match error {
+            Error::Upstream(upstream::Error::Exceeded { retry_after }) => {
+                let seconds = retry_after.as_secs_f64().ceil().clamp(1.0, 3600.0);
+                reply.headers.insert(RETRY_AFTER, HeaderValue::from(whole(seconds)));
+            }
             Error::MethodNotAllowed { allowed, .. } => {
                 reply.headers.insert(ALLOW, allow(allowed));
             }
@@ -185,6 +193,11 @@ impl From<Error> for Reply {
         }
         reply
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within an hour")]
+fn whole(seconds: f64) -> u64 {
+    seconds as u64
 }
 
 /// The value of `Allow` for a path with these methods.

@@ -11,6 +11,7 @@ const BODY_DEFAULT_MAX: u64 = 512 * 1024;
 
 /// Settings of the HTTP door.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one switch of the configuration")]
 pub struct Settings {
     /// Answer in the readable form always (`-dev`), not only for `?pretty`.
     pub pretty: bool,
@@ -38,6 +39,8 @@ pub struct Settings {
     pub translate_addresses: bool,
     /// Accept paths with characters that cannot be printed (`disable_http_unprintable_char_filter`).
     pub unprintable_paths: bool,
+    /// Tell of this process below `/debug/pprof/` (`enable_debug`).
+    pub debug: bool,
     /// Shortest session TTL (`session_ttl_min`).
     pub session_ttl_min: Duration,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             discovery_max_stale: Duration::ZERO,
             translate_addresses: false,
             unprintable_paths: false,
+            debug: false,
             session_ttl_min: Duration::from_secs(10),
         }
     }

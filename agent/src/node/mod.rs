@@ -163,10 +163,17 @@ pub struct Node {
     names: Arc<dns::Door>,
     members: Members,
     data_dir: Option<std::path::PathBuf>,
-    /// The configuration as it is in effect, to compare a new one with.
+    id: String,
+    /// The configuration as it was read last, to compare a new one with.
     running: Config,
+    /// The same, with what waits for a restart as it was before.
+    effective: Config,
+    /// What is told of it.
+    shown: http::Shown,
     /// Questions that are followed for the operator; a reload changes them.
     watches: Watches,
+    /// Where catalog, keys and sessions are.
+    truth: http::Truth,
     /// What clients may ask; a reload changes it.
     limits: http::Limits,
     wishes: mpsc::Receiver<http::Wish>,

@@ -3,8 +3,9 @@
 
 use tracing::{info, warn};
 
-use super::{Node, chain, settings, systemd};
+use super::{Node, REFERENCE_VERSION, chain, settings, systemd};
 use crate::config::{self, Config};
+use crate::http::Truth;
 use crate::telemetry;
 
 impl Node {
@@ -43,11 +44,16 @@ impl Node {
         self.watches.set(config.watches.clone());
         self.names.set(config.dns.clone());
         self.limits.set(config.http_limits.max_conns_per_client, settings::rates(&config));
+        if let Truth::Elsewhere(upstream) = &self.truth {
+            upstream.set_rate(config.rpc_rate);
+        }
         let waiting = config.needs_restart(&self.running);
         if !waiting.is_empty() {
             let keys = waiting.join(", ");
             warn!(keys, "these keys were changed and take effect at the next start");
         }
+        self.effective = self.effective.reloaded(&config);
+        self.shown.set(self.effective.debug(&self.id, REFERENCE_VERSION));
         self.running = config;
         Ok(())
     }

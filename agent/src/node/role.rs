@@ -60,7 +60,7 @@ impl Role {
         let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
         start_part(tasks, "tombstones", reaper);
         let leader =
-            Upstream::new(pool, servers::leader(&consensus, tasks, shutdown), hold(config));
+            Upstream::new(pool, servers::leader(&consensus, tasks, shutdown), to_leader(config));
         start_part(tasks, "way to the leader", leader.clone().run(shutdown.child_token()));
         Ok(Role {
             catalog: Arc::new(consensus.clone()),
@@ -78,7 +78,7 @@ impl Role {
         shutdown: &CancellationToken,
     ) -> Role {
         let known = servers::among(members, ("servers", reachable), config, tasks, shutdown);
-        let upstream = Upstream::new(Pool::default(), known, hold(config));
+        let upstream = Upstream::new(Pool::default(), known, to_servers(config));
         let router = upstream.clone().run(shutdown.child_token());
         start_part(tasks, "upstream", router);
         Role {
@@ -108,8 +108,13 @@ fn reachable(roll: &Roll, datacenter: &str) -> Vec<Server> {
         .collect()
 }
 
-fn hold(config: &Config) -> upstream::Settings {
-    upstream::Settings { hold: config.rpc_hold_timeout }
+/// A server asks the one that leads as often as it has to.
+fn to_leader(config: &Config) -> upstream::Settings {
+    upstream::Settings { hold: config.rpc_hold_timeout, rate: None }
+}
+
+fn to_servers(config: &Config) -> upstream::Settings {
+    upstream::Settings { rate: config.rpc_rate, ..to_leader(config) }
 }
 
 /// What a server answers to other agents, until `stop`.

@@ -59,7 +59,7 @@ pub(super) fn local(config: &Config, node_id: &str) -> local::Settings {
     }
 }
 
-pub(super) fn identity(config: &Config, node_id: &str) -> http::Identity {
+pub(super) fn identity(config: &Config, shown: http::Shown) -> http::Identity {
     http::Identity {
         version: REFERENCE_VERSION.to_owned(),
         build: format!("muster-{VERSION}"),
@@ -70,7 +70,7 @@ pub(super) fn identity(config: &Config, node_id: &str) -> http::Identity {
         server_port: config.ports.server,
         serf_lan_port: config.ports.serf_lan,
         serf_wan_port: config.ports.serf_wan,
-        config: config.debug(node_id, REFERENCE_VERSION),
+        config: shown,
     }
 }
 
@@ -93,6 +93,7 @@ pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
         txn_body_bytes_max: bytes(limits.txn_max_req_len),
         discovery_max_stale: limits.discovery_max_stale,
         unprintable_paths: limits.allow_unprintable,
+        debug: config.enable_debug,
         session_ttl_min: config.session_ttl_min,
         ..http::Settings::default()
     })

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::banner::banner;
 use super::descriptors::{self, Raised};
 use super::role::{self, Role};
-use super::{Error, Node, pool, settings};
+use super::{Error, Node, REFERENCE_VERSION, pool, settings};
 use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::telemetry::figures;
@@ -84,10 +84,12 @@ impl Node {
         let door = dns::serve(dns_listeners, names.clone(), shutdown.child_token());
         start_part(&mut tasks, "dns", door);
         let (reload, wishes) = http::Reload::new();
+        let shown = http::Shown::default();
+        shown.set(config.debug(&node_id, REFERENCE_VERSION));
         let parts = http::Parts {
             truth: truth.clone(),
             local: local.clone(),
-            identity: settings::identity(&config, &node_id).into(),
+            identity: settings::identity(&config, shown.clone()).into(),
             reload,
             members: members.clone(),
             leave: leave.clone(),
@@ -119,8 +121,12 @@ impl Node {
             names,
             members,
             data_dir,
+            id: node_id,
+            shown,
+            effective: config.clone(),
             running: config,
             watches,
+            truth,
             limits,
             wishes,
             claiming,

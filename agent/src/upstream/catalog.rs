@@ -71,6 +71,7 @@ impl From<Error> for Unavailable {
             | Error::Call(rpc::Error::Unreachable { .. } | rpc::Error::Lost { .. }) => {
                 Unavailable::NoLeader(error.to_string())
             }
+            Error::Exceeded { .. } => Unavailable::Failed(error.to_string()),
             Error::Call(rpc::Error::Refused { refusal, .. }) => {
                 if refusal.text == raft::Error::NoLeader.to_string() {
                     Unavailable::NoLeader(refusal.text)

@@ -12,6 +12,7 @@
 //! happened is not repeated. Nothing of the catalog is kept here.
 
 mod catalog;
+mod limit;
 mod message;
 mod router;
 mod sharing;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use catalog::answer_claims;
+pub use limit::Rate;
 pub use message::{
     Agent, Answer, BODY_BYTES_MAX, Body, CHUNK_BYTES, Head, Part, Piece, Pieces, Request,
 };
@@ -41,6 +43,7 @@ pub use router::Server;
 use crate::read::{WAIT_DEFAULT, WAIT_MAX};
 use crate::rpc::{self, Method, Pool, Reason};
 use crate::telemetry::figures::names;
+use limit::{Exceeded, Limit};
 use router::Router;
 use sharing::Sharing;
 
@@ -55,6 +58,8 @@ const RETRY_DOUBLINGS: u32 = 4;
 pub struct Settings {
     /// For how long a request is tried again after its first failure (`rpc_hold_timeout`).
     pub hold: Duration,
+    /// How much may be asked (`limits.rpc_rate`); `None` is no limit.
+    pub rate: Option<Rate>,
 }
 
 /// Why there is no answer.
@@ -66,6 +71,12 @@ pub enum Error {
     /// The request reached nobody.
     #[error("rpc error getting client: failed to get conn: {0}")]
     Unreachable(rpc::Error),
+    /// More than this agent may ask of servers. The words are the reference's.
+    #[error("RPC rate limit exceeded")]
+    Exceeded {
+        /// When there will be room for a request.
+        retry_after: Duration,
+    },
     /// It was sent, and failed.
     #[error("rpc error making call: {0}")]
     Call(rpc::Error),
@@ -99,7 +110,8 @@ pub struct Upstream {
 struct Inner {
     pool: Pool,
     router: Router,
-    settings: Settings,
+    hold: Duration,
+    limit: Limit,
     sharing: Sharing,
 }
 
@@ -107,7 +119,23 @@ impl Upstream {
     /// The way to the servers that `servers` names from now on.
     pub fn new(pool: Pool, servers: watch::Receiver<Vec<Server>>, settings: Settings) -> Upstream {
         let router = Router::new(servers);
-        Upstream { inner: Arc::new(Inner { pool, router, settings, sharing: Sharing::default() }) }
+        let Settings { hold, rate } = settings;
+        let (limit, sharing) = (Limit::new(rate), Sharing::default());
+        Upstream { inner: Arc::new(Inner { pool, router, hold, limit, sharing }) }
+    }
+
+    /// From now on this much may be asked.
+    pub fn set_rate(&self, rate: Option<Rate>) {
+        self.inner.limit.set(rate);
+    }
+
+    /// Counts a request, whatever becomes of it.
+    fn admit(&self) -> Result<(), Error> {
+        names::CLIENT_RPC.add();
+        self.inner.limit.take().map_err(|Exceeded { retry_after }| {
+            names::CLIENT_RPC_EXCEEDED.add();
+            Error::Exceeded { retry_after }
+        })
     }
 
     /// Follows the list of servers and changes between them now and then, until `shutdown`.
@@ -134,6 +162,7 @@ impl Upstream {
 
     /// Has a server answer a whole HTTP request.
     pub async fn http(&self, request: Request) -> Result<Answer, Error> {
+        self.admit()?;
         match request.waits() {
             Some((index, wait)) if request.may_be_shared() => {
                 self.wait_together(request, index, wait).await
@@ -150,6 +179,7 @@ impl Upstream {
         mut request: Request,
         mut body: mpsc::Receiver<io::Result<Bytes>>,
     ) -> Result<Answer, Error> {
+        self.admit()?;
         let server = self.inner.router.current().ok_or(Error::NoServers)?;
         let upload = Uuid::new_v4();
         request.upload = Some(upload);
@@ -230,6 +260,7 @@ impl Upstream {
         Q: Serialize + Sync + ?Sized,
         A: DeserializeOwned,
     {
+        self.admit()?;
         let until = Instant::now() + limit;
         let call = |server, _| self.inner.pool.call(server, method, request, until);
         self.attempt(repeat, Some(until), call).await
@@ -255,7 +286,6 @@ impl Upstream {
                 tokio::time::sleep(RETRY).await;
                 continue;
             };
-            names::CLIENT_RPC.add();
             let begun = Instant::now();
             let done = tokio::select! {
                 done = call(server, deadline) => done,
@@ -276,7 +306,7 @@ impl Upstream {
                 rpc::Error::Refused { refusal, .. } => refusal.reason == Reason::Busy,
             };
             let over = deadline.is_some_and(|at| Instant::now() >= at);
-            if !may_repeat || over || !trouble.goes_on(begun, self.inner.settings.hold) {
+            if !may_repeat || over || !trouble.goes_on(begun, self.inner.hold) {
                 return Err(error.into());
             }
             if router.current() == Some(server) || trouble.failures as usize > router.len() {

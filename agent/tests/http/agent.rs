@@ -138,6 +138,37 @@ async fn what_cannot_be_done_says_so() {
     }
 }
 
+/// As the reference 1.8.7 answers with access control off; profiles of a run-time that there is none of are refused.
+#[tokio::test]
+async fn the_process_tells_of_itself_where_that_is_enabled() {
+    let off = Server::start(Settings::default()).await;
+    for path in ["", "cmdline", "profile?seconds=1", "heap", "nope"] {
+        let refused = off.get(&format!("/debug/pprof/{path}")).await;
+        assert_eq!((refused.status, refused.text().as_str()), (401, "ACL support disabled"));
+    }
+    let on = Server::start(Settings { debug: true, ..Settings::default() }).await;
+    for server in [&off, &on] {
+        let moved = server.get("/debug/pprof").await;
+        assert_eq!((moved.status, moved.header("location")), (301, "/debug/pprof/"));
+        assert_eq!(server.get("/debug/").await.status, 404);
+    }
+    for (path, status, text) in [
+        ("", 200, "cmdline: how"),
+        ("cmdline", 200, std::env::args().next().unwrap().as_str()),
+        ("symbol", 200, "num_symbols: "),
+        ("nope", 404, "Unknown profile\n"),
+        ("heap", 501, "there is no `heap` of this program\nhint: `perf record"),
+        ("profile?seconds=1", 501, "there is no `profile`"),
+        ("trace?seconds=1", 501, "there is no `trace`"),
+        ("goroutine?debug=1", 501, "there is no `goroutine`"),
+    ] {
+        let answer = on.get(&format!("/debug/pprof/{path}")).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.text().contains(text), "{path}: {}", answer.text());
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    }
+}
+
 #[tokio::test]
 async fn leaving_is_passed_on() {
     let server = Server::start(Settings::default()).await;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use muster_agent::http::{Limits, Rates, Settings};
+use muster_agent::upstream::Rate;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -60,6 +61,33 @@ async fn without_a_server_only_its_own_part_answers() {
     })
     .await;
     until("the agent is ready", async || client.get("/v1/agent/ready").await.status == 200).await;
+}
+
+/// What the reference answers beyond `limits.rpc_rate`: 429 and nothing else; ours says when to come again.
+#[tokio::test]
+async fn no_more_is_asked_of_servers_than_allowed() {
+    let server = Server::start(Settings::default()).await;
+    let client = Client::named("m1", &[&server], Settings::default()).await;
+    client.upstream.set_rate(Some(Rate { per_second: 1e-3, burst: 2 }));
+    for path in ["/v1/catalog/nodes", "/v1/catalog/services"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    for (method, path) in [
+        ("GET", "/v1/kv/a"),
+        ("PUT", "/v1/kv/a"),
+        ("GET", "/v1/catalog/nodes?index=1&wait=1s"),
+        ("GET", "/v1/snapshot"),
+        ("PUT", "/v1/snapshot"),
+    ] {
+        let refused = client.ask_with(method, path, &[], b"").await;
+        assert_eq!((refused.status, refused.text().as_str()), (429, ""), "{method} {path}");
+        let seconds: u64 = refused.header("retry-after").parse().unwrap();
+        assert!((900..=1000).contains(&seconds), "{seconds}");
+    }
+    // What it answers by itself asks nobody.
+    client.put("/v1/agent/service/register", r#"{"Name":"web"}"#).await;
+    client.upstream.set_rate(None);
+    assert_eq!(client.get("/v1/catalog/nodes").await.status, 200);
 }
 
 #[tokio::test]

@@ -227,7 +227,8 @@ impl Client {
     pub(crate) async fn named(name: &str, servers: &[&Server], settings: Settings) -> Client {
         let (servers, known) = watch::channel(servers.iter().map(|it| known(it)).collect());
         let hold = Duration::from_secs(2);
-        let upstream = Upstream::new(Pool::default(), known, upstream::Settings { hold });
+        let upstream =
+            Upstream::new(Pool::default(), known, upstream::Settings { hold, rate: None });
         let claims = local::Settings {
             datacenter: "dc1".into(),
             node_name: name.into(),

@@ -30,7 +30,7 @@ pub(super) fn myself(request: Request) -> Result<Answer, Error> {
             "Server": identity.server,
             "Version": identity.version,
         },
-        "DebugConfig": identity.config,
+        "DebugConfig": *identity.config.now(),
         "Coord": {
             "Vec": place.vec,
             "Error": place.error,

@@ -18,6 +18,9 @@ mod reload;
 mod rows;
 mod services;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use serde_json::Value;
 
 pub use departure::Departure;
@@ -82,8 +85,24 @@ pub struct Identity {
     pub serf_lan_port: u16,
     /// Gossip between datacenters, if on.
     pub serf_wan_port: Option<u16>,
-    /// The running configuration, as `/v1/agent/self` shows it; without secrets.
-    pub config: Value,
+    /// The running configuration.
+    pub config: Shown,
+}
+
+/// The running configuration as `/v1/agent/self` shows it, without secrets. Cheap to clone; a reload changes what all
+/// clones show.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(Arc<ArcSwap<Value>>);
+
+impl Shown {
+    /// Shows this from now on.
+    pub fn set(&self, config: Value) {
+        self.0.store(Arc::new(config));
+    }
+
+    fn now(&self) -> Arc<Value> {
+        self.0.load_full()
+    }
 }
 
 impl From<local::Error> for Error {
