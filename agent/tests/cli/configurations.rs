@@ -14,14 +14,14 @@ fn folder() -> PathBuf {
 }
 
 /// As `validate` does: the keys, then the definitions.
-fn verdict(file: &Path) -> Result<(), String> {
+pub(crate) fn verdict(file: &Path) -> Result<(), String> {
     config::validate(&[file.to_owned()], None)
         .and_then(|config| config.judge_definitions())
         .map_err(|error| error.0)
 }
 
 /// Compares a recorded verdict with ours; `ours: why` behind it says that they differ by intention.
-fn differs(recorded: &str, ours: &Result<(), String>) -> bool {
+pub(crate) fn differs(recorded: &str, ours: &Result<(), String>) -> bool {
     let (reference, intended) = match recorded.split_once(" # ours: ") {
         Some((reference, _)) => (reference, true),
         None => (recorded, false),
