@@ -26,6 +26,13 @@ pub type Incarnation = u64;
 /// What a member tells the others of itself, beyond its identity.
 pub type Tags = BTreeMap<String, String>;
 
+/// The tag that tells what a member is.
+pub const ROLE: &str = "role";
+/// Its value for servers.
+pub const SERVER: &str = "consul";
+/// The tag that tells in which segment of the network the pool is; the default one has no name.
+pub const SEGMENT: &str = "segment";
+
 /// The tag of members that want to be forgotten after another time than the pool's, should they fail.
 pub const RECONNECT_TIMEOUT: &str = "rc_tm";
 
@@ -45,6 +52,11 @@ pub struct Details {
 }
 
 impl Details {
+    /// The segment that its pool is in.
+    pub fn segment(&self) -> &str {
+        self.tags.get(SEGMENT).map_or("", String::as_str)
+    }
+
     /// How long it is remembered once it is gone so, in a pool of this timing.
     pub(super) fn remembered(&self, state: State, timing: &Timing) -> Duration {
         let own = || muster_client::types::parse_duration(self.tags.get(RECONNECT_TIMEOUT)?).ok();
@@ -103,6 +115,11 @@ impl Member {
     /// One of its tags.
     pub fn tag(&self, name: &str) -> Option<&str> {
         self.details.tags.get(name).map(String::as_str)
+    }
+
+    /// Does it say that it is a server?
+    pub fn is_server(&self) -> bool {
+        self.tag(ROLE) == Some(SERVER)
     }
 }
 

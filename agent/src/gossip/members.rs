@@ -18,7 +18,7 @@ use super::vivaldi::Coordinate;
 use crate::telemetry::figures::names;
 
 /// Events that a slow reader may be behind before it misses some.
-const EVENTS_BEHIND: usize = 512;
+pub(super) const EVENTS_BEHIND: usize = 512;
 /// Members asked about their keys at once.
 const KEYS_AT_ONCE: usize = 32;
 /// Longest time for one of them.
@@ -90,6 +90,7 @@ pub struct Vitals {
 pub struct Members {
     name: Name,
     address: SocketAddr,
+    segment: Arc<str>,
     roll: watch::Receiver<Roll>,
     events: broadcast::Sender<Arc<UserEvent>>,
     vitals: Arc<ArcSwap<Vitals>>,
@@ -128,8 +129,8 @@ impl Members {
             vitals: Arc::clone(&vitals),
         };
         let me = core.me();
-        let (name, address) = (me.name.clone(), me.address);
-        (Members { name, address, roll, events, vitals, wishes, shared }, feed)
+        let (name, address, segment) = (me.name.clone(), me.address, me.segment().into());
+        (Members { name, address, segment, roll, events, vitals, wishes, shared }, feed)
     }
 
     /// The name of this member.
@@ -140,6 +141,11 @@ impl Members {
     /// Where others reach this member.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The segment of the network that this pool is in; the default one has no name.
+    pub fn segment(&self) -> &str {
+        &self.segment
     }
 
     /// Everybody now.

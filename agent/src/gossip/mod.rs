@@ -5,7 +5,8 @@
 //! broadcast   news on their way   suspicion   terms of doubt   vivaldi   places in the network
 //! message ─ wire ─ keyring        what is said, as bytes, encrypted
 //! driver      sockets, timers, one task that owns the core
-//! members     the handle of everybody else: who is there now, and news of it
+//! members     the handle to a pool: who is there now, and news of it
+//! pools       the handle of everybody else: all pools of an agent as one
 //! ```
 //!
 //! A member is known by its name; its identity is its id, its address and its incarnation. Tags
@@ -19,6 +20,7 @@ mod keyring;
 mod member;
 mod members;
 pub mod message;
+mod pools;
 mod suspicion;
 pub mod vivaldi;
 pub mod wire;
@@ -28,7 +30,8 @@ pub use driver::{Error, Settings, start};
 pub use join::{Joining, rejoin};
 pub use keyring::{Keyring, Order, Report, WrongKey};
 pub use member::{
-    Details, Incarnation, Member, Name, RECONNECT_TIMEOUT, State, Status, TIME_AT_START, Tags,
-    Time, UserEvent,
+    Details, Incarnation, Member, Name, RECONNECT_TIMEOUT, ROLE, SEGMENT, SERVER, State, Status,
+    TIME_AT_START, Tags, Time, UserEvent,
 };
 pub use members::{Members, Roll};
+pub use pools::Pools;

@@ -204,7 +204,7 @@ fn fire(request: Request) -> Result<Answer, Error> {
             payload: event.payload.clone(),
             filters: [node, service, tag].map(Clone::clone),
         };
-        let fired = door.parts.members.fire(told).await;
+        let fired = door.parts.pools.fire(told).await;
         event.ltime = fired.map_err(|stopped| Error::refused(stopped.to_string()))?;
         // Who fired it finds it in the list at once.
         if audience.includes(&door.parts.local) {
@@ -217,7 +217,7 @@ fn fire(request: Request) -> Result<Answer, Error> {
 /// Keeps what the pool tells and the filters let pass, until nothing more can come.
 pub(super) async fn listen(door: Arc<Door>) {
     use tokio::sync::broadcast::error::RecvError;
-    let mut told = door.parts.members.events();
+    let mut told = door.parts.pools.events();
     loop {
         let told = match told.recv().await {
             Ok(told) => told,

@@ -64,7 +64,7 @@ pub use settings::{Network, NotANetwork, Settings};
 
 pub(crate) use crate::json as decode;
 
-use crate::gossip::Members;
+use crate::gossip::Pools;
 use crate::local::Local;
 use crate::raft;
 use crate::read::Reader;
@@ -81,8 +81,8 @@ pub struct Parts {
     pub local: Local,
     /// What this agent says of itself.
     pub identity: Arc<Identity>,
-    /// The gossip pool.
-    pub members: Members,
+    /// The gossip pools.
+    pub pools: Pools,
     /// Asks for the configuration to be read anew.
     pub reload: Reload,
     /// Asks this agent to leave.

@@ -135,8 +135,8 @@ async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancell
             _ = sweep.tick() => {
                 if let Some(reader) = server.door.parts.truth.reader() {
                     reader.forget_idle_answers();
-                    let (coordinates, members) = (&server.door.coordinates, &server.door.parts.members);
-                    coordinates.learn(members, &reader.consensus().store());
+                    let (coordinates, pools) = (&server.door.coordinates, &server.door.parts.pools);
+                    coordinates.learn(pools.own(), &reader.consensus().store());
                 }
             }
             () = &mut listening, if listens => listens = false,

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::diff::{LEADER_CHECK, LEADER_SERVICE};
 use crate::checks::Status;
-use crate::gossip::{self, Member, Members, Roll, UserEvent};
+use crate::gossip::{self, Member, Pools, Roll, UserEvent};
 use crate::raft::Consensus;
 use crate::store::{Change, Check, Deregister, Node, Register, Reply, Service, Store, Weights};
 use crate::telemetry::figures::names;
@@ -38,12 +38,12 @@ const ABSENCE_MAX: Duration = Duration::from_mins(1);
 /// Does the leader's duty whenever this server leads, until `shutdown`. A node that nobody in the
 /// pool has heard of for `forget_after` is removed.
 pub async fn lead(
-    members: Members,
+    pools: Pools,
     forget_after: Duration,
     consensus: Consensus,
     shutdown: CancellationToken,
 ) {
-    let mut roll = members.watch();
+    let mut roll = pools.watch();
     let mut seen = None;
     let mut absent = BTreeMap::new();
     let mut led = false;
@@ -51,9 +51,9 @@ pub async fn lead(
         let mut pause = INTERVAL;
         let leads = consensus.is_leader();
         if leads && !led {
-            let told = UserEvent::new_leader(uuid::Uuid::new_v4(), members.name());
+            let told = UserEvent::new_leader(uuid::Uuid::new_v4(), pools.name());
             // A pool that is shut down has nobody left to tell.
-            let _ = members.fire(told).await;
+            let _ = pools.fire(told).await;
         }
         led = leads;
         if leads {
@@ -69,9 +69,9 @@ pub async fn lead(
             let store = consensus.store();
             let whole = seen.is_none();
             let changes = if let Some(before) = &seen {
-                news(before, &now, members.name(), &store)
+                news(before, &now, pools.name(), &store)
             } else {
-                let mut all = all(&now, members.name(), &store);
+                let mut all = all(&now, pools.name(), &store);
                 all.extend(absences(&mut absent, &now, &store, Instant::now(), forget_after));
                 all
             };
@@ -208,7 +208,7 @@ fn alive(member: &Member, store: &Store) -> Option<Change> {
         ..Node::default()
     };
     let check = health(&node.name, Status::Passing, "Agent alive and reachable");
-    let service = (member.tag("role") == Some("consul")).then(|| service(member));
+    let service = member.is_server().then(|| service(member));
     let catalog = store.catalog();
     let known = catalog.node_named(&node.name);
     let moved = known.is_some_and(|row| row.id != node.id || row.address != node.address);

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
-use crate::gossip::{self, Members};
+use crate::gossip::{self, Pools};
 use crate::local::{self, Local};
 use crate::raft::{self, Consensus};
 use crate::watches::Watches;
@@ -161,7 +161,7 @@ pub struct Node {
     consensus: Option<Consensus>,
     local: Local,
     names: Arc<dns::Door>,
-    members: Members,
+    pools: Pools,
     data_dir: Option<std::path::PathBuf>,
     id: String,
     /// The configuration as it was read last, to compare a new one with.
@@ -253,7 +253,7 @@ impl Node {
         if let Some(consensus) = &self.consensus {
             consensus.hand_over(HAND_OVER_MAX).await;
         }
-        self.members.leave().await;
+        self.pools.leave().await;
         if let Some(consensus) = &self.consensus
             && let Err(error) = consensus.leave(RELEASE_MAX).await
         {

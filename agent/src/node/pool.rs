@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::start::start_part;
 use super::{Error, REFERENCE_VERSION};
 use crate::config::Config;
-use crate::gossip::{self, Joining, Keyring, Members, Status};
+use crate::gossip::{self, Joining, Keyring, Members, Pools, Status};
 
 /// Members' addresses that are kept.
 const REMEMBERED_MAX: usize = 256;
@@ -28,7 +28,7 @@ pub(super) async fn start(
     keyring: Keyring,
     tasks: &mut JoinSet<&'static str>,
     stop: &CancellationToken,
-) -> Result<Members, Error> {
+) -> Result<Pools, Error> {
     let given = config.gossip.encrypt.as_ref();
     if given.is_some_and(|given| keyring.keys().first() != Some(given)) {
         warn!("the keyring file's key is used, not that of `encrypt`: {}", shown(config));
@@ -65,7 +65,7 @@ pub(super) async fn start(
             }
         });
     }
-    Ok(members)
+    Ok(members.into())
 }
 
 fn settings(config: &Config, node_id: &str, keyring: Keyring) -> Result<gossip::Settings, Error> {

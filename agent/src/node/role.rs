@@ -93,9 +93,7 @@ impl Role {
 /// The servers of a datacenter that are there, with the address that other agents ask them at.
 fn reachable(roll: &Roll, datacenter: &str) -> Vec<Server> {
     let there = roll.values().filter(|member| {
-        member.status == Status::Alive
-            && member.tag("role") == Some(servers::SERVER)
-            && member.tag("dc") == Some(datacenter)
+        member.status == Status::Alive && member.is_server() && member.tag("dc") == Some(datacenter)
     });
     there
         .filter_map(|member| {

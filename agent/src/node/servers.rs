@@ -14,9 +14,6 @@ use crate::raft::{Consensus, Links, Listed, Presence, Roster};
 use crate::rpc::Pool;
 use crate::upstream::Server;
 
-/// The tag `role` of members that are servers.
-pub(super) const SERVER: &str = "consul";
-
 /// How this server knows of the others and reaches them.
 pub(super) fn links(
     config: &Config,
@@ -94,7 +91,7 @@ fn servers(roll: &Roll, datacenter: &str) -> Roster {
 
 /// A member that is a server, as agreement needs it.
 fn listed(member: &Member) -> Option<(ServerId, Listed)> {
-    if member.tag("role") != Some(SERVER) {
+    if !member.is_server() {
         return None;
     }
     let details = &member.details;

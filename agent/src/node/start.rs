@@ -63,18 +63,18 @@ impl Node {
         let leave = http::Departure::new();
         let mut tasks = JoinSet::new();
         start_part(&mut tasks, "figures", figures::run(shutdown.child_token()));
-        let members = pool::start(&config, &node_id, keyring, &mut tasks, &shutdown).await?;
+        let pools = pool::start(&config, &node_id, keyring, &mut tasks, &shutdown).await?;
         let role = if config.server {
-            Role::server(&config, &node_id, &members, &mut tasks, &shutdown).await?
+            Role::server(&config, &node_id, pools.own(), &mut tasks, &shutdown).await?
         } else {
-            Role::client(&config, &members, &mut tasks, &shutdown)
+            Role::client(&config, pools.own(), &mut tasks, &shutdown)
         };
         let Role { consensus, truth, catalog, names } = role;
         let local = Local::open(settings::local(&config, &node_id), catalog)?;
         if let Some(consensus) = &consensus {
             let forget_after = config.gossip.timing.reconnect_timeout;
-            let (pool, stop) = (members.clone(), shutdown.child_token());
-            let duty = local::lead(pool, forget_after, consensus.clone(), stop);
+            let (all, stop) = (pools.clone(), shutdown.child_token());
+            let duty = local::lead(all, forget_after, consensus.clone(), stop);
             start_part(&mut tasks, "leader", duty);
         }
         let claiming = shutdown.child_token();
@@ -91,7 +91,7 @@ impl Node {
             local: local.clone(),
             identity: settings::identity(&config, shown.clone()).into(),
             reload,
-            members: members.clone(),
+            pools: pools.clone(),
             leave: leave.clone(),
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
@@ -109,8 +109,8 @@ impl Node {
             start_part(&mut tasks, "rpc", answering);
         }
         let own_door = settings::own_door(&config)?;
-        let (pool, own, stop) = (members.clone(), local.clone(), shutdown.child_token());
-        start_part(&mut tasks, "remote_exec", remote_exec::run(pool, own, own_door, stop));
+        let (all, own, stop) = (pools.clone(), local.clone(), shutdown.child_token());
+        start_part(&mut tasks, "remote_exec", remote_exec::run(all, own, own_door, stop));
         let mut watches = Watches::new(settings::itself(&config), local.tls());
         watches.set(config.watches.clone());
         info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
@@ -119,7 +119,7 @@ impl Node {
             consensus,
             local,
             names,
-            members,
+            pools,
             data_dir,
             id: node_id,
             shown,

@@ -33,7 +33,7 @@ use tracing::{debug, info, warn};
 
 pub use job::{EVENT, Job, Kind, Place, Summons};
 
-use crate::gossip::{Members, UserEvent};
+use crate::gossip::{Pools, UserEvent};
 use crate::local::{Audience, Local};
 use crate::watches::program;
 use output::{Output, Piece};
@@ -47,10 +47,10 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(250);
 /// A longer one is as good as none.
 const HEARTBEAT_MAX: Duration = Duration::from_hours(1);
 
-/// Follows the pool's events and runs what they ask for, until `stop`. Without a way to the agent's own
+/// Follows the events of all pools and runs what they ask for, until `stop`. Without a way to the agent's own
 /// door nothing is run, and the log says so.
-pub async fn run(members: Members, local: Local, agent: Option<Client>, stop: CancellationToken) {
-    let mut events = members.events();
+pub async fn run(pools: Pools, local: Local, agent: Option<Client>, stop: CancellationToken) {
+    let mut events = pools.events();
     let seats = Arc::new(Semaphore::new(JOBS_MAX));
     loop {
         let event = tokio::select! {

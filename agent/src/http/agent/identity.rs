@@ -20,7 +20,7 @@ pub(super) fn myself(request: Request) -> Result<Answer, Error> {
     may(&request, Access::Read)?;
     let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
     let local = &parts.local;
-    let place = parts.members.vitals().coordinate;
+    let place = parts.pools.own().vitals().coordinate;
     let shown = json!({
         "Config": {
             "Datacenter": parts.datacenter,
@@ -49,11 +49,12 @@ fn stats(request: &Request) -> Value {
     let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
     let (monitors, ttls) = parts.local.check_counts();
     let processors = std::thread::available_parallelism().map_or(1, usize::from).to_string();
-    let (roll, vitals) = (parts.members.roll(), parts.members.vitals());
+    let own = parts.pools.own();
+    let (roll, vitals) = (own.roll(), own.vitals());
     let count = |status| roll.values().filter(|member| member.status == status).count();
     let serf = json!({
         "coordinate_resets": "0",
-        "encrypted": parts.members.keyring().is_on().to_string(),
+        "encrypted": own.keyring().is_on().to_string(),
         "event_queue": vitals.news.to_string(),
         "event_time": vitals.event_clock.to_string(),
         "failed": count(Status::Failed).to_string(),

@@ -66,8 +66,8 @@ pub(super) enum Pool {
 /// This agent as a member of a pool; nothing if the pool is off.
 pub(super) fn myself(request: &Request, pool: Pool) -> Option<Member> {
     let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
-    let roll = parts.members.roll();
-    let mut member = Member::from(&**roll.get(parts.members.name())?);
+    let own = parts.pools.own();
+    let mut member = Member::from(&**own.roll().get(own.name())?);
     if pool == Pool::Wan {
         // There is one datacenter: its own pool of servers is all that the wide area has.
         member.name = format!("{}.{}", parts.node_name, parts.datacenter);
@@ -100,7 +100,7 @@ pub(super) fn members(request: Request) -> Result<Answer, Error> {
     let may = |name: &str| authorize(&request.token, Resource::Node(name), Access::Read).is_ok();
     let members: Vec<Member> = match pool {
         Pool::Lan => {
-            let roll = request.door.parts.members.roll();
+            let roll = request.door.parts.pools.roll();
             roll.values()
                 .filter(|member| may(&member.details.name))
                 .map(|member| Member::from(&**member))
@@ -131,7 +131,7 @@ pub(super) fn join(request: Request) -> Result<Answer, Error> {
     if address.is_empty() {
         return Err(failed("Failed to resolve : lookup : no such host"));
     }
-    let (members, port) = (parts.members.clone(), identity.serf_lan_port);
+    let (members, port) = (parts.pools.own().clone(), identity.serf_lan_port);
     later(async move {
         match members.join_all(&[address], port).await {
             Ok(_) => Ok(Reply::empty()),
@@ -150,13 +150,13 @@ pub(super) fn force_leave(request: Request) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Write)?;
     let name = request.rest().to_owned();
     let prune = request.params.get("prune").is_some();
-    let members = request.door.parts.members.clone();
-    if name == members.name() {
+    let pools = request.door.parts.pools.clone();
+    if name == pools.name() {
         // Whoever is alive refutes it.
         return now(Reply::empty());
     }
     later(async move {
-        match members.force_leave(&name, prune).await {
+        match pools.force_leave(&name, prune).await {
             Ok(true) => Ok(Reply::empty()),
             Ok(false) => Err(Error::refused(format!("agent: No node found with name '{name}'"))),
             Err(stopped) => Err(Error::refused(stopped.to_string())),

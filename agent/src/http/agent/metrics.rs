@@ -47,7 +47,7 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ("agent.check_late_p99_ms", late.p99.into()),
         ("agent.check_late_max_ms", late.max.into()),
     ];
-    figures.extend(of_pool(&parts.members));
+    figures.extend(of_pool(parts.pools.own()));
     if let Truth::Here { reader, lifetimes, .. } = &parts.truth {
         figures.extend(of_server(reader));
         figures.extend(of_leader(reader, lifetimes));

@@ -66,7 +66,7 @@ fn options(request: &Request, lists: bool) -> Result<(), Error> {
 pub(super) fn list(request: Request) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Read)?;
     options(&request, true)?;
-    let (members, layout) = (request.door.parts.members.clone(), request.layout);
+    let (members, layout) = (request.door.parts.pools.own().clone(), request.layout);
     let datacenter = request.door.parts.datacenter.clone();
     later(async move {
         let reports = members.order_keys(&Order::List).await;
@@ -107,7 +107,7 @@ pub(super) fn remove(request: Request) -> Result<Answer, Error> {
 fn order(request: Request, order: fn(Vec<u8>) -> Order) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Write)?;
     options(&request, false)?;
-    let members = request.door.parts.members.clone();
+    let members = request.door.parts.pools.own().clone();
     let datacenter = request.door.parts.datacenter.clone();
     let body = request.into_body();
     later(async move {
