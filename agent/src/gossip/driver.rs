@@ -17,11 +17,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::core::{Core, Input, Notice, Output, Timing, Token, Unanswered};
+use super::core::{Core, Input, Notice, Output, PACKET_ROOM, Timing, Token, Unanswered};
 use super::keyring::Keyring;
 use super::member::{Details, Name, TIME_AT_START, Tags, Time, UserEvent};
 use super::members::{Feed, Members, Stats};
-use super::message::{Answer, Request};
+use super::message::{Answer, Message, Request};
 use super::wire;
 
 /// Datagrams are not longer.
@@ -61,11 +61,25 @@ pub struct Settings {
 
 /// Why a member could not start.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for gossip on {address}")]
-pub struct Error {
-    address: SocketAddr,
-    #[source]
-    source: io::Error,
+pub enum Error {
+    /// Something else has the port, or this host has no such address.
+    #[error("cannot listen for gossip on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Its own statement would reach others over connections only, now and then.
+    #[error(
+        "what this agent says of itself takes {bytes} bytes, and a datagram has room for {PACKET_ROOM}\n\
+         hint: shorten `node_name`, or the names in `segments`, or take some of these out"
+    )]
+    TooLong {
+        /// How much it takes.
+        bytes: usize,
+    },
 }
 
 /// What the core's task is asked.
@@ -85,7 +99,7 @@ pub async fn start(
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<(Members, impl Future<Output = ()> + Send + 'static), Error> {
-    let failed = |source| Error { address: settings.bind, source };
+    let failed = |source| Error::Listen { address: settings.bind, source };
     let (listener, socket) = listen(settings.bind).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let mut address = settings.advertise;
@@ -99,6 +113,10 @@ pub async fn start(
         incarnation: first_incarnation(),
         tags: settings.tags.clone(),
     };
+    let bytes = Message::Alive(Arc::new(me.clone())).size();
+    if bytes > PACKET_ROOM {
+        return Err(Error::TooLong { bytes });
+    }
     let core = Core::new(TIME_AT_START, me, settings.timing.clone(), rand::random());
     let (wishes, inbox) = mpsc::channel(INBOX);
     let shared = Arc::new(Shared {
@@ -380,7 +398,7 @@ impl Driver {
                     }
                 }
                 Output::Notice(notice) => {
-                    log(&notice);
+                    log(&notice, self.core.me().segment());
                     self.feed.notice(notice);
                 }
                 Output::Gone => {
@@ -395,21 +413,23 @@ impl Driver {
     }
 }
 
-fn log(notice: &Notice) {
+/// Says what happened, and in which segment unless that is the default one.
+fn log(notice: &Notice, segment: &str) {
+    let segment = (!segment.is_empty()).then_some(segment);
     match notice {
-        Notice::Joined(name) => tracing::info!(member = &**name, "member joined"),
-        Notice::Updated(name) => tracing::debug!(member = &**name, "member changed"),
-        Notice::Failed(name) => tracing::info!(member = &**name, "member failed"),
-        Notice::Left(name) => tracing::info!(member = &**name, "member left"),
-        Notice::Reaped(name) => tracing::info!(member = &**name, "member forgotten"),
+        Notice::Joined(name) => tracing::info!(member = &**name, segment, "member joined"),
+        Notice::Updated(name) => tracing::debug!(member = &**name, segment, "member changed"),
+        Notice::Failed(name) => tracing::info!(member = &**name, segment, "member failed"),
+        Notice::Left(name) => tracing::info!(member = &**name, segment, "member left"),
+        Notice::Reaped(name) => tracing::info!(member = &**name, segment, "member forgotten"),
         Notice::Event(event) => {
             if let Some(payload) = event.leader() {
-                tracing::info!(payload, "New leader elected");
+                tracing::info!(payload, segment, "New leader elected");
             } else {
-                tracing::debug!(name = event.name, "user event");
+                tracing::debug!(name = event.name, segment, "user event");
             }
         }
-        Notice::Warning(text) => tracing::warn!("{text}"),
+        Notice::Warning(text) => tracing::warn!(segment, "{text}"),
     }
 }
 

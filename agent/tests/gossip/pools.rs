@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use muster_agent::gossip::{self, Keyring, Members, Order, Settings, Status, Timing, UserEvent};
+use muster_agent::gossip::{
+    self, Keyring, Members, Order, Pools, Settings, Status, Timing, UserEvent,
+};
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -122,6 +124,125 @@ async fn what_cannot_be_one_pool_stays_apart() {
         assert_eq!(agent.members.live(), 1);
     }
     assert!(sealed.members.stats().dropped() > 0);
+}
+
+/// Of a segment of the network; servers are the same agent in all of theirs.
+fn in_segment(segment: &str, role: &str, base: &Settings) -> Settings {
+    let mut settings = base.clone();
+    settings.tags.insert("segment".into(), segment.into());
+    settings.tags.insert("role".into(), role.into());
+    settings
+}
+
+/// A server in the default segment and in `alpha`.
+async fn server(name: &str, stop: &CancellationToken) -> Pools {
+    let base = settings(name, "dc1", &[]);
+    let mut pools = Vec::new();
+    for segment in ["", "alpha"] {
+        let (members, run) =
+            gossip::start(in_segment(segment, "consul", &base), stop.clone()).await.unwrap();
+        tokio::spawn(run);
+        pools.push(members);
+    }
+    let (pools, run) = Pools::of(pools.remove(0), pools, stop.clone());
+    tokio::spawn(run);
+    pools
+}
+
+#[tokio::test]
+async fn segments_stay_apart_and_servers_know_all_of_them() {
+    let stop = CancellationToken::new();
+    let servers = [server("s0", &stop).await, server("s1", &stop).await];
+    for segment in ["", "alpha"] {
+        let first = servers[0].segment(segment).unwrap().address();
+        servers[1].segment(segment).unwrap().join(first).await.unwrap();
+    }
+    let client = async |name: &str, segment: &str, server: &Pools| {
+        let base = settings(name, "dc1", &[]);
+        let agent = start(in_segment(segment, "node", &base)).await;
+        agent.members.join(server.segment(segment).unwrap().address()).await.unwrap();
+        agent
+    };
+    let alpha = client("in-alpha", "alpha", &servers[0]).await;
+    let home = client("at-home", "", &servers[1]).await;
+    for agent in [&alpha, &home] {
+        until(agent, |members| members.live() == 3).await;
+    }
+    for pools in &servers {
+        let mut roll = pools.watch();
+        let whole = roll.wait_for(|roll| roll.len() == 4);
+        let whole = tokio::time::timeout(PATIENCE, whole).await.unwrap().unwrap();
+        // A server is what the default segment says of it.
+        let tag = |name: &str| whole[name].tag("segment");
+        assert_eq!(
+            (tag("s0"), tag("at-home"), tag("in-alpha")),
+            (Some(""), Some(""), Some("alpha"))
+        );
+    }
+
+    // Whoever fires an event, everybody hears it once.
+    let mut ears: Vec<_> = servers.iter().map(Pools::events).collect();
+    ears.extend([&alpha, &home].map(|agent| agent.members.events()));
+    let event = |name: &str| UserEvent {
+        id: Uuid::new_v4(),
+        ltime: 0,
+        name: name.into(),
+        payload: bytes::Bytes::new(),
+        filters: [const { String::new() }; 3],
+    };
+    for (from, name) in [(&alpha, "one"), (&home, "two")] {
+        from.members.fire(event(name)).await.unwrap();
+        for ear in &mut ears {
+            let heard = tokio::time::timeout(PATIENCE, ear.recv()).await.unwrap().unwrap();
+            assert_eq!(heard.name, name);
+        }
+    }
+    servers[1].fire(event("three")).await.unwrap();
+    for ear in &mut ears {
+        let heard = tokio::time::timeout(PATIENCE, ear.recv()).await.unwrap().unwrap();
+        assert_eq!(heard.name, "three");
+        assert!(ear.is_empty());
+    }
+
+    // Who comes to the wrong place is told which one it is, by either side.
+    let stray = start(in_segment("beta", "node", &settings("stray", "dc1", &[]))).await;
+    let there = servers[0].segment("alpha").unwrap().address();
+    let error = stray.members.join(there).await.unwrap_err();
+    assert_eq!(error, "Member 's0' part of wrong segment 'alpha' (expected 'beta')");
+    let error = servers[0].own().join(stray.members.address()).await.unwrap_err();
+    assert_eq!(error, "Member 'stray' part of wrong segment 'beta' (expected '')");
+    assert_eq!(stray.members.live(), 1);
+
+    // Whoever goes is gone for the servers, and the other segment has never heard of it.
+    alpha.stop.cancel();
+    for pools in &servers {
+        let mut roll = pools.watch();
+        let is_gone = |roll: &gossip::Roll| roll["in-alpha"].status == Status::Failed;
+        tokio::time::timeout(PATIENCE, roll.wait_for(is_gone)).await.unwrap().unwrap();
+    }
+    assert!(home.members.roll().get("in-alpha").is_none());
+    assert!(servers[0].force_leave("in-alpha", true).await.unwrap());
+    for pools in &servers {
+        let mut roll = pools.watch();
+        let is_forgotten = |roll: &gossip::Roll| roll.get("in-alpha").is_none();
+        tokio::time::timeout(PATIENCE, roll.wait_for(is_forgotten)).await.unwrap().unwrap();
+    }
+    // Leaving says good-bye everywhere.
+    servers[1].leave().await;
+    until(&home, |members| sees(members, "s1") == Some(Status::Left)).await;
+    let rest = servers[0].segment("alpha").unwrap();
+    let mut roll = rest.watch();
+    let has_left = |roll: &gossip::Roll| roll["s1"].status == Status::Left;
+    tokio::time::timeout(PATIENCE, roll.wait_for(has_left)).await.unwrap().unwrap();
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn who_has_too_much_to_say_of_itself_does_not_start() {
+    let mut long = settings("long", "dc1", &[]);
+    long.tags.insert("sl_alpha".into(), "x".repeat(2000));
+    let error = gossip::start(long, CancellationToken::new()).await.err().unwrap().to_string();
+    assert!(error.contains("a datagram has room for"), "{error}");
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ impl Core {
                     && let Err(reason) =
                         self.acceptable(&theirs).and_then(|()| self.is_nobody_else(&theirs.from))
                 {
-                    if theirs.from.tags.get("dc") == self.me.tags.get("dc") {
+                    if self.is_at_home(&theirs.from) {
                         return Answer::Refused(reason);
                     }
                     // Who asked says it better itself: it came to the wrong place.
@@ -193,8 +193,19 @@ impl Core {
                 let dc = dc.map_or("", String::as_str);
                 return Err(format!("Member '{name}' part of wrong datacenter '{dc}'"));
             }
+            let (segment, own) = (details.segment(), self.me.segment());
+            if segment != own {
+                return Err(format!(
+                    "Member '{name}' part of wrong segment '{segment}' (expected '{own}')"
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// Does it belong to this datacenter and this segment?
+    pub(super) fn is_at_home(&self, details: &Details) -> bool {
+        details.tags.get("dc") == self.me.tags.get("dc") && details.segment() == self.me.segment()
     }
 
     /// Who comes must not have the id of somebody who is there.
@@ -269,10 +280,7 @@ impl Core {
         let Known { details, state, age } = known;
         let name = &details.name;
         let limit = details.remembered(*state, &self.timing);
-        if *age >= limit
-            || self.is_forgotten(details)
-            || details.tags.get("dc") != self.me.tags.get("dc")
-        {
+        if *age >= limit || self.is_forgotten(details) || !self.is_at_home(details) {
             return;
         }
         // Clocks of drivers start late enough for this: see `Time`.

@@ -66,7 +66,7 @@ impl Core {
             self.alive_with_my_name(now, said, out);
             return;
         }
-        if said.tags.get("dc") != self.me.tags.get("dc") {
+        if !self.is_at_home(said) {
             return;
         }
         if self.is_forgotten(said) {
