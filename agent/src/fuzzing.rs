@@ -99,9 +99,11 @@ fn dns(bytes: &[u8]) {
 
 /// Packets and streams of gossip.
 fn gossip(bytes: &[u8]) {
-    if let Ok(messages) = wire::read_datagram(bytes) {
-        let again = wire::read_datagram(&wire::datagram(&messages));
-        assert_eq!(again.expect("what was written is understood").len(), messages.len());
+    for segment in ["", "alpha"] {
+        if let Ok(messages) = wire::read_datagram(segment, bytes) {
+            let again = wire::read_datagram(segment, &wire::datagram(segment, &messages));
+            assert_eq!(again.expect("what was written is understood").len(), messages.len());
+        }
     }
     let _ = (wire::read_question(bytes).is_ok(), wire::read_answer(bytes).is_ok());
 }

@@ -127,6 +127,11 @@ impl Agent {
         format!("127.0.0.1:{}", self.port("http"))
     }
 
+    /// The port of its DNS door.
+    pub fn dns(&self) -> u16 {
+        u16::try_from(self.port("dns")).unwrap_or_default()
+    }
+
     /// A GET on a connection of its own.
     ///
     /// # Errors

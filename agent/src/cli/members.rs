@@ -44,8 +44,9 @@ fn members(call: &Call) -> Outcome {
     let found = wait(client.get::<Vec<Member>>("/v1/agent/members", query, &call.options()))?
         .map_err(|error| call.failed("Error retrieving members", &error))?;
     let mut members = found.value;
+    let everywhere = values.text("segment").is_none_or(|segment| segment == "_all");
     for member in &mut members {
-        name_segment(member);
+        name_segment(member, everywhere);
     }
     members.retain(|member| wanted.is_match(status(member)));
     if members.is_empty() {
@@ -56,12 +57,15 @@ fn members(call: &Call) -> Outcome {
     call.table(&rows, 2)
 }
 
-/// Servers are in all segments; others without one are in the default segment.
-fn name_segment(member: &mut Member) {
-    let server = tag(member, "role") == "consul";
+/// Servers are in all segments, which is of interest when all are looked at; who names none is in the
+/// default segment.
+fn name_segment(member: &mut Member, everywhere: bool) {
+    let is_server = tag(member, "role") == "consul";
     let segment = member.tags.entry("segment".to_owned()).or_default();
-    if segment.is_empty() {
-        segment.push_str(if server { "<all>" } else { "<default>" });
+    if everywhere && is_server {
+        "<all>".clone_into(segment);
+    } else if segment.is_empty() {
+        segment.push_str("<default>");
     }
 }
 

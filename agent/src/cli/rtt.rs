@@ -1,5 +1,7 @@
 //! `rtt`.
 
+use std::collections::BTreeMap;
+
 use muster_client::types::Member;
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +26,8 @@ agents placed them in the network. Without the second node it is the agent's own
 #[serde(rename_all = "PascalCase")]
 struct Row {
     node: String,
+    #[serde(default)]
+    segment: String,
     coord: Place,
 }
 
@@ -34,6 +38,13 @@ struct Place {
     error: f64,
     adjustment: f64,
     height: f64,
+}
+
+impl Place {
+    fn as_coordinate(&self) -> Coordinate {
+        let &Place { vec, error, adjustment, height } = self;
+        Coordinate { vec, error, adjustment, height }
+    }
 }
 
 fn rtt(call: &Call) -> Outcome {
@@ -61,14 +72,20 @@ fn rtt(call: &Call) -> Outcome {
     let path = "/v1/coordinate/nodes";
     let found = wait(client.get::<Vec<Row>>(path, vec![], &call.options()))?
         .map_err(|error| call.failed("Error getting coordinates", &error))?;
-    let place = |name: &str| {
-        let row = found.value.iter().find(|row| row.node == name).ok_or_else(|| {
-            Failure::new(format!("Could not find a coordinate for node \"{name}\""))
-        })?;
-        let Place { vec, error, adjustment, height } = row.coord;
-        Ok::<_, Failure>(Coordinate { vec, error, adjustment, height })
+    let places = |name: &str| {
+        let rows = found.value.iter().filter(|row| row.node == name);
+        let places: BTreeMap<&str, Coordinate> =
+            rows.map(|row| (row.segment.as_str(), row.coord.as_coordinate())).collect();
+        let unknown = || Failure::new(format!("Could not find a coordinate for node \"{name}\""));
+        if places.is_empty() { Err(unknown()) } else { Ok(places) }
     };
-    let took = place(first)?.distance(&place(&second)?);
+    let (from, to) = (places(first)?, places(&second)?);
+    // Servers are in all segments, all others in one: a pair is far apart in one that both are in.
+    let shared = from.iter().find_map(|(segment, from)| Some((from, to.get(segment)?)));
+    let (from, to) = shared.ok_or_else(|| {
+        Failure::new(format!("\"{first}\" and \"{second}\" are in different segments"))
+    })?;
+    let took = from.distance(to);
     let ms = took * 1000.0;
     Ok(format!("Estimated {first} <-> {second} rtt: {ms:.3} ms (using LAN coordinates)\n").into())
 }

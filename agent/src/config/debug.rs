@@ -7,7 +7,8 @@ use std::time::Duration;
 use muster_client::types::format_duration;
 use serde_json::{Value, json};
 
-use super::{Config, HttpAddress};
+use super::segments::{NAME_MAX as SEGMENT_NAME_MAX, SEGMENTS_MAX};
+use super::{Config, HttpAddress, Segment};
 
 /// What secrets show as, set or not.
 const HIDDEN: &str = "hidden";
@@ -141,6 +142,7 @@ impl Config {
             }),
             self.dns_shown(),
             self.gossip_shown(),
+            self.segments_shown(),
             off(&self.datacenter),
         ];
         for (name, value) in more.iter().filter_map(Value::as_object).flatten() {
@@ -171,6 +173,24 @@ impl Config {
             "RetryJoinMaxAttemptsLAN": gossip.retry_max,
             "SerfAllowedCIDRsLAN": allowed,
             "StartJoinAddrsLAN": gossip.start_join,
+        })
+    }
+
+    fn segments_shown(&self) -> Value {
+        let shown = |segment: &Segment| {
+            json!({
+                "Name": segment.name,
+                "Bind": format!("tcp://{}", segment.bind),
+                "Advertise": format!("tcp://{}", segment.advertise),
+                "RPCListener": segment.rpc_listener,
+            })
+        };
+        let served: Vec<Value> = self.segments.served.iter().map(shown).collect();
+        json!({
+            "SegmentLimit": SEGMENTS_MAX,
+            "SegmentName": self.segments.own,
+            "SegmentNameLimit": SEGMENT_NAME_MAX,
+            "Segments": served,
         })
     }
 
@@ -207,7 +227,7 @@ impl Config {
 /// What does not exist here: access control, TLS, the mesh, automatic set-up, a web interface, other
 /// datacenters. Tools look these names up, so they are there, switched off.
 fn off(datacenter: &str) -> Value {
-    let lists: [&str; 12] = [
+    let lists: [&str; 11] = [
         "AutoEncryptDNSSAN",
         "AutoEncryptIPSAN",
         "ConfigEntryBootstrap",
@@ -215,7 +235,6 @@ fn off(datacenter: &str) -> Value {
         "HTTPSAddrs",
         "PrimaryGateways",
         "RetryJoinWAN",
-        "Segments",
         "SerfAllowedCIDRsWAN",
         "StartJoinAddrsWAN",
         "TLSCipherSuites",

@@ -1,4 +1,4 @@
-//! The keys of services and checks in configuration files, so that a slip of the finger stops the start
+//! The keys of services, checks and segments in configuration files, so that a slip of the finger stops the start
 //! and is named with its place (`services[0].checks[1].intervall`) instead of doing nothing.
 //!
 //! Only names and types are looked at here; what the values mean is up to `local`, which reads the same
@@ -111,6 +111,14 @@ const SERVICE: &[Field] = &[
     ("weights", Shape::Fields(WEIGHTS)),
 ];
 
+const SEGMENT: &[Field] = &[
+    ("advertise", Shape::Text),
+    ("bind", Shape::Text),
+    ("name", Shape::Text),
+    ("port", Shape::Number),
+    ("rpc_listener", Shape::Switch),
+];
+
 /// What is wrong with definitions: keys that nobody knows, with a hint each where there is one, and
 /// values of the wrong type.
 #[derive(Debug, Default)]
@@ -121,12 +129,13 @@ pub(super) struct Faults {
     pub(super) misfits: Vec<String>,
 }
 
-/// Looks at what stands under `service`, `services`, `check` or `checks`; other definitions are checked
+/// Looks at what stands under `service`, `services`, `check`, `checks` or `segments`; other definitions are checked
 /// where they are used.
 pub(super) fn check(path: &str, value: &Value, faults: &mut Faults) {
     let fields = match path {
         "service" | "services" => SERVICE,
         "check" | "checks" => CHECK,
+        "segments" => SEGMENT,
         _ => return,
     };
     match value {

@@ -101,7 +101,7 @@ const FLAGS: &[(&str, &str, Takes, &str)] = &[
     ("retry-join-wan", "retry_join_wan", Takes::Texts, "The same, in another datacenter."),
     ("retry-max", "retry_max", Takes::Int, "Attempts to join; 0 is no limit."),
     ("retry-max-wan", "retry_max_wan", Takes::Int, "The same, for other datacenters."),
-    ("segment", "segment", Takes::Text, "Network segment."),
+    ("segment", "segment", Takes::Text, "Network segment of a client."),
     ("serf-lan-bind", "serf_lan", Takes::Text, "Address for gossip in the datacenter."),
     ("serf-lan-port", "ports.serf_lan", Takes::Int, "Gossip port in the datacenter."),
     ("serf-wan-bind", "serf_wan", Takes::Text, "Address for gossip between datacenters."),

@@ -17,6 +17,7 @@ mod keys;
 mod parts;
 mod process;
 mod resolve;
+mod segments;
 mod sockaddr;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use parts::{
     UnixSockets,
 };
 use resolve::resolve;
+pub use segments::{Segment, Segments};
 
 /// Reads a text in a language and judges it; for [`crate::fuzzing`].
 pub(crate) fn read_anything(text: &str, language: &str) {
@@ -120,6 +122,8 @@ pub struct Config {
     pub autopilot: Autopilot,
     /// The gossip pool.
     pub gossip: GossipTuning,
+    /// The segments of the network that this agent is in.
+    pub segments: Segments,
     /// Shortest session TTL.
     pub session_ttl_min: Duration,
     /// How long a request waits for a leader.

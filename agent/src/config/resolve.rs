@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::file::Written;
 use super::{
     Authorities, Autopilot, CheckLimits, Config, DEREGISTER_AFTER_MIN, Damping, Error, HttpLimits,
-    Ports, RaftTuning, addresses, dns, gossip, identity, list_errors, parts, process, sockaddr,
+    Ports, RaftTuning, addresses, dns, gossip, identity, list_errors, parts, process, segments,
+    sockaddr,
 };
 use crate::{rpc, watches};
 
@@ -177,6 +178,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     let dns = dns::resolve(written, &datacenter)?;
 
     let gossip = gossip::resolve(written, dev)?;
+    let segments = segments::resolve(written, server, (bind, advertise), ports)?;
 
     let size = |key: &str, default: usize| {
         written.int(key).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
@@ -265,6 +267,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             log_backend,
         },
         gossip,
+        segments,
         autopilot: Autopilot {
             cleanup_dead_servers: written
                 .bool("autopilot.cleanup_dead_servers")

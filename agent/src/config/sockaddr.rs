@@ -73,6 +73,15 @@ pub(super) fn expanded(written: &Written) -> Result<Written, Error> {
     Ok(out)
 }
 
+/// What a text stands for on this host; `key` says where it was written.
+pub(super) fn one(key: &str, text: &str) -> Result<String, Error> {
+    if !text.contains("{{") {
+        return Ok(text.to_owned());
+    }
+    expand(text, &own_interfaces()?)
+        .map_err(|why| Error(format!("{key}: template `{text}`: {why}")))
+}
+
 /// Replaces every `{{ ... }}` of a text.
 fn expand(text: &str, interfaces: &[Interface]) -> Result<String, String> {
     let mut out = String::new();

@@ -326,14 +326,14 @@ impl Driver {
     }
 
     fn hear(&mut self, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
-        let stats = &self.shared.stats;
+        let (stats, segment) = (&self.shared.stats, self.core.me().segment());
         stats.heard(bytes.len());
         let messages = self
             .shared
             .is_allowed(from.ip())
             .then(|| self.shared.keyring.open(bytes.to_vec()))
             .flatten()
-            .and_then(|bytes| wire::read_datagram(&bytes).ok());
+            .and_then(|bytes| wire::read_datagram(segment, &bytes).ok());
         match messages {
             Some(messages) => self.step(Input::Packet(messages), out),
             None => stats.garbage(),
@@ -372,7 +372,8 @@ impl Driver {
         for output in out.drain(..) {
             match output {
                 Output::Send { to, messages } => {
-                    let bytes = self.shared.keyring.seal(wire::datagram(&messages));
+                    let bytes = wire::datagram(self.core.me().segment(), &messages);
+                    let bytes = self.shared.keyring.seal(bytes);
                     self.shared.stats.said(bytes.len());
                     // A datagram may get lost here as anywhere.
                     let _ = self.socket.send_to(&bytes, to).await;

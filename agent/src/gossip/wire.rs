@@ -5,6 +5,7 @@
 //! question    2 | message         answer   3 | message
 //! deflated    4 | deflated form of one of the above
 //! sealed      5 | nonce | encrypted form of one of the above      (see keyring.rs)
+//! datagram    6 | segment | message | message ...     in the pool of a segment that has a name
 //!
 //! message     kind | length | body
 //! ```
@@ -31,6 +32,7 @@ pub(super) const QUESTION: u8 = 2;
 pub(super) const ANSWER: u8 = 3;
 const DEFLATED: u8 = 4;
 pub(super) const SEALED: u8 = 5;
+const OF_SEGMENT: u8 = 6;
 
 /// Bytes of a question or an answer at most: the knowledge of about 100,000 members.
 pub(super) const STREAM_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -101,20 +103,27 @@ mod kind {
     pub(super) const COMPARE: u8 = 37;
 }
 
-/// A datagram of these messages.
-pub fn datagram(messages: &[Message]) -> Vec<u8> {
+/// A datagram of these messages in the pool of a segment. An agent that moved to another segment and kept
+/// its address must neither answer for who it was, nor take over what is said there.
+pub fn datagram(segment: &str, messages: &[Message]) -> Vec<u8> {
     let mut out = Writer(vec![DATAGRAM]);
+    if !segment.is_empty() {
+        out = Writer(vec![OF_SEGMENT]);
+        out.text(segment);
+    }
     for message in messages {
         out.message(message);
     }
     out.0
 }
 
-/// The messages of a datagram.
-pub fn read_datagram(bytes: &[u8]) -> Result<Vec<Message>> {
+/// The messages of a datagram in the pool of a segment.
+pub fn read_datagram(segment: &str, bytes: &[u8]) -> Result<Vec<Message>> {
     let mut from = Reader(bytes);
-    if from.byte()? != DATAGRAM {
-        return Err(Malformed);
+    match from.byte()? {
+        DATAGRAM if segment.is_empty() => {}
+        OF_SEGMENT if !segment.is_empty() && *from.name()? == *segment => {}
+        _ => return Err(Malformed),
     }
     let mut messages = Vec::new();
     while !from.0.is_empty() {

@@ -18,7 +18,7 @@ use super::reading;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, now, route};
 use crate::acl::{Access, Resource};
-use crate::gossip::{Members, vivaldi};
+use crate::gossip::{Pools, vivaldi};
 use crate::store::Store;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -33,6 +33,10 @@ const ERROR_START: f64 = 1.5;
 const HEIGHT_MIN: f64 = 10.0e-6;
 /// Reports of more nodes are not kept.
 const NODES_MAX: usize = 100_000;
+/// Places of one node: those of a server in as many segments as there may be.
+const PLACES_MAX: usize = 65;
+/// The longest name of a segment.
+const SEGMENT_BYTES_MAX: usize = 64;
 
 /// A place in the network. Seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -81,10 +85,28 @@ impl Coordinate {
     }
 }
 
+/// Where a node is, by segment of the network. Servers are in several; distances have a meaning within
+/// one of them only.
+#[derive(Debug, Clone, Default)]
+struct Places(BTreeMap<Arc<str>, Coordinate>);
+
+impl Places {
+    /// How far it is from here to there, in the segment that both are in. Who is in one only is no
+    /// server, and its segment is what counts; two servers compare in the default one.
+    fn distance(&self, other: &Places) -> Option<f64> {
+        let single = |places: &Places| {
+            let only = || places.0.keys().next().cloned();
+            (places.0.len() == 1).then(only).flatten()
+        };
+        let segment = single(other).or_else(|| single(self)).unwrap_or_else(|| Arc::from(""));
+        Some(self.0.get(&segment)?.distance(other.0.get(&segment)?))
+    }
+}
+
 /// What nodes reported.
 #[derive(Debug)]
 pub(crate) struct Coordinates {
-    known: Mutex<BTreeMap<String, Coordinate>>,
+    known: Mutex<BTreeMap<String, Places>>,
     version: AtomicU64,
 }
 
@@ -112,42 +134,48 @@ impl Coordinates {
         let known = self.known();
         let Some(from) = find(&known, origin) else { return };
         rows.sort_by_cached_key(|row| {
-            let distance = find(&known, node(row)).map_or(f64::INFINITY, |at| from.distance(at));
+            let distance =
+                find(&known, node(row)).and_then(|at| from.distance(at)).unwrap_or(f64::INFINITY);
             // Distances are not negative: their bits sort as they do.
             distance.to_bits()
         });
     }
 
     /// Takes over where members say they are, as far as the catalog has their nodes.
-    pub(super) fn learn(&self, members: &Members, store: &Store) {
-        let vitals = members.vitals();
-        let own = (members.name(), &vitals.coordinate);
-        for (name, place) in vitals.places.iter().map(|(name, place)| (&**name, place)).chain([own])
-        {
-            if let Some(node) = store.catalog().node_named(name) {
-                self.set(&node.name, place.into());
+    pub(super) fn learn(&self, pools: &Pools, store: &Store) {
+        for pool in pools.each() {
+            let vitals = pool.vitals();
+            let others = vitals.places.iter().map(|(name, place)| (&**name, place));
+            for (name, place) in others.chain([(pool.name(), &vitals.coordinate)]) {
+                if let Some(node) = store.catalog().node_named(name) {
+                    self.set(&node.name, pool.segment(), place.into());
+                }
             }
         }
     }
 
-    fn set(&self, node: &str, coordinate: Coordinate) {
+    fn set(&self, node: &str, segment: &str, coordinate: Coordinate) {
         let mut known = self.known();
-        if known.get(node) == Some(&coordinate) {
+        if known.len() >= NODES_MAX && !known.contains_key(node) {
             return;
         }
-        if known.len() < NODES_MAX || known.contains_key(node) {
-            known.insert(node.to_owned(), coordinate);
+        let places = known.entry(node.to_owned()).or_default();
+        if places.0.get(segment) == Some(&coordinate) {
+            return;
+        }
+        if places.0.len() < PLACES_MAX || places.0.contains_key(segment) {
+            places.0.insert(segment.into(), coordinate);
             self.version.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Coordinate>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Places>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Names of nodes have no case.
-fn find<'a>(known: &'a BTreeMap<String, Coordinate>, node: &str) -> Option<&'a Coordinate> {
+fn find<'a>(known: &'a BTreeMap<String, Places>, node: &str) -> Option<&'a Places> {
     known.get(node).or_else(|| {
         known.iter().find(|(name, _)| name.eq_ignore_ascii_case(node)).map(|(_, place)| place)
     })
@@ -157,7 +185,7 @@ fn find<'a>(known: &'a BTreeMap<String, Coordinate>, node: &str) -> Option<&'a C
 #[serde(rename_all = "PascalCase")]
 struct Row<'a> {
     node: &'a str,
-    segment: &'static str,
+    segment: &'a str,
     coord: Coordinate,
 }
 
@@ -190,15 +218,19 @@ fn node(request: Request) -> Result<Answer, Error> {
     request.read_options()?;
     let name = request.rest().to_owned();
     request.authorize(Resource::Node(&name), Access::Read)?;
-    if find(&request.door.coordinates.known(), &name).is_none() || segment(&request) {
+    let is_there = |places: &Places| match segment(&request) {
+        None => true,
+        Some(segment) => places.0.contains_key(segment),
+    };
+    if !find(&request.door.coordinates.known(), &name).is_some_and(is_there) {
         return now(Reply::status(http::StatusCode::NOT_FOUND));
     }
     list(&request, |node| node.eq_ignore_ascii_case(&name))
 }
 
-/// Is another part of the network meant than the one there is?
-fn segment(request: &Request) -> bool {
-    request.params.get("segment").is_some_and(|name| !name.is_empty())
+/// The segment of the network that is meant, if one is: without a name, the default one.
+fn segment(request: &Request) -> Option<&str> {
+    request.params.get("segment")
 }
 
 fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error> {
@@ -206,11 +238,13 @@ fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error>
         return now(reading::failed(error, reading::Family::Plain));
     }
     let coordinates = &request.door.coordinates;
-    let known = coordinates.known().clone();
+    let (known, wanted) = (coordinates.known().clone(), segment(request));
     let rows: Vec<Row> = known
         .iter()
-        .filter(|(node, _)| keep(node) && !segment(request))
-        .map(|(node, coord)| Row { node, segment: "", coord: *coord })
+        .filter(|(node, _)| keep(node))
+        .flat_map(|(node, places)| places.0.iter().map(move |place| (node, place)))
+        .filter(|(_, (name, _))| wanted.is_none_or(|wanted| wanted == &***name))
+        .map(|(node, (segment, coord))| Row { node, segment, coord: *coord })
         .collect();
     let consensus = request.door.reader()?.consensus();
     let mut reply = request.json(&rows);
@@ -230,12 +264,13 @@ fn update(request: Request) -> Result<Answer, Error> {
         let read = || {
             let mut from = Object::parse(&body)?;
             let node = from.string("Node")?;
-            let _ = (from.take("Segment"), from.take("Datacenter"), from.take("Token"));
+            let segment = from.string("Segment")?;
+            let _ = (from.take("Datacenter"), from.take("Token"));
             let coordinate = from.object("Coord")?.map(Coordinate::read).transpose()?;
             from.finish()?;
-            Ok((node, coordinate.flatten()))
+            Ok((node, segment, coordinate.flatten()))
         };
-        let (node, coordinate) = read().map_err(|error: Malformed| {
+        let (node, segment, coordinate) = read().map_err(|error: Malformed| {
             Error::invalid(format!("Request decode failed: {error}"))
         })?;
         datacenter?;
@@ -243,6 +278,9 @@ fn update(request: Request) -> Result<Answer, Error> {
         let Some(coordinate) = coordinate else {
             return Err(Error::refused("incompatible coordinate"));
         };
+        if segment.len() > SEGMENT_BYTES_MAX {
+            return Err(Error::refused("invalid segment: its name has more than 64 letters"));
+        }
         let all = coordinate.vec.iter().chain([
             &coordinate.error,
             &coordinate.adjustment,
@@ -254,7 +292,7 @@ fn update(request: Request) -> Result<Answer, Error> {
         // Reports of nodes that are not in the catalog are dropped without a word.
         let store = door.reader()?.consensus().store();
         if let Some(known) = store.catalog().node_named(&node) {
-            door.coordinates.set(&known.name, coordinate);
+            door.coordinates.set(&known.name, &segment, coordinate);
         }
         Ok(Reply::empty())
     })
@@ -273,15 +311,42 @@ mod tests {
     #[test]
     fn rows_are_sorted_by_distance_and_the_unknown_come_last() {
         let coordinates = Coordinates::new();
-        coordinates.set("a", at(0.0));
-        coordinates.set("b", at(0.3));
-        coordinates.set("c", at(0.1));
+        coordinates.set("a", "", at(0.0));
+        coordinates.set("b", "", at(0.3));
+        coordinates.set("c", "", at(0.1));
         let mut rows = ["x", "b", "c", "a", "y"];
         coordinates.sort_from("A", &mut rows, |row| row);
         assert_eq!(rows, ["a", "c", "b", "x", "y"]);
         let mut rows = ["b", "a"];
         coordinates.sort_from("nobody", &mut rows, |row| row);
         assert_eq!(rows, ["b", "a"]);
+    }
+
+    #[test]
+    fn distances_are_of_one_segment() {
+        let coordinates = Coordinates::new();
+        for (segment, x) in [("", 0.0), ("alpha", 0.5), ("beta", 0.9)] {
+            coordinates.set("server", segment, at(x));
+            coordinates.set("server2", segment, at(x + 0.01));
+        }
+        coordinates.set("a1", "alpha", at(0.6));
+        coordinates.set("a2", "alpha", at(0.3));
+        coordinates.set("b1", "beta", at(0.6));
+        let mut rows = ["b1", "a2", "server", "a1"];
+        coordinates.sort_from("a1", &mut rows, |row| row);
+        assert_eq!(rows, ["a1", "server", "a2", "b1"]);
+        let mut rows = ["a2", "b1", "a1", "server2"];
+        coordinates.sort_from("server", &mut rows, |row| row);
+        assert_eq!(rows, ["server2", "a1", "a2", "b1"]);
+    }
+
+    #[test]
+    fn no_reports_fill_the_memory() {
+        let coordinates = Coordinates::new();
+        for number in 0..2 * PLACES_MAX {
+            coordinates.set("a", &number.to_string(), at(0.0));
+        }
+        assert_eq!(coordinates.known()["a"].0.len(), PLACES_MAX);
     }
 
     #[test]

@@ -162,7 +162,8 @@ pub(super) fn is_own(path: &str) -> bool {
 /// Is this answered by the leader alone, whatever server is asked? Who takes part is for it to say.
 /// A leader that hands over is not asked that way: by the time it answers it is another.
 pub(super) fn is_the_leaders(path: &str, params: &Params) -> bool {
-    let elsewhere = ["/v1/operator/keyring", "/v1/operator/raft/transfer-leader"];
+    let elsewhere =
+        ["/v1/operator/keyring", "/v1/operator/raft/transfer-leader", "/v1/operator/segment"];
     let operates = path.starts_with("/v1/operator/")
         && !elsewhere.iter().any(|elsewhere| path.starts_with(elsewhere));
     operates && !params.has("stale")

@@ -136,7 +136,7 @@ async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancell
                 if let Some(reader) = server.door.parts.truth.reader() {
                     reader.forget_idle_answers();
                     let (coordinates, pools) = (&server.door.coordinates, &server.door.parts.pools);
-                    coordinates.learn(pools.own(), &reader.consensus().store());
+                    coordinates.learn(pools, &reader.consensus().store());
                 }
             }
             () = &mut listening, if listens => listens = false,

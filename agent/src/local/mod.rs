@@ -110,7 +110,7 @@ impl Local {
             address: settings.address.clone(),
             datacenter: settings.datacenter.clone(),
             tagged_addresses: settings.tagged_addresses.clone(),
-            meta: with_segment(&settings.node_meta),
+            meta: with_segment(&settings.node_meta, &settings.segment),
             create_index: 0,
             modify_index: 0,
         };
@@ -318,7 +318,7 @@ impl Local {
 
     /// The pairs of the node are these from now on; the catalog follows.
     fn describe_node(&self, meta: &BTreeMap<String, String>) {
-        let meta = with_segment(meta);
+        let meta = with_segment(meta, &self.inner.settings.segment);
         let mut claims = self.claims();
         let node = self.node();
         if node.meta == meta {
@@ -418,9 +418,9 @@ impl Local {
 }
 
 /// Pairs of the node with the one that clients of the reference expect.
-fn with_segment(meta: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn with_segment(meta: &BTreeMap<String, String>, segment: &str) -> BTreeMap<String, String> {
     let mut meta = meta.clone();
-    meta.entry(SEGMENT.to_owned()).or_default();
+    meta.insert(SEGMENT.to_owned(), segment.to_owned());
     meta
 }
 

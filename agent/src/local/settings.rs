@@ -24,6 +24,8 @@ pub struct Settings {
     pub tagged_addresses: BTreeMap<String, String>,
     /// User's pairs.
     pub node_meta: BTreeMap<String, String>,
+    /// Its segment of the network; the default one has no name.
+    pub segment: String,
     /// Where it keeps what must survive a restart; `None` keeps nothing (`-dev`).
     pub data_dir: Option<PathBuf>,
     /// How long a change of a check's output alone may wait before the catalog learns of it.
@@ -62,6 +64,7 @@ impl Default for Settings {
             address: "127.0.0.1".into(),
             tagged_addresses: BTreeMap::new(),
             node_meta: BTreeMap::new(),
+            segment: String::new(),
             data_dir: None,
             check_update_interval: Duration::from_mins(5),
             check_reap_interval: Duration::from_secs(30),

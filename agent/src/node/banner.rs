@@ -18,7 +18,8 @@ pub(super) fn banner(config: &Config, node_id: &str, gossip_is_sealed: bool) {
     println!("           Version: '{VERSION}'");
     println!("           Node ID: '{node_id}'");
     println!("         Node name: '{}'", config.node_name);
-    println!("        Datacenter: '{}' (Segment: '<all>')", config.datacenter);
+    let segment = if config.server { "<all>" } else { &config.segments.own };
+    println!("        Datacenter: '{}' (Segment: '{segment}')", config.datacenter);
     println!("            Server: {} (Bootstrap: {})", config.server, config.bootstrap);
     println!(
         "       Client Addr: [{}] (HTTP: {}, HTTPS: -1, gRPC: -1, DNS: {})",

@@ -5,9 +5,11 @@
 
 mod banner;
 mod descriptors;
+mod memory;
 mod pool;
 mod reload;
 mod role;
+mod segments;
 mod servers;
 mod settings;
 mod start;
@@ -55,7 +57,7 @@ pub enum Error {
     /// The agent's own services and checks.
     #[error(transparent)]
     Local(#[from] local::Error),
-    /// The gossip pool.
+    /// A gossip pool.
     #[error(transparent)]
     Gossip(#[from] gossip::Error),
     /// Consensus.
@@ -262,7 +264,7 @@ impl Node {
                 chain(&error)
             );
         }
-        pool::forget(self.data_dir.as_deref()).await;
+        memory::forget(self.data_dir.as_deref(), &self.pools).await;
     }
 
     /// Stops the parts in reverse order of their start.

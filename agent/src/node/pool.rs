@@ -1,9 +1,8 @@
-//! The gossip pool of an agent: what it says of itself, how it finds the others, what it remembers
-//! of them.
+//! The gossip pools of an agent: what it says of itself in them, and how it finds the others.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_client::types::format_duration;
@@ -12,16 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::start::start_part;
-use super::{Error, REFERENCE_VERSION};
-use crate::config::Config;
-use crate::gossip::{self, Joining, Keyring, Members, Pools, Status};
+use super::{Error, REFERENCE_VERSION, memory, segments};
+use crate::config::{Config, Segment};
+use crate::gossip::{self, Joining, Keyring, Members, Pools};
 
-/// Members' addresses that are kept.
-const REMEMBERED_MAX: usize = 256;
-/// Changes within this time are written down together.
-const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
-
-/// Becomes a member of a pool, and looks for the others in the background.
+/// Becomes a member of the agent's pools, and looks for the others in the background.
 pub(super) async fn start(
     config: &Config,
     node_id: &str,
@@ -33,22 +27,36 @@ pub(super) async fn start(
     if given.is_some_and(|given| keyring.keys().first() != Some(given)) {
         warn!("the keyring file's key is used, not that of `encrypt`: {}", shown(config));
     }
-    let settings = settings(config, node_id, keyring)?;
-    let (members, run) = gossip::start(settings, stop.child_token()).await?;
-    start_part(tasks, "gossip", run);
-    let (tuning, port) = (&config.gossip, config.ports.serf_lan);
+    let own = settings(config, node_id, keyring)?;
+    let served: Vec<_> = config.segments.served.iter().map(|it| in_segment(&own, it)).collect();
+    let own = open(own, tasks, stop).await?;
+    let mut others = Vec::new();
+    for settings in served {
+        others.push(open(settings, tasks, stop).await?);
+    }
+    let pools = if others.is_empty() {
+        Pools::from(own)
+    } else {
+        let (pools, together) = Pools::of(own, others, stop.child_token());
+        start_part(tasks, "segments", together);
+        let meeting = segments::meet_servers(pools.clone(), stop.child_token());
+        start_part(tasks, "servers in segments", meeting);
+        pools
+    };
+    let (tuning, port, own) = (&config.gossip, config.ports.serf_lan, pools.own());
     if !tuning.start_join.is_empty() {
-        let joined = members.join_all(&tuning.start_join, port).await;
+        let joined = own.join_all(&tuning.start_join, port).await;
         let met = joined.map_err(|failed| Error::NotSupported(failed.to_string()))?;
         info!(met, "joined the cluster");
     }
     if let Some(dir) = &config.data_dir {
-        let file = dir.join("serf/local.members");
-        let (pool, stop) = (members.clone(), stop.child_token());
-        let again = tuning.rejoin_after_leave;
-        start_part(tasks, "remembered members", async move {
-            remember(pool, &file, again, stop).await;
-        });
+        for pool in pools.each() {
+            let (file, pool, stop) = (memory::file(dir, pool), pool.clone(), stop.child_token());
+            let again = tuning.rejoin_after_leave;
+            start_part(tasks, "remembered members", async move {
+                memory::remember(pool, &file, again, stop).await;
+            });
+        }
     }
     if !tuning.retry_join.is_empty() {
         let joining = Joining {
@@ -57,7 +65,7 @@ pub(super) async fn start(
             interval: tuning.retry_interval.max(Duration::from_millis(100)),
             attempts_max: tuning.retry_max,
         };
-        let (pool, stop) = (members.clone(), stop.child_token());
+        let (pool, stop) = (own.clone(), stop.child_token());
         start_part(tasks, "retry_join", async move {
             if let Err(failed) = joining.run(pool, stop.clone()).await {
                 // That this part ends unasked ends the agent.
@@ -65,7 +73,18 @@ pub(super) async fn start(
             }
         });
     }
-    Ok(members.into())
+    Ok(pools)
+}
+
+/// Becomes a member of one pool.
+async fn open(
+    settings: gossip::Settings,
+    tasks: &mut JoinSet<&'static str>,
+    stop: &CancellationToken,
+) -> Result<Members, Error> {
+    let (members, run) = gossip::start(settings, stop.child_token()).await?;
+    start_part(tasks, "gossip", run);
+    Ok(members)
 }
 
 fn settings(config: &Config, node_id: &str, keyring: Keyring) -> Result<gossip::Settings, Error> {
@@ -84,6 +103,16 @@ fn settings(config: &Config, node_id: &str, keyring: Keyring) -> Result<gossip::
         keyring_file: keyring_file(config),
         allowed: tuning.allowed.clone(),
     })
+}
+
+/// The same agent in a segment that it serves. The keys are the same as everywhere.
+fn in_segment(own: &gossip::Settings, segment: &Segment) -> gossip::Settings {
+    let mut settings = own.clone();
+    (settings.bind, settings.advertise) = (segment.bind, segment.advertise);
+    // Where segments are is for servers, and these tell each other in the default one.
+    settings.tags.retain(|key, _| !key.starts_with(segments::AT));
+    settings.tags.insert(gossip::SEGMENT.to_owned(), segment.name.clone());
+    settings
 }
 
 /// Where the keys are kept, if they are.
@@ -128,7 +157,7 @@ fn tags(config: &Config, node_id: &str) -> gossip::Tags {
         ("dc", config.datacenter.clone()),
         ("id", node_id.to_owned()),
         ("role", if config.server { "consul" } else { "node" }.to_owned()),
-        ("segment", String::new()),
+        (gossip::SEGMENT, config.segments.own.clone()),
         ("vsn", "2".to_owned()),
         ("vsn_max", "3".to_owned()),
         ("vsn_min", "2".to_owned()),
@@ -150,80 +179,9 @@ fn tags(config: &Config, node_id: &str) -> gossip::Tags {
     if let Some(after) = config.gossip.advertise_reconnect_timeout {
         tags.insert(gossip::RECONNECT_TIMEOUT, format_duration(after));
     }
-    tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-/// Meets members of the last time, then writes down who is there whenever that changes. Who left on
-/// purpose does not come back by itself.
-async fn remember(members: Members, file: &Path, again: bool, stop: CancellationToken) {
-    let (left, known) = remembered(file);
-    if !known.is_empty() && (!left || again) {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = gossip::rejoin(&members, &known) => {}
-        }
-    }
-    let mut roll = members.watch();
-    let mut written = Vec::new();
-    loop {
-        let own = members.address();
-        let there: Vec<String> = roll
-            .borrow_and_update()
-            .values()
-            .filter(|member| member.status == Status::Alive && member.details.address != own)
-            .take(REMEMBERED_MAX)
-            .map(|member| member.details.address.to_string())
-            .collect();
-        // Who is alone for now still wants to find the others after a restart. The first of them
-        // are written down at once: this agent may be killed soon.
-        if there != written && !there.is_empty() {
-            written = there;
-            let text = written.join("\n");
-            if let Err(error) = write(file.to_owned(), text).await {
-                warn!(%error, "the members of this cluster could not be written down");
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(REMEMBER_PAUSE) => {}
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = roll.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-/// Writes down that this agent left on purpose.
-pub(super) async fn forget(config_dir: Option<&Path>) {
-    let Some(dir) = config_dir else { return };
-    let file = dir.join("serf/local.members");
-    let (_, known) = remembered(&file);
-    let lines = std::iter::once(LEFT.to_owned()).chain(known.iter().map(ToString::to_string));
-    let text = lines.collect::<Vec<_>>().join("\n");
-    if let Err(error) = write(file, text).await {
-        warn!(%error, "that this agent left could not be written down");
-    }
-}
-
-/// First line of the list of who left.
-const LEFT: &str = "left";
-
-/// Has this agent left, and whom did it know?
-fn remembered(file: &Path) -> (bool, Vec<SocketAddr>) {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let left = text.lines().next() == Some(LEFT);
-    (left, text.lines().filter_map(|line| line.parse().ok()).collect())
-}
-
-async fn write(file: PathBuf, text: String) -> std::io::Result<()> {
-    let write = move || {
-        if let Some(dir) = file.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        let beside = file.with_extension("new");
-        std::fs::write(&beside, text)?;
-        std::fs::rename(&beside, &file)
+    let at = |segment: &Segment| {
+        (format!("{}{}", segments::AT, segment.name), segment.advertise.to_string())
     };
-    tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other)?
+    let own = tags.into_iter().map(|(key, value)| (key.to_owned(), value));
+    own.chain(config.segments.served.iter().map(at)).collect()
 }

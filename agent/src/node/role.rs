@@ -117,7 +117,7 @@ fn to_servers(config: &Config) -> upstream::Settings {
 
 /// What a server answers to other agents, until `stop`.
 pub(super) fn answer(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     consensus: &Consensus,
     (reader, lifetimes): (&Reader, &Lifetimes),
     passing: Passing,
@@ -142,7 +142,11 @@ pub(super) fn answer(
             let reader = names.clone();
             async move { dns::find(&reader, &lookup, freshness).await.map_err(Refusal::failed) }
         });
-    rpc::serve(listener, handlers, stop)
+    let serving = listeners
+        .into_iter()
+        .map(move |listener| rpc::serve(listener, handlers.clone(), stop.clone()));
+    let serving = futures::future::join_all(serving);
+    async move { drop(serving.await) }
 }
 
 /// Names, looked up by a server.

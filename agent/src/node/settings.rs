@@ -43,6 +43,7 @@ pub(super) fn local(config: &Config, node_id: &str) -> local::Settings {
             .chain(tagged_addresses)
             .collect(),
         node_meta: config.node_meta.clone(),
+        segment: config.segments.own.clone(),
         data_dir: config.data_dir.clone(),
         check_update_interval: config.checks.update_interval,
         check_reap_interval: config.checks.reap_interval,

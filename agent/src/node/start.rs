@@ -51,7 +51,7 @@ impl Node {
             })?);
         }
 
-        let rpc_listener = if config.server { Some(listen_rpc(&config).await?) } else { None };
+        let rpc_listeners = if config.server { listen_rpc(&config).await? } else { Vec::new() };
         if let Some(path) = &config.pid_file {
             write_pid(path).map_err(|source| Error::Io {
                 what: format!("cannot write pid_file {}", path.display()),
@@ -101,11 +101,10 @@ impl Node {
         let (passing, door) =
             http::serve_passing(listeners, parts, settings, shutdown.child_token());
         start_part(&mut tasks, "http", door);
-        if let (Some(listener), Some(consensus), http::Truth::Here { reader, lifetimes, .. }) =
-            (rpc_listener, &consensus, &truth)
+        if let (Some(consensus), http::Truth::Here { reader, lifetimes, .. }) = (&consensus, &truth)
         {
             let (stop, read) = (shutdown.child_token(), (reader, lifetimes));
-            let answering = role::answer(listener, consensus, read, passing, &config, stop);
+            let answering = role::answer(rpc_listeners, consensus, read, passing, &config, stop);
             start_part(&mut tasks, "rpc", answering);
         }
         let own_door = settings::own_door(&config)?;
@@ -167,12 +166,19 @@ async fn listen(address: &HttpAddress, owner: UnixSockets) -> Result<http::Liste
         .map_err(|source| Error::Io { what: format!("cannot serve HTTP on {shown}"), source })
 }
 
-/// Where servers and other agents ask this server.
-async fn listen_rpc(config: &Config) -> Result<TcpListener, Error> {
-    let address = SocketAddr::new(config.bind, config.ports.server);
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Io { what: format!("cannot serve RPC on {address}"), source })
+/// Where servers and other agents ask this server: for some segments, at addresses of their own.
+async fn listen_rpc(config: &Config) -> Result<Vec<TcpListener>, Error> {
+    let served = config.segments.served.iter().filter(|segment| segment.rpc_listener);
+    let mut listeners = Vec::new();
+    for ip in std::iter::once(config.bind).chain(served.map(|segment| segment.bind.ip())) {
+        let address = SocketAddr::new(ip, config.ports.server);
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(|source| Error::Io {
+            what: format!("cannot serve RPC on {address}"),
+            source,
+        })?);
+    }
+    Ok(listeners)
 }
 
 fn new_id() -> String {

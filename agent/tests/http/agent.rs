@@ -130,6 +130,9 @@ async fn what_cannot_be_done_says_so() {
         ("GET", "/v1/agent/monitor?loglevel=x", 400, "Bad request: Unknown log level: x"),
         ("GET", "/v1/agent/monitor", 500, "this agent keeps no log"),
         ("GET", "/v1/agent/members?wan=1&segment=x", 400, "Cannot provide a segment with wan=true"),
+        ("GET", "/v1/agent/members?wan=1&segment=_all", 200, "[]"),
+        ("GET", "/v1/agent/members?segment=x", 500, "agent \"n1\" is in the default segment"),
+        ("GET", "/v1/operator/segment", 200, "[\"\"]"),
     ];
     for (method, path, status, text) in rows {
         let response = server.ask(method, path, "").await;

@@ -93,7 +93,7 @@ impl Core {
     /// A question over a connection.
     pub(super) fn asked(&mut self, now: Time, request: Request, out: &mut Vec<Output>) -> Answer {
         match request {
-            Request::Ping { target } if target == self.me.name => Answer::Pong,
+            Request::Ping { target } if target == self.called(&self.me.name) => Answer::Pong,
             Request::Ping { target } => {
                 Answer::Refused(format!("here lives {}, not {target}", self.me.name))
             }
@@ -116,9 +116,11 @@ impl Core {
                         return Answer::Refused(reason);
                     }
                     // Who asked says it better itself: it came to the wrong place.
-                    let mut mine = self.knowledge(now, true);
-                    mine.members.clear();
-                    return Answer::Exchange(Box::new(mine));
+                    return self.introduction(now);
+                }
+                if !self.is_at_home(&theirs.from) {
+                    // It takes this member for who lived here before.
+                    return self.introduction(now);
                 }
                 let mut mine = self.knowledge(now, theirs.join);
                 if self.is_forgotten(&theirs.from) {
@@ -131,6 +133,14 @@ impl Core {
                 Answer::Exchange(Box::new(mine))
             }
         }
+    }
+
+    /// Only who lives here.
+    fn introduction(&self, now: Time) -> Answer {
+        let mut mine = self.knowledge(now, true);
+        mine.members.clear();
+        mine.events.clear();
+        Answer::Exchange(Box::new(mine))
     }
 
     /// An answer over a connection.
@@ -203,6 +213,15 @@ impl Core {
         Ok(())
     }
 
+    /// What a member is asked for by over a connection: an agent that moved to another segment and kept its
+    /// address must not answer for who it was.
+    pub(super) fn called(&self, name: &Name) -> Name {
+        match self.me.segment() {
+            "" => name.clone(),
+            segment => format!("{name} in {segment}").into(),
+        }
+    }
+
     /// Does it belong to this datacenter and this segment?
     pub(super) fn is_at_home(&self, details: &Details) -> bool {
         details.tags.get("dc") == self.me.tags.get("dc") && details.segment() == self.me.segment()
@@ -222,6 +241,10 @@ impl Core {
 
     /// Takes over what is news.
     fn merge(&mut self, now: Time, theirs: &Knowledge, out: &mut Vec<Output>) {
+        // What is known elsewhere is of others, though they may have the same names.
+        if !self.is_at_home(&theirs.from) {
+            return;
+        }
         // A newcomer's news are none to those it has them from.
         let newcomer = self.peers.is_empty() && theirs.join;
         self.alive(now, &theirs.from, true, out);

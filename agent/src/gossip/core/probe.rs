@@ -162,7 +162,8 @@ impl Core {
             probe.nacks_expected = asked;
             probe.stream = Some(token);
         }
-        out.push(Output::Ask { token, to: address, request: Request::Ping { target }, patience });
+        let request = Request::Ping { target: self.called(&target) };
+        out.push(Output::Ask { token, to: address, request, patience });
     }
 
     fn probe_ends(&mut self, now: Time, out: &mut Vec<Output>) {

@@ -87,9 +87,9 @@ fn summary() -> Summary {
 #[test]
 fn what_is_said_is_understood() {
     let all = messages();
-    assert_eq!(read_datagram(&datagram(&all)).unwrap(), all);
+    assert_eq!(read_datagram("", &datagram("", &all)).unwrap(), all);
     for message in &all {
-        let length = datagram(std::slice::from_ref(message)).len() - 1;
+        let length = datagram("", std::slice::from_ref(message)).len() - 1;
         assert!(length <= message.size(), "{message:?}: {length}");
     }
     for request in [
@@ -121,10 +121,22 @@ fn much_knowledge_is_deflated() {
 }
 
 #[test]
+fn what_is_said_in_one_segment_is_not_understood_in_another() {
+    let said = messages();
+    for segment in ["", "alpha", "beta"] {
+        let bytes = datagram(segment, &said);
+        for other in ["", "alpha", "beta"] {
+            assert_eq!(read_datagram(other, &bytes).is_ok(), segment == other);
+        }
+        assert_eq!(read_datagram(segment, &bytes).unwrap(), said);
+    }
+}
+
+#[test]
 fn unknown_kinds_are_skipped() {
     let mut bytes = vec![DATAGRAM, 200, 3, 1, 2, 3];
-    bytes.extend_from_slice(&datagram(&messages()[..1])[1..]);
-    assert_eq!(read_datagram(&bytes).unwrap(), messages()[..1]);
+    bytes.extend_from_slice(&datagram("", &messages()[..1])[1..]);
+    assert_eq!(read_datagram("", &bytes).unwrap(), messages()[..1]);
 }
 
 #[test]
@@ -142,20 +154,21 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), first in 0_u8..6) {
         let bytes = [&[first], &bytes[..]].concat();
-        let _ = (read_datagram(&bytes), read_question(&bytes), read_answer(&bytes));
+        let _ = (read_datagram("", &bytes), read_question(&bytes), read_answer(&bytes));
+        let _ = read_datagram("alpha", &bytes);
     }
 
     #[test]
     fn damaged_messages_do_not_panic(at in 0_usize..2000, byte in any::<u8>(), cut in 0_usize..2000) {
         for mut bytes in [
-            datagram(&messages()),
+            datagram("", &messages()),
             question(&Request::Exchange(Box::new(knowledge(5)))),
             question(&Request::Compare(Box::new(summary()))),
         ] {
             let place = at % bytes.len();
             bytes[place] = byte;
             bytes.truncate(bytes.len() - cut % bytes.len());
-            let _ = (read_datagram(&bytes), read_question(&bytes));
+            let _ = (read_datagram("", &bytes), read_question(&bytes));
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::member::{self, Pool};
 use crate::acl::{Access, Resource};
-use crate::gossip::Status;
+use crate::gossip::{Members, Status};
 use crate::http::Truth;
 use crate::http::error::Error;
 use crate::http::extract::Request;
@@ -49,23 +49,6 @@ fn stats(request: &Request) -> Value {
     let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
     let (monitors, ttls) = parts.local.check_counts();
     let processors = std::thread::available_parallelism().map_or(1, usize::from).to_string();
-    let own = parts.pools.own();
-    let (roll, vitals) = (own.roll(), own.vitals());
-    let count = |status| roll.values().filter(|member| member.status == status).count();
-    let serf = json!({
-        "coordinate_resets": "0",
-        "encrypted": own.keyring().is_on().to_string(),
-        "event_queue": vitals.news.to_string(),
-        "event_time": vitals.event_clock.to_string(),
-        "failed": count(Status::Failed).to_string(),
-        "health_score": vitals.health_score.to_string(),
-        "intent_queue": "0",
-        "left": count(Status::Left).to_string(),
-        "member_time": "1",
-        "members": roll.len().to_string(),
-        "query_queue": "0",
-        "query_time": "1",
-    });
     let mut stats = json!({
         "agent": {
             "check_monitors": monitors.to_string(),
@@ -87,8 +70,11 @@ fn stats(request: &Request) -> Value {
             "os": std::env::consts::OS,
             "version": identity.build,
         },
-        "serf_lan": serf,
+        "serf_lan": of_pool(parts.pools.own()),
     });
+    for pool in &parts.pools.each()[1..] {
+        stats[format!("serf_segment_{}", pool.segment())] = of_pool(pool);
+    }
     if let Truth::Elsewhere(upstream) = &parts.truth {
         stats["consul"]["known_servers"] = upstream.servers().to_string().into();
     }
@@ -106,6 +92,26 @@ fn stats(request: &Request) -> Value {
         stats["serf_wan"] = stats["serf_lan"].clone();
     }
     stats
+}
+
+/// Figures of a pool; all of them texts.
+fn of_pool(pool: &Members) -> Value {
+    let (roll, vitals) = (pool.roll(), pool.vitals());
+    let count = |status| roll.values().filter(|member| member.status == status).count();
+    json!({
+        "coordinate_resets": "0",
+        "encrypted": pool.keyring().is_on().to_string(),
+        "event_queue": vitals.news.to_string(),
+        "event_time": vitals.event_clock.to_string(),
+        "failed": count(Status::Failed).to_string(),
+        "health_score": vitals.health_score.to_string(),
+        "intent_queue": "0",
+        "left": count(Status::Left).to_string(),
+        "member_time": "1",
+        "members": roll.len().to_string(),
+        "query_queue": "0",
+        "query_time": "1",
+    })
 }
 
 /// The version as newer clients ask for it.

@@ -85,33 +85,42 @@ fn pool(request: &Request) -> Pool {
 /// Who is in the pool.
 pub(super) fn members(request: Request) -> Result<Answer, Error> {
     let pool = pool(&request);
-    match request.params.get("segment").unwrap_or_default() {
-        "" => {}
+    let pools = &request.door.parts.pools;
+    let roll = match request.params.get("segment").unwrap_or_default() {
+        "" => pools.own().roll(),
+        "_all" => pools.roll(),
         _ if pool == Pool::Wan => {
             return Err(Error::invalid("Cannot provide a segment with wan=true"));
         }
-        "_all" => {}
-        _ => {
-            return Err(Error::refused(
-                "Network segments are not supported in this version of Consul",
-            ));
-        }
-    }
+        segment => pools.segment(segment).ok_or_else(|| unknown(segment, pools))?.roll(),
+    };
     let may = |name: &str| authorize(&request.token, Resource::Node(name), Access::Read).is_ok();
     let members: Vec<Member> = match pool {
-        Pool::Lan => {
-            let roll = request.door.parts.pools.roll();
-            roll.values()
-                .filter(|member| may(&member.details.name))
-                .map(|member| Member::from(&**member))
-                .collect()
-        }
+        Pool::Lan => roll
+            .values()
+            .filter(|member| may(&member.details.name))
+            .map(|member| Member::from(&**member))
+            .collect(),
         Pool::Wan => {
             let name = &request.door.parts.node_name;
             myself(&request, pool).into_iter().filter(|_| may(name)).collect()
         }
     };
     now(request.json(&members))
+}
+
+/// Says which segments there are to ask for.
+fn unknown(segment: &str, pools: &gossip::Pools) -> Error {
+    let named = |pool: &gossip::Members| match pool.segment() {
+        "" => "the default segment".to_owned(),
+        name => format!("segment \"{name}\""),
+    };
+    let known: Vec<String> = pools.each().iter().map(named).collect();
+    Error::refused(format!(
+        "segment \"{segment}\" not found: agent \"{}\" is in {}",
+        pools.name(),
+        known.join(", ")
+    ))
 }
 
 /// Meets another agent.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::acl::{Access, Resource};
-use crate::gossip::Members;
+use crate::gossip::{Members, Pools};
 use crate::http::Truth;
 use crate::http::error::Error;
 use crate::http::extract::{self, Request};
@@ -47,7 +47,7 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ("agent.check_late_p99_ms", late.p99.into()),
         ("agent.check_late_max_ms", late.max.into()),
     ];
-    figures.extend(of_pool(parts.pools.own()));
+    figures.extend(of_pools(&parts.pools));
     if let Truth::Here { reader, lifetimes, .. } = &parts.truth {
         figures.extend(of_server(reader));
         figures.extend(of_leader(reader, lifetimes));
@@ -99,7 +99,22 @@ fn of_leader(reader: &Reader, lifetimes: &Lifetimes) -> Vec<(&'static str, u64)>
     ]
 }
 
-/// How membership does.
+/// How membership does, in all pools together.
+fn of_pools(pools: &Pools) -> [(&'static str, u64); 13] {
+    let mut all = of_pool(pools.own());
+    for pool in &pools.each()[1..] {
+        for ((name, sum), (_, figure)) in all.iter_mut().zip(of_pool(pool)) {
+            // It is no count: the agent is as well as it is where it does worst.
+            *sum = if *name == HEALTH { figure.max(*sum) } else { *sum + figure };
+        }
+    }
+    all
+}
+
+/// How well this agent hears the others; 0 is best.
+const HEALTH: &str = "memberlist.health.score";
+
+/// How one pool does.
 fn of_pool(members: &Members) -> [(&'static str, u64); 13] {
     let (stats, vitals) = (members.stats(), members.vitals());
     let ((heard, said), (heard_bytes, said_bytes)) = (stats.datagrams(), stats.bytes());
@@ -110,7 +125,7 @@ fn of_pool(members: &Members) -> [(&'static str, u64); 13] {
         ("memberlist.udp.received", heard_bytes),
         ("memberlist.udp.sent", said_bytes),
         ("memberlist.dropped", stats.dropped()),
-        ("memberlist.health.score", vitals.health_score.into()),
+        (HEALTH, vitals.health_score.into()),
         ("memberlist.probes", counters.probes),
         ("memberlist.probes_indirect", counters.probes_indirect),
         ("memberlist.suspicions", counters.suspicions),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::acl::{Access, Resource};
-use crate::gossip::{Keyring, Name, Order, Report};
+use crate::gossip::{Keyring, Name, Order, Pools, Report};
 use crate::http::decode::{Malformed, Object};
 use crate::http::error::Error;
 use crate::http::extract::Request;
@@ -21,7 +21,7 @@ struct Pool<'a> {
     #[serde(rename = "Datacenter")]
     datacenter: &'a str,
     #[serde(rename = "Segment")]
-    segment: &'static str,
+    segment: &'a str,
     /// How many members have each.
     #[serde(rename = "Keys")]
     keys: BTreeMap<String, usize>,
@@ -32,7 +32,7 @@ struct Pool<'a> {
     nodes: usize,
 }
 
-/// Checks what the reference checks: answers go back directly here, and only one pool exists.
+/// Checks what the reference checks: answers go back directly here, and there is no wide area.
 fn options(request: &Request, lists: bool) -> Result<(), Error> {
     let bad = |text: String| Err(Error::BadRequest(text));
     if let Some(text) = request.params.get("relay-factor").filter(|text| !text.is_empty()) {
@@ -66,20 +66,27 @@ fn options(request: &Request, lists: bool) -> Result<(), Error> {
 pub(super) fn list(request: Request) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Read)?;
     options(&request, true)?;
-    let (members, layout) = (request.door.parts.pools.own().clone(), request.layout);
+    let (pools, layout) = (request.door.parts.pools.clone(), request.layout);
     let datacenter = request.door.parts.datacenter.clone();
     later(async move {
-        let reports = members.order_keys(&Order::List).await;
-        failures(&datacenter, &reports)?;
+        let all = order_all(&pools, &datacenter, &Order::List).await?;
+        let shown: Vec<Pool> =
+            all.iter().map(|(segment, reports)| Pool::of(&datacenter, segment, reports)).collect();
+        Ok(Reply::json(&shown, layout))
+    })
+}
+
+impl<'a> Pool<'a> {
+    fn of(datacenter: &'a str, segment: &'a str, reports: &[(Name, Report)]) -> Pool<'a> {
         let mut pool = Pool {
             wan: false,
-            datacenter: &datacenter,
-            segment: "",
+            datacenter,
+            segment,
             keys: BTreeMap::new(),
             primary: BTreeMap::new(),
             nodes: reports.len(),
         };
-        for (_, report) in &reports {
+        for (_, report) in reports {
             for key in &report.keys {
                 *pool.keys.entry(Keyring::write(key)).or_default() += 1;
             }
@@ -87,8 +94,24 @@ pub(super) fn list(request: Request) -> Result<Answer, Error> {
                 *pool.primary.entry(Keyring::write(key)).or_default() += 1;
             }
         }
-        Ok(Reply::json(&[pool], layout))
-    })
+        pool
+    }
+}
+
+/// Gives an order to the members of all segments, one segment after the other: what servers were told in
+/// the first, they need not do again. All are told, whatever some of them answer.
+async fn order_all<'a>(
+    pools: &'a Pools,
+    datacenter: &str,
+    order: &Order,
+) -> Result<Vec<(&'a str, Vec<(Name, Report)>)>, Error> {
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
+    for pool in pools.each() {
+        let reports = pool.order_keys(order).await;
+        failed.extend(failures(datacenter, pool.segment(), &reports));
+        all.push((pool.segment(), reports));
+    }
+    if failed.is_empty() { Ok(all) } else { Err(listed(&failed)) }
 }
 
 pub(super) fn install(request: Request) -> Result<Answer, Error> {
@@ -107,7 +130,7 @@ pub(super) fn remove(request: Request) -> Result<Answer, Error> {
 fn order(request: Request, order: fn(Vec<u8>) -> Order) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Write)?;
     options(&request, false)?;
-    let members = request.door.parts.pools.own().clone();
+    let pools = request.door.parts.pools.clone();
     let datacenter = request.door.parts.datacenter.clone();
     let body = request.into_body();
     later(async move {
@@ -125,25 +148,27 @@ fn order(request: Request, order: fn(Vec<u8>) -> Order) -> Result<Answer, Error>
         let bytes = Keyring::decode(&key).ok_or_else(|| {
             listed(&[format!("{datacenter} (LAN) error: illegal base64 data at input byte 0")])
         })?;
-        failures(&datacenter, &members.order_keys(&order(bytes)).await)?;
+        order_all(&pools, &datacenter, &order(bytes)).await?;
         Ok(Reply::empty())
     })
 }
 
-/// The members that could not do it.
-fn failures(datacenter: &str, reports: &[(Name, Report)]) -> Result<(), Error> {
+/// The members of a segment that could not do it, after a line of how many; none if all could.
+fn failures(datacenter: &str, segment: &str, reports: &[(Name, Report)]) -> Vec<String> {
     let mut failed: Vec<String> = reports
         .iter()
         .filter(|(_, report)| !report.error.is_empty())
         .map(|(name, report)| format!("{name}: {}", report.error))
         .collect();
     if failed.is_empty() {
-        return Ok(());
+        return failed;
     }
     failed.sort();
     let (some, all) = (failed.len(), reports.len());
-    failed.insert(0, format!("{datacenter} (LAN) error: {some}/{all} nodes reported failure"));
-    Err(listed(&failed))
+    let segment = if segment.is_empty() { String::new() } else { format!(" [{segment}]") };
+    let summary = format!("{datacenter} (LAN){segment} error: {some}/{all} nodes reported failure");
+    failed.insert(0, summary);
+    failed
 }
 
 /// The reference's way of listing several errors.

@@ -4,6 +4,7 @@ mod autopilot;
 mod health;
 mod keyring;
 mod raft;
+mod segment;
 
 use super::routes::{Route, route};
 
@@ -27,4 +28,5 @@ pub(super) const ROUTES: &[Route] = &[
         &["POST", "PUT"],
         &[raft::transfer_leader, raft::transfer_leader],
     ),
+    route("/v1/operator/segment", &["GET"], &[segment::list]),
 ];

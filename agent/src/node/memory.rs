@@ -1,0 +1,100 @@
+//! The members that an agent remembers from its last life, so that it finds its pool again by itself.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::gossip::{self, Members, Pools, Status};
+
+/// Members' addresses that are kept.
+const REMEMBERED_MAX: usize = 256;
+/// Changes within this time are written down together.
+const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where the members of a pool are written down.
+pub(super) fn file(dir: &Path, pool: &Members) -> PathBuf {
+    match pool.segment() {
+        "" => dir.join("serf/local.members"),
+        segment => dir.join(format!("serf/segments/{segment}.members")),
+    }
+}
+
+/// Meets members of the last time, then writes down who is there whenever that changes. Who left on
+/// purpose does not come back by itself.
+pub(super) async fn remember(members: Members, file: &Path, again: bool, stop: CancellationToken) {
+    let (left, known) = remembered(file);
+    if !known.is_empty() && (!left || again) {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = gossip::rejoin(&members, &known) => {}
+        }
+    }
+    let mut roll = members.watch();
+    let mut written = Vec::new();
+    loop {
+        let own = members.address();
+        let there: Vec<String> = roll
+            .borrow_and_update()
+            .values()
+            .filter(|member| member.status == Status::Alive && member.details.address != own)
+            .take(REMEMBERED_MAX)
+            .map(|member| member.details.address.to_string())
+            .collect();
+        // Who is alone for now still wants to find the others after a restart. The first of them
+        // are written down at once: this agent may be killed soon.
+        if there != written && !there.is_empty() {
+            written = there;
+            let text = written.join("\n");
+            if let Err(error) = write(file.to_owned(), text).await {
+                warn!(%error, "the members of this cluster could not be written down");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REMEMBER_PAUSE) => {}
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = roll.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Writes down that this agent left on purpose.
+pub(super) async fn forget(dir: Option<&Path>, pools: &Pools) {
+    let Some(dir) = dir else { return };
+    for pool in pools.each() {
+        let file = file(dir, pool);
+        let (_, known) = remembered(&file);
+        let lines = std::iter::once(LEFT.to_owned()).chain(known.iter().map(ToString::to_string));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        if let Err(error) = write(file, text).await {
+            warn!(%error, "that this agent left could not be written down");
+        }
+    }
+}
+
+/// First line of the list of who left.
+const LEFT: &str = "left";
+
+/// Has this agent left, and whom did it know?
+fn remembered(file: &Path) -> (bool, Vec<SocketAddr>) {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let left = text.lines().next() == Some(LEFT);
+    (left, text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+async fn write(file: PathBuf, text: String) -> std::io::Result<()> {
+    let write = move || {
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let beside = file.with_extension("new");
+        std::fs::write(&beside, text)?;
+        std::fs::rename(&beside, &file)
+    };
+    tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other)?
+}
