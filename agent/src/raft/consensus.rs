@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::autopilot::Assessment;
-use super::log::Room;
+use super::log::{Promise, Room};
 use super::machine::{Machine, Published};
 use super::observer::{Contact, Status};
 use super::reading::Asking;
@@ -33,8 +33,7 @@ use crate::telemetry::figures::names;
 /// larger body either.
 const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 
-/// Changes under way take at most this much; more wait. What is under way must fit the current
-/// log segment when the disk is found full.
+/// Changes under way take at most this much; more wait. All of it must fit one segment of the log.
 pub(super) const UNDER_WAY_KIB_MAX: usize = 12 << 10;
 
 /// Cheap handle on the agreement of this datacenter's servers.
@@ -117,6 +116,7 @@ impl Consensus {
         }
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
         let _permit = self.inner.under_way.acquire_many(kib).await.map_err(|_| Error::Shutdown)?;
+        let _promise = self.room_for(bytes as u64).await?;
         let begun = Instant::now();
         names::RAFT_APPLY.add();
         let done = self.written(proposal).await;
@@ -146,6 +146,21 @@ impl Consensus {
                 Ok((response.data.reply, response.data.index))
             }
             _ = lost => Err(Error::Unknown("leadership was lost before it was confirmed".to_owned())),
+        }
+    }
+
+    /// Waits until the log has room for a change of so many bytes, while this server leads.
+    async fn room_for(&self, bytes: u64) -> Result<Promise, Error> {
+        if let Some(promise) = self.inner.room.promise_at_once(bytes).map_err(Error::Storage)? {
+            return Ok(promise);
+        }
+        let mut status = self.inner.status.clone();
+        let lost = status.wait_for(|status| !status.leading);
+        tokio::select! {
+            biased;
+            promise = self.inner.room.promise(bytes) => promise.map_err(Error::Storage),
+            () = self.inner.stop.cancelled() => Err(Error::Shutdown),
+            _ = lost => Err(Error::NoLeader),
         }
     }
 
@@ -195,6 +210,7 @@ impl Consensus {
     pub async fn shutdown(&self) {
         self.inner.under_way.close();
         self.inner.stop.cancel();
+        self.inner.room.end();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!("agreement did not end well: {error}");
         }

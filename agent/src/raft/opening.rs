@@ -52,7 +52,7 @@ pub(super) fn open(
     let lock = take_peers(&directory, lock, settings.log_backend, me)?;
     let (store, recovered): (Box<dyn LogStore>, Recovered) = match settings.log_backend {
         LogBackend::Wal => {
-            let (store, recovered) = Wal::open(ours, room)?;
+            let (store, recovered) = Wal::open(ours, &room)?;
             (Box::new(store), recovered)
         }
         LogBackend::Sled => {

@@ -102,7 +102,7 @@ impl Folder {
     fn of(directory: PathBuf, lock: File, backend: LogBackend) -> io::Result<Folder> {
         let (log, recovered): (Box<dyn LogStore>, Recovered) = match backend {
             LogBackend::Wal => {
-                let (store, recovered) = Wal::open(&directory.join("wal"), Room::default())?;
+                let (store, recovered) = Wal::open(&directory.join("wal"), &Room::default())?;
                 (Box::new(store), recovered)
             }
             LogBackend::Sled => {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use muster_agent::raft::log::{Record, Room};
 use muster_agent::raft::{Consensus, Error, LogBackend};
 
+use crate::cluster::PATIENCE;
 use crate::support::{BACKENDS, entries, entry, get, open, open_with, put, read_all, settings};
 
 const CHILD: &str = "MUSTER_TEST_LOG_CHILD";
@@ -93,7 +94,8 @@ fn killed_while_writing() {
     }
 }
 
-/// The same under a server: writes are refused with the reason, reads go on.
+/// A write that is larger than what there is room for is refused with the reason; smaller ones and reads
+/// go on.
 #[test]
 fn a_server_without_room_refuses_writes() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -101,44 +103,46 @@ fn a_server_without_room_refuses_writes() {
         runtime.block_on(async {
             let settings = settings(Some(&folder), backend);
             let consensus = Consensus::start(settings).await.unwrap();
-            let deadline = Instant::now() + Duration::from_mins(1);
-            let mut next = 0;
-            let refusal = loop {
-                assert!(Instant::now() < deadline, "nothing was refused");
-                match consensus.propose(put(&format!("k{next}"), next.to_string())).await {
-                    Ok(_) => next += 1,
-                    Err(Error::Storage(error)) => break error,
-                    Err(error) => panic!("{error}"),
+            for round in 0..3 {
+                for key in 0..40 {
+                    let value = format!("{key:05}").repeat(1000);
+                    consensus.propose(put(&format!("k{round}/{key}"), value)).await.unwrap();
                 }
-            };
-            say(&format!("\nacknowledged {next}"));
-            say(&format!("\nrefused {refusal}"));
-            consensus.read_barrier().await.unwrap();
-            assert!(consensus.is_leader());
-            assert!(next == 0 || get(&consensus, "k0").is_some());
-            assert!(consensus.propose(put("more", "")).await.is_err());
+                let large = consensus.propose(put("large", vec![b'v'; 5 << 20]));
+                let refused = tokio::time::timeout(PATIENCE, large).await.expect("an answer");
+                match refused {
+                    Err(Error::Storage(error)) => say(&format!("\nrefused {error}")),
+                    other => panic!("{other:?}"),
+                }
+                consensus.read_barrier().await.unwrap();
+                assert!(consensus.is_leader() && get(&consensus, "large").is_none());
+            }
             consensus.shutdown().await;
         });
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let limits = "trap '' XFSZ; ulimit -f 24576;";
+    // In blocks of 512 bytes: 3 MiB a file.
+    let limits = "trap '' XFSZ; ulimit -f 6144;";
     let test = "a_server_without_room_refuses_writes";
     let mut child = child(test, LogBackend::Wal, folder.path(), limits);
     let said: Vec<String> =
         BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).collect();
     assert!(child.wait().unwrap().success(), "{said:?}");
-    let find = |prefix: &str| said.iter().find_map(|line| line.strip_prefix(prefix)).unwrap();
-    let refused = find("refused ");
-    assert!(refused.contains("no room for the log's next segment"), "{refused}");
-    let acknowledged: u64 = find("acknowledged ").parse().unwrap();
+    let refused: Vec<_> = said.iter().filter_map(|line| line.strip_prefix("refused ")).collect();
+    assert_eq!(refused.len(), 3, "{said:?}");
+    for text in refused {
+        assert!(text.contains("no room for the log's next segment"), "{text}");
+        assert!(text.contains("File too large"), "{text}");
+    }
     runtime.block_on(async {
         let settings = settings(Some(folder.path()), LogBackend::Wal);
         let consensus = Consensus::start(settings).await.unwrap();
-        for key in 0..acknowledged {
-            assert_eq!(get(&consensus, &format!("k{key}")), Some(key.to_string()));
+        for (round, key) in (0..3).flat_map(|round| (0..40).map(move |key| (round, key))) {
+            let found = get(&consensus, &format!("k{round}/{key}"));
+            assert_eq!(found, Some(format!("{key:05}").repeat(1000)));
         }
-        consensus.propose(put("with room again", "")).await.unwrap();
+        consensus.propose(put("large", vec![b'v'; 5 << 20])).await.unwrap();
         consensus.shutdown().await;
     });
 }
@@ -211,29 +215,28 @@ fn no_room_on_the_disk() {
         say(&format!("\nrefused {refusal}"));
         return;
     }
-    for backend in BACKENDS {
-        let folder = tempfile::tempdir().unwrap();
-        // In blocks of 512 bytes: 12 MiB, less than a prepared segment.
-        let limits = "trap '' XFSZ; ulimit -f 24576;";
-        let mut child = child("no_room_on_the_disk", backend, folder.path(), limits);
-        let (mut acknowledged, mut refused) = (0, None);
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some(index) = line.strip_prefix("acknowledged ") {
-                acknowledged = index.parse().unwrap();
-            } else if let Some(text) = line.strip_prefix("refused ") {
-                refused = Some(text.to_owned());
-            }
+    let backend = LogBackend::Sled;
+    let folder = tempfile::tempdir().unwrap();
+    // In blocks of 512 bytes: 12 MiB.
+    let limits = "trap '' XFSZ; ulimit -f 24576;";
+    let mut child = child("no_room_on_the_disk", backend, folder.path(), limits);
+    let (mut acknowledged, mut refused) = (0, None);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(index) = line.strip_prefix("acknowledged ") {
+            acknowledged = index.parse().unwrap();
+        } else if let Some(text) = line.strip_prefix("refused ") {
+            refused = Some(text.to_owned());
         }
-        assert!(child.wait().unwrap().success(), "{backend:?}");
-        let refused = refused.unwrap();
-        assert!(refused.to_lowercase().contains("file too large"), "{backend:?}: {refused}");
-        // With room again everything acknowledged is there and writing goes on.
-        let (mut store, recovered) = open(backend, folder.path()).unwrap();
-        let held = read_all(&*store);
-        assert!(held.len() >= acknowledged, "{backend:?}: {} of {acknowledged}", held.len());
-        let next = recovered.last.map_or(0, |last| last.index + 1);
-        store.write(&entries(2, next, next + 9)).unwrap();
-        assert_eq!(read_all(&*store).len(), held.len() + 10);
     }
+    assert!(child.wait().unwrap().success());
+    let refused = refused.unwrap();
+    assert!(refused.to_lowercase().contains("file too large"), "{refused}");
+    // With room again everything acknowledged is there and writing goes on.
+    let (mut store, recovered) = open(backend, folder.path()).unwrap();
+    let held = read_all(&*store);
+    assert!(held.len() >= acknowledged, "{} of {acknowledged}", held.len());
+    let next = recovered.last.map_or(0, |last| last.index + 1);
+    store.write(&entries(2, next, next + 9)).unwrap();
+    assert_eq!(read_all(&*store).len(), held.len() + 10);
 }

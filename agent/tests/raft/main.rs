@@ -16,6 +16,7 @@ mod linear;
 mod log_conformance;
 mod log_damage;
 mod log_processes;
+mod log_segments;
 mod old_formats;
 mod processes;
 mod recovered;

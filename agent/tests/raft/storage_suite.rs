@@ -26,7 +26,7 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Kind {
             Kind::Memory => Log::in_memory(),
             Kind::Wal => {
                 let (store, recovered) =
-                    Wal::open(&folder.path().join("wal"), Room::default()).unwrap();
+                    Wal::open(&folder.path().join("wal"), &Room::default()).unwrap();
                 Log::over(store, &recovered).unwrap()
             }
             Kind::Sled => {
@@ -40,7 +40,8 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Kind {
             Kind::Wal | Kind::Sled => Some(Snapshots::open(&folder.path().join("snap")).unwrap()),
         };
         let upkeep = Arc::new(Upkeep::new(16_384));
-        let machine = Machine::open(snapshots, Arc::new(Published::default()), upkeep).unwrap();
+        let machine =
+            Machine::open(snapshots, Arc::new(Published::default()), upkeep).unwrap();
         Ok((folder, log, machine))
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn open_with(
 ) -> io::Result<(Box<dyn LogStore>, Recovered)> {
     Ok(match backend {
         LogBackend::Wal => {
-            let (store, recovered) = Wal::open(folder, room)?;
+            let (store, recovered) = Wal::open(folder, &room)?;
             (Box::new(store), recovered)
         }
         LogBackend::Sled => {

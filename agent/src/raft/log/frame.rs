@@ -177,6 +177,18 @@ pub(super) fn walk(
     }
 }
 
+/// Where the last of the sound frames between `at` and `end` begins.
+pub(super) fn last(segment: &[u8], mut at: usize, end: usize) -> Option<usize> {
+    let mut last = None;
+    while at < end
+        && let Some(header) = segment.get(at..).and_then(Header::decode)
+    {
+        last = Some(at);
+        at += header.frame_length();
+    }
+    last
+}
+
 fn end(segment: &[u8], at: usize, expected: u64, damage: usize) -> End {
     let rest = segment.get(at..).unwrap_or_default();
     if rest.chunks(PIECE).all(is_zero) {

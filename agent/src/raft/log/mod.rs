@@ -19,6 +19,7 @@
 mod frame;
 pub(crate) mod fuzzing;
 mod record;
+mod room;
 pub mod sled;
 pub mod wal;
 mod writer;
@@ -38,6 +39,7 @@ use tokio::sync::oneshot;
 
 pub use record::{Record, log_id};
 pub(in crate::raft) use record::{chained, invalid};
+pub use room::{Promise, Room};
 
 use self::writer::{Job, Writer, stopped};
 use super::types::{Entry, LogId, Payload, Types, Vote};
@@ -48,6 +50,10 @@ const RECENT_BYTES_MAX: usize = 16 << 20;
 
 /// What replication reads at once, at most.
 const READ_BYTES_MAX: usize = 1 << 20;
+
+/// What helps a server whose log or snapshot is damaged. What it promised to others is in there too,
+/// so it must come back as another one: with a node ID of its own.
+pub(in crate::raft) const WAY_OUT: &str = "nothing was changed; move this server's data folder away and start it again: it joins its peers as a new server and takes everything from them, after which the old one can be removed (`muster operator raft remove-peer`). If a majority of the servers is lost, see `muster operator recover`; a lone server starts empty and takes a saved snapshot (`muster snapshot restore`)";
 
 /// A durable home of the log. One thread owns it.
 pub trait LogStore: Send + 'static {
@@ -95,39 +101,11 @@ impl Recovered {
         let last = self.last.max(self.purged).map(|id| id.index);
         match self.committed.map(|id| id.index) {
             Some(committed) if last < Some(committed) => Err(invalid(format!(
-                "the log in {} was committed up to {committed}, but ends at {}; restore this server from its peers or from a backup",
+                "the log in {} was committed up to {committed}, but ends at {}; {WAY_OUT}",
                 directory.display(),
                 last.map_or_else(|| "nothing".to_owned(), |last| last.to_string())
             ))),
             _ => Ok(()),
-        }
-    }
-}
-
-/// Says why nothing can be written for now, without touching the disk. Set by the store when it
-/// finds no room for its *next* segment, so what is under way still fits.
-#[derive(Debug, Clone, Default)]
-pub struct Room {
-    refusal: Arc<Mutex<Option<(io::ErrorKind, String)>>>,
-}
-
-impl Room {
-    /// The error that a new write must be refused with, if any.
-    pub fn refusal(&self) -> Option<io::Error> {
-        lock(&self.refusal).as_ref().map(|(kind, text)| io::Error::new(*kind, text.clone()))
-    }
-
-    fn refuse(&self, error: &io::Error, text: String) {
-        let mut refusal = lock(&self.refusal);
-        if refusal.is_none() {
-            tracing::error!("{text}; writes are refused until there is room");
-        }
-        *refusal = Some((error.kind(), text));
-    }
-
-    fn accept(&self) {
-        if lock(&self.refusal).take().is_some() {
-            tracing::info!("the log has room again; writes are accepted");
         }
     }
 }

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use sled::{Batch, Db};
 
 use super::frame::{append_record, split_record};
 use super::record::invalid;
-use super::{LogReader, LogStore, Record, Recovered, Room, lock, log_id};
+use super::{LogReader, LogStore, Record, Recovered, Room, WAY_OUT, lock, log_id};
 use crate::raft::types::{Entry, LogId};
 
 /// Version of the keys and chunks.
@@ -47,6 +47,7 @@ pub struct Sled {
     database: Db,
     /// sled's file, for the flush that counts.
     file: File,
+    path: PathBuf,
     chunks: Arc<Mutex<Chunks>>,
     /// Bytes and number of entries of the last chunk, which still grows.
     open: Option<Chunk>,
@@ -73,7 +74,8 @@ impl Sled {
     /// Opens or creates the log in `directory`. `room` is where a full disk is announced.
     pub fn open(directory: &Path, room: Room) -> io::Result<(Sled, Recovered)> {
         let database = open_database(directory)?;
-        let file = File::open(directory.join("db"))?;
+        let path = directory.join("db");
+        let file = File::open(&path)?;
         let located = |error: io::Error| {
             io::Error::new(error.kind(), format!("log in {}: {error}", directory.display()))
         };
@@ -92,7 +94,7 @@ impl Sled {
         let (chunks, recovered) = recover(&database).map_err(located)?;
         recovered.check(directory)?;
         let mut store =
-            Sled { database, file, chunks: Arc::new(Mutex::new(chunks)), open: None, room };
+            Sled { database, file, path, chunks: Arc::new(Mutex::new(chunks)), open: None, room };
         store.look_at_free_space();
         Ok((store, recovered))
     }
@@ -212,8 +214,11 @@ impl LogStore for Sled {
         }
         self.save(&mut batch);
         self.commit(batch)?;
-        self.database.flush().map_err(io::Error::from)?;
-        self.file.sync_data()?;
+        let flushed = self.database.flush().map_err(io::Error::from);
+        flushed.and_then(|_| self.file.sync_data()).map_err(|error| {
+            let text = format!("cannot flush log file {}: {error}", self.path.display());
+            io::Error::new(error.kind(), text)
+        })?;
         self.look_at_free_space();
         Ok(())
     }
@@ -270,7 +275,7 @@ fn decode_all(what: &str, bytes: &[u8]) -> io::Result<Vec<Record>> {
     while !rest.is_empty() {
         let at = bytes.len() - rest.len();
         let Some((record, after)) = split_record(rest) else {
-            return Err(invalid(format!("{what} is damaged at offset {at}")));
+            return Err(invalid(format!("{what} is damaged at offset {at}; {WAY_OUT}")));
         };
         records.push(Record::decode(&Bytes::copy_from_slice(record))?);
         rest = after;

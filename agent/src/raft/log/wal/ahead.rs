@@ -1,17 +1,22 @@
-//! The thread that prepares the next segment and removes old ones, so that the writer never waits
-//! for the file system.
+//! The thread that prepares the next segment, gives back what a quiet log does not need and removes
+//! old segments, so that the writer never waits for the file system.
+//!
+//! Only zeros are ever added or cut off, so it does not matter which size a crash leaves behind.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::super::Room;
-use super::{SEGMENT_BYTES, Segment, header, path};
+use super::super::lock;
+use super::super::room::{Room, Supply};
+use super::{
+    PREAMBLE_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER, header, path,
+};
 
 /// Zeros are written and flushed in pieces, so that a batch's flush never waits behind many.
 const PIECE: usize = 1 << 20;
@@ -19,66 +24,136 @@ const PIECE: usize = 1 << 20;
 /// How soon a full disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A log that was hardly written to for so long gives back what it does not need.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Kept for what nobody asks room for: votes, cuts and purges.
+const SLACK: u64 = 32 << 10;
+
+/// A file of zeros behind its header.
+pub(super) struct Spare {
+    pub(super) number: u64,
+    pub(super) file: Arc<File>,
+    pub(super) bytes: u64,
+}
+
+/// The segment that is written to.
+pub(super) struct Current {
+    pub(super) number: u64,
+    pub(super) file: Arc<File>,
+    pub(super) bytes: u64,
+    /// Up to here; `None`: something is being written, and its size must stay.
+    pub(super) used: Option<u64>,
+}
+
 pub(super) struct Ahead {
-    chores: Option<mpsc::Sender<Chore>>,
-    prepared: mpsc::Receiver<(u64, Arc<File>)>,
-    /// Found prepared when the log was opened.
-    found: Option<(u64, Arc<File>)>,
-    wanted: Option<u64>,
+    chores: mpsc::Sender<Chore>,
+    shelf: Arc<Shelf>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What the writer and the thread share.
+struct Shelf {
+    room: Room,
+    state: Mutex<Shelved>,
+    news: Condvar,
+}
+
+struct Shelved {
+    current: Current,
+    spare: Option<Spare>,
+    /// The thread is gone.
+    closed: bool,
+    /// The log is about to end.
+    ending: bool,
+    /// Why the last attempt to make room failed.
+    failure: Option<(io::ErrorKind, String)>,
+}
+
 enum Chore {
-    Prepare(u64),
+    Prepare { number: u64, bytes: u64 },
+    Grow(u64),
     Remove(PathBuf),
+    End,
 }
 
 impl Ahead {
-    pub(super) fn start(directory: PathBuf, room: Room) -> io::Result<Ahead> {
+    pub(super) fn start(
+        directory: PathBuf,
+        room: &Room,
+        current: Current,
+        spare: Option<Spare>,
+    ) -> io::Result<Ahead> {
         let (chores, queue) = mpsc::channel();
-        let (done, prepared) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("raft-log-ahead".to_owned())
-            .spawn(move || work(&directory, &queue, &done, &room))?;
-        Ok(Ahead {
-            chores: Some(chores),
-            prepared,
-            found: None,
-            wanted: None,
-            thread: Some(thread),
-        })
+        let state = Shelved { current, spare, closed: false, ending: false, failure: None };
+        let shelf =
+            Arc::new(Shelf { room: room.clone(), state: Mutex::new(state), news: Condvar::new() });
+        // Before its first write a log has no pace that would ask for more.
+        shelf.shrink();
+        room.supplied_by(Asked { chores: chores.clone(), shelf: Arc::clone(&shelf) });
+        let thread = std::thread::Builder::new().name("raft-log-ahead".to_owned()).spawn({
+            let closing = Closing(Arc::clone(&shelf));
+            move || Preparer::new(directory, &closing.0).work(&queue)
+        })?;
+        Ok(Ahead { chores, shelf, thread: Some(thread) })
     }
 
-    /// There is such a segment already.
-    pub(super) fn have(&mut self, segment: Segment) {
-        self.found = Some((segment.number, segment.file));
-    }
-
-    /// Asks for a segment to be prepared; at most one is asked for at a time.
-    pub(super) fn want(&mut self, number: u64) {
-        if self.found.as_ref().is_none_or(|found| found.0 != number) {
-            self.wanted = Some(number);
-            self.send(Chore::Prepare(number));
+    /// Asks for a segment to be prepared, unless it is there.
+    pub(super) fn want(&self, number: u64, bytes: u64) {
+        let there = lock(&self.shelf.state).spare.as_ref().is_some_and(|it| it.number == number);
+        if !there {
+            self.send(Chore::Prepare { number, bytes });
         }
     }
 
-    /// The segment that was asked for. Waits for it, on a full disk until there is room again:
-    /// new writes are refused meanwhile, those under way fit the segment before.
-    pub(super) fn take(&mut self, number: u64, room: &Room) -> io::Result<Arc<File>> {
-        if let Some((_, file)) = self.found.take_if(|found| found.0 == number) {
-            return Ok(file);
+    /// Bytes that a frame may take behind `at` in this segment, and at the beginning of the next.
+    pub(super) fn left(&self, at: usize) -> (u64, u64) {
+        let state = lock(&self.shelf.state);
+        let spare = state.spare.as_ref().map_or(SEGMENT_BYTES_MIN, |spare| spare.bytes);
+        (state.current.bytes.saturating_sub(at as u64), usable(spare))
+    }
+
+    /// Is there room for so many bytes at `at`? Then they are about to be written.
+    pub(super) fn begin(&self, at: usize, bytes: usize) -> bool {
+        let mut state = lock(&self.shelf.state);
+        let fits = (at + bytes) as u64 <= state.current.bytes;
+        if fits {
+            state.current.used = None;
         }
-        if self.wanted != Some(number) {
-            self.want(number);
-        }
-        match self.prepared.recv() {
-            Ok((prepared, file)) if prepared == number => Ok(file),
-            Ok((prepared, _)) => {
-                Err(io::Error::other(format!("segment {prepared} came instead of {number}")))
+        fits
+    }
+
+    /// They are written, up to `at`.
+    pub(super) fn done(&self, at: usize) {
+        let mut state = lock(&self.shelf.state);
+        state.current.used = Some(at as u64);
+        self.shelf.publish(&state);
+    }
+
+    /// Goes on to the next segment, of at least so many bytes. On a full disk this waits until there
+    /// is room again: what was promised room never comes here then, what a leader sent does.
+    pub(super) fn advance(&self, number: u64, bytes: u64) -> io::Result<Arc<File>> {
+        let mut state = lock(&self.shelf.state);
+        loop {
+            let fitting = |it: &mut Spare| it.number == number && it.bytes >= bytes;
+            if let Some(Spare { file, bytes, .. }) = state.spare.take_if(fitting) {
+                let used = Some(SEGMENT_HEADER as u64);
+                state.current = Current { number, file: Arc::clone(&file), bytes, used };
+                self.shelf.publish(&state);
+                return Ok(file);
             }
-            Err(_) => Err(room
-                .refusal()
-                .unwrap_or_else(|| io::Error::other("segments are not prepared any more"))),
+            if (state.closed || state.ending)
+                && let Some((kind, text)) = &state.failure
+            {
+                return Err(io::Error::new(*kind, text.clone()));
+            }
+            if state.closed {
+                return Err(io::Error::other("segments are not prepared any more"));
+            }
+            // None yet, or too small for what must go into it; asked again for a disk that was full.
+            self.send(Chore::Grow(bytes));
+            let news = self.shelf.news.wait_timeout(state, RETRY);
+            state = news.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -87,16 +162,14 @@ impl Ahead {
     }
 
     fn send(&self, chore: Chore) {
-        if let Some(chores) = &self.chores {
-            // A thread that is gone shows when its segment is missing.
-            let _ = chores.send(chore);
-        }
+        // A thread that is gone shows when its segment is missing.
+        let _ = self.chores.send(chore);
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.chores = None;
+        self.send(Chore::End);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -105,52 +178,236 @@ impl Drop for Ahead {
     }
 }
 
-fn work(
-    directory: &Path,
-    chores: &mpsc::Receiver<Chore>,
-    done: &mpsc::Sender<(u64, Arc<File>)>,
-    room: &Room,
-) {
-    let mut due: Option<u64> = None;
-    loop {
-        let chore = if due.is_some() {
-            match chores.recv_timeout(RETRY) {
-                Ok(chore) => Some(chore),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        } else {
-            match chores.recv() {
-                Ok(chore) => Some(chore),
-                Err(_) => return,
-            }
+/// How those who need room reach the thread.
+struct Asked {
+    chores: mpsc::Sender<Chore>,
+    shelf: Arc<Shelf>,
+}
+
+impl Supply for Asked {
+    fn ask(&self, bytes: u64) {
+        let _ = self.chores.send(Chore::Grow(bytes));
+    }
+
+    fn end(&self) {
+        lock(&self.shelf.state).ending = true;
+        self.shelf.news.notify_all();
+    }
+}
+
+/// However the thread ends, nobody waits for it.
+struct Closing(Arc<Shelf>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        lock(&self.0.state).closed = true;
+        self.0.news.notify_all();
+    }
+}
+
+/// What frames may take of a new segment of so many bytes.
+fn usable(bytes: u64) -> u64 {
+    bytes.saturating_sub((SEGMENT_HEADER + PREAMBLE_BYTES_MAX) as u64)
+}
+
+/// A segment in which frames may take so much.
+fn sized_for(bytes: u64) -> u64 {
+    let whole = bytes + (SEGMENT_HEADER + PREAMBLE_BYTES_MAX) as u64 + SLACK;
+    whole.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+}
+
+impl Shelf {
+    /// Tells what there is room for. What is under way fits the rest of this segment, or what does
+    /// not fit it fits the next one: the larger of both counts.
+    fn publish(&self, state: &Shelved) {
+        // What is being written tells itself when it is done.
+        let Some(used) = state.current.used else {
+            return;
         };
-        match chore {
-            Some(Chore::Remove(path)) => {
-                if let Err(error) = fs::remove_file(&path) {
-                    tracing::warn!("cannot remove the old log segment {}: {error}", path.display());
-                }
-            }
-            Some(Chore::Prepare(number)) => due = Some(number),
-            None => {}
+        let rest = state.current.bytes.saturating_sub(used);
+        let next = state.spare.as_ref().map_or(0, |spare| usable(spare.bytes));
+        self.room.holds(rest.max(next).saturating_sub(SLACK));
+    }
+
+    /// A segment has become larger, wherever it is by now.
+    fn grown(&self, number: u64, bytes: u64) {
+        let mut state = lock(&self.state);
+        if let Some(spare) = state.spare.as_mut().filter(|spare| spare.number == number) {
+            spare.bytes = bytes;
+        } else if state.current.number == number {
+            state.current.bytes = bytes;
         }
-        let Some(number) = due else {
-            continue;
+        self.publish(&state);
+        drop(state);
+        self.news.notify_all();
+    }
+
+    /// Is there anything to give back?
+    fn is_large(&self) -> bool {
+        let state = lock(&self.state);
+        state.spare.as_ref().is_some_and(|spare| spare.bytes > SEGMENT_BYTES_MIN)
+            || state.current.rest() > 2 * SEGMENT_BYTES_MIN
+    }
+
+    /// Cuts zeros off, unless they are promised to somebody.
+    fn shrink(&self) {
+        let mut state = lock(&self.state);
+        let Shelved { current, spare, .. } = &mut *state;
+        let Some(used) = current.used else {
+            return;
         };
-        match prepare(directory, number, SEGMENT_BYTES) {
-            Ok(file) => {
-                due = None;
-                room.accept();
-                if done.send((number, file)).is_err() {
-                    return;
+        let rest = current.rest().min(SEGMENT_BYTES_MIN);
+        let next = spare.as_ref().map_or(0, |_| usable(SEGMENT_BYTES_MIN));
+        if !self.room.holds_only(rest.max(next).saturating_sub(SLACK)) {
+            return;
+        }
+        if let Some(spare) = spare.as_mut().filter(|spare| spare.bytes > SEGMENT_BYTES_MIN) {
+            cut(&spare.file, &mut spare.bytes, SEGMENT_BYTES_MIN);
+        }
+        if current.rest() > 2 * SEGMENT_BYTES_MIN {
+            cut(&current.file, &mut current.bytes, used + SEGMENT_BYTES_MIN);
+        }
+        self.publish(&state);
+    }
+}
+
+impl Current {
+    fn rest(&self) -> u64 {
+        self.bytes.saturating_sub(self.used.unwrap_or(self.bytes))
+    }
+}
+
+fn cut(file: &File, bytes: &mut u64, to: u64) {
+    match file.set_len(to) {
+        Ok(()) => *bytes = to,
+        Err(error) => tracing::debug!("a log segment stays larger than it need be: {error}"),
+    }
+}
+
+/// The thread's own.
+struct Preparer<'a> {
+    directory: PathBuf,
+    shelf: &'a Shelf,
+    /// What is to be prepared, until that works.
+    due: Option<(u64, u64)>,
+    /// The segment that was written to at the last look, and how much of it was used.
+    seen: (u64, u64),
+}
+
+impl Preparer<'_> {
+    fn new(directory: PathBuf, shelf: &Shelf) -> Preparer<'_> {
+        Preparer { directory, shelf, due: None, seen: (0, 0) }
+    }
+
+    fn work(mut self, chores: &mpsc::Receiver<Chore>) {
+        loop {
+            let chore = match self.due {
+                Some(_) => chores.recv_timeout(RETRY),
+                None if self.shelf.is_large() => chores.recv_timeout(IDLE),
+                None => chores.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match chore {
+                Ok(Chore::End) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Chore::Remove(path)) => {
+                    if let Err(error) = fs::remove_file(&path) {
+                        let path = path.display();
+                        tracing::warn!("cannot remove the old log segment {path}: {error}");
+                    }
                 }
+                Ok(Chore::Prepare { number, bytes }) => {
+                    self.due = Some((number, bytes));
+                    self.prepare();
+                }
+                Ok(Chore::Grow(bytes)) => self.grow(sized_for(bytes)),
+                Err(RecvTimeoutError::Timeout) if self.due.is_some() => self.prepare(),
+                Err(RecvTimeoutError::Timeout) => self.rest(),
+            }
+        }
+    }
+
+    fn prepare(&mut self) {
+        let Some((number, bytes)) = self.due else {
+            return;
+        };
+        // On a disk that is nearly full a small one still serves most writes.
+        let made = prepare(&self.directory, number, bytes).map(|file| (file, bytes));
+        let made = made.or_else(|error| {
+            if bytes == SEGMENT_BYTES_MIN {
+                return Err(error);
+            }
+            let file = prepare(&self.directory, number, SEGMENT_BYTES_MIN)?;
+            Ok((file, SEGMENT_BYTES_MIN))
+        });
+        match made {
+            Ok((file, bytes)) => {
+                self.due = None;
+                let mut state = lock(&self.shelf.state);
+                state.failure = None;
+                state.spare = Some(Spare { number, file, bytes });
+                drop(state);
+                self.shelf.room.accept();
+                self.shelf.grown(number, bytes);
             }
             Err(error) => {
-                let name = path(directory, number);
-                let text =
-                    format!("no room for the log's next segment {}: {error}", name.display());
-                room.refuse(&error, text);
+                let text = self.failed(number, &error);
+                self.shelf.room.refuse(&error, text);
             }
+        }
+    }
+
+    fn grow(&mut self, bytes: u64) {
+        if let Some((_, due)) = &mut self.due {
+            *due = bytes.max(*due);
+            self.prepare();
+            return;
+        }
+        let Some((number, file, before)) = lock(&self.shelf.state)
+            .spare
+            .as_ref()
+            .filter(|spare| spare.bytes < bytes)
+            .map(|spare| (spare.number, Arc::clone(&spare.file), spare.bytes))
+        else {
+            // What was asked for has come true meanwhile.
+            let state = lock(&self.shelf.state);
+            self.shelf.publish(&state);
+            return;
+        };
+        // It may be taken while this goes on: what was promised of it does not change.
+        match zero(&file, before, bytes).and_then(|()| file.sync_all()) {
+            Ok(()) => {
+                lock(&self.shelf.state).failure = None;
+                self.shelf.room.accept();
+                self.shelf.grown(number, bytes);
+            }
+            Err(error) => {
+                // The half of it would only make a full disk fuller.
+                let _ = file.set_len(before);
+                let text = self.failed(number, &error);
+                self.shelf.room.deny(&error, text);
+            }
+        }
+    }
+
+    fn failed(&self, number: u64, error: &io::Error) -> String {
+        let name = path(&self.directory, number);
+        let text = format!("no room for the log's next segment {}: {error}", name.display());
+        lock(&self.shelf.state).failure = Some((error.kind(), text.clone()));
+        self.shelf.news.notify_all();
+        text
+    }
+
+    /// Nothing was to be done for a while.
+    fn rest(&mut self) {
+        let (number, used) = {
+            let state = lock(&self.shelf.state);
+            (state.current.number, state.current.used)
+        };
+        let Some(used) = used else {
+            return;
+        };
+        let (before, seen) = std::mem::replace(&mut self.seen, (number, used));
+        if number == before && used - seen < SEGMENT_BYTES_MIN {
+            self.shelf.shrink();
         }
     }
 }
@@ -173,17 +430,22 @@ pub(super) fn prepare(directory: &Path, number: u64, bytes: u64) -> io::Result<A
 
 fn fill(path: &Path, number: u64, bytes: u64) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    zero(&file, 0, bytes)?;
+    file.write_all_at(&header(number), 0)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Writes zeros up to `bytes`.
+fn zero(file: &File, mut at: u64, bytes: u64) -> io::Result<()> {
     let zeros = vec![0; PIECE];
-    let mut at = 0;
     while at < bytes {
         let piece = usize::try_from(bytes - at).unwrap_or(PIECE).min(PIECE);
         file.write_all_at(&zeros[..piece], at)?;
         file.sync_data()?;
         at += piece as u64;
     }
-    file.write_all_at(&header(number), 0)?;
-    file.sync_all()?;
-    Ok(file)
+    Ok(())
 }
 
 /// Makes names in a directory survive power loss.

@@ -8,8 +8,12 @@
 //!
 //! A batch is one write and one `fdatasync`. Since the bytes of a segment exist before they are
 //! overwritten, that flush never has to wait for the file system's journal. The next segment is
-//! prepared by a thread of its own as soon as one is begun; when the disk has no room for it, new
-//! writes are refused while those under way still have the rest of the current segment.
+//! prepared by a thread of its own as soon as one is begun. A new write is promised its place in what
+//! is there ([`Room`]); when the disk has no room for more, it is refused, and all that are under way
+//! still have theirs.
+//!
+//! Segments are as large as the load asks for: a busy log seldom begins one, a quiet one takes little
+//! of the disk.
 //!
 //! A cut at the end (`TruncatedAfter`) and at the beginning (`Purged`) are records like any other.
 //! Each segment begins with vote, commit position and purge position, so files before it are not
@@ -26,10 +30,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use self::ahead::Ahead;
+use self::ahead::{Ahead, Current};
 use super::frame::{self, FRAME_HEADER, Spot};
 use super::{LogReader, LogStore, Record, Recovered, Room, lock, log_id};
 use crate::raft::types::{Entry, LogId, Vote};
@@ -40,10 +45,16 @@ const MAGIC: [u8; 8] = *b"MUSTRLOG";
 /// Magic, version, number, checksum; the rest is reserved.
 const SEGMENT_HEADER: usize = 64;
 
-/// Small, so that a first start is quick.
-const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
-/// Four seconds of writing at full speed with small values; recovery reads one in a few ms.
-const SEGMENT_BYTES: u64 = 16 << 20;
+/// Of a log that is seldom written to, and of the first ones, so that a first start is quick.
+const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+/// Recovery reads one in a few ms. Every change fits one, and so do all that are under way.
+const SEGMENT_BYTES_MAX: u64 = 16 << 20;
+/// A segment is to last so long at the pace of the one before …
+const SEGMENT_LASTS: Duration = Duration::from_secs(4);
+/// … but one short burst does not make a large one.
+const SEGMENT_GROWTH_MAX: u64 = 4;
+/// The records that begin a segment: vote, commit position and purge position.
+const PREAMBLE_BYTES_MAX: usize = 256;
 /// A batch, unless it is one large record; with the state that begins a segment it fits one.
 const FRAME_BYTES_MAX: usize = 8 << 20;
 
@@ -57,7 +68,9 @@ pub struct Wal {
     state: State,
     map: Arc<Mutex<Map>>,
     ahead: Ahead,
-    room: Room,
+    /// When the last segment was begun, and how large the one after it was meant to be.
+    begun: Instant,
+    next_bytes: u64,
     buffer: Vec<u8>,
     spots: Vec<Spot>,
     /// After a failed write nobody knows what the file holds.
@@ -93,7 +106,6 @@ impl State {
 struct Segment {
     number: u64,
     file: Arc<File>,
-    bytes: u64,
     /// The highest entry that was ever written to it.
     highest: Option<u64>,
 }
@@ -151,13 +163,28 @@ impl Wal {
     ///
     /// A torn tail is cut off and named in a log line. Damage before the tail is an error that
     /// names file and offset.
-    pub fn open(directory: &Path, room: Room) -> io::Result<(Wal, Recovered)> {
+    pub fn open(directory: &Path, room: &Room) -> io::Result<(Wal, Recovered)> {
         fs::create_dir_all(directory)?;
         recovery::remove_leftovers(directory)?;
-        let found = recovery::recover(directory)?;
-        let fresh = found.segments.is_empty();
-        let ahead = Ahead::start(directory.to_owned(), room.clone())?;
-        let mut wal = Wal {
+        let mut found = recovery::recover(directory)?;
+        if found.segments.is_empty() {
+            let file = ahead::prepare(directory, 0, SEGMENT_BYTES_MIN)?;
+            found.segments.push_back(Segment::new(0, file));
+            found.bytes = SEGMENT_BYTES_MIN;
+        }
+        // Behind the next one there may be another, if the next one was begun and not written to.
+        for needless in found.spares.drain(1.min(found.spares.len())..) {
+            fs::remove_file(path(directory, needless.number))?;
+        }
+        let last = found.segments.back().expect("there is one by now");
+        let current = Current {
+            number: last.number,
+            file: Arc::clone(&last.file),
+            bytes: found.bytes,
+            used: Some(found.at as u64),
+        };
+        let ahead = Ahead::start(directory.to_owned(), room, current, found.spares.pop())?;
+        let wal = Wal {
             directory: directory.to_owned(),
             segments: found.segments,
             at: found.at,
@@ -165,20 +192,13 @@ impl Wal {
             state: found.state,
             map: Arc::new(Mutex::new(found.map)),
             ahead,
-            room,
+            begun: Instant::now(),
+            next_bytes: SEGMENT_BYTES_MIN,
             buffer: Vec::new(),
             spots: Vec::new(),
             broken: false,
         };
-        if fresh {
-            let file = ahead::prepare(directory, 0, FIRST_SEGMENT_BYTES)?;
-            wal.segments.push_back(Segment::new(0, file, FIRST_SEGMENT_BYTES));
-            wal.at = SEGMENT_HEADER;
-        }
-        for spare in found.spares {
-            wal.ahead.have(spare);
-        }
-        wal.ahead.want(wal.number() + 1);
+        wal.ahead.want(wal.number() + 1, wal.next_bytes);
         let (first, last) = {
             let map = lock(&wal.map);
             (map.last().map(|_| map.first), map.last())
@@ -200,9 +220,28 @@ impl Wal {
 
     fn write_frame(&mut self, records: &[Record]) -> io::Result<()> {
         frame::encode(self.batch, records, &mut self.buffer, &mut self.spots)?;
-        if !self.fits() {
-            self.next_segment()?;
+        if self.buffer.len() as u64 > self.ahead.left(self.at).0 {
+            let bytes = (SEGMENT_HEADER + PREAMBLE_BYTES_MAX + self.buffer.len()) as u64;
+            if bytes > SEGMENT_BYTES_MAX {
+                return Err(self.too_large());
+            }
+            if self.at == SEGMENT_HEADER {
+                // Without a frame it would look like a prepared one that was passed over.
+                self.write_encoded(&[])?;
+            }
+            self.next_segment(bytes)?;
+            frame::encode(self.batch, records, &mut self.buffer, &mut self.spots)?;
         }
+        self.write_encoded(records)
+    }
+
+    fn too_large(&self) -> io::Error {
+        let text = format!("a record of {} bytes does not fit the log", self.buffer.len());
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    }
+
+    /// Writes a frame of these records, which the buffer holds, where there is room for it.
+    fn write_encoded(&mut self, records: &[Record]) -> io::Result<()> {
         let mut preamble = 0;
         if self.at == SEGMENT_HEADER {
             let state: Vec<Record> = self.state.records().collect();
@@ -210,18 +249,23 @@ impl Wal {
             let all = state.iter().chain(records);
             frame::encode(self.batch, all, &mut self.buffer, &mut self.spots)?;
         }
-        if !self.fits() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("a record of {} bytes does not fit the log", self.buffer.len()),
-            ));
-        }
         let at = self.at;
+        if !self.ahead.begin(at, self.buffer.len()) {
+            return Err(self.too_large());
+        }
         let segment = self.segments.back_mut().expect("a log has a segment from its opening on");
-        segment.file.write_all_at(&self.buffer, at as u64)?;
-        segment.file.sync_data()?;
+        let name = path(&self.directory, segment.number);
+        let named = |what: &str, error: io::Error| {
+            let text = format!("cannot {what} log segment {}: {error}", name.display());
+            io::Error::new(error.kind(), text)
+        };
+        let written = segment.file.write_all_at(&self.buffer, at as u64);
+        written.map_err(|error| named("write to", error))?;
+        // After this failed once, trying again could succeed and yet have lost what was to be flushed.
+        segment.file.sync_data().map_err(|error| named("flush", error))?;
         self.at += self.buffer.len();
         self.batch += 1;
+        self.ahead.done(self.at);
 
         let mut map = lock(&self.map);
         for (record, spot) in records.iter().zip(&self.spots[preamble..]) {
@@ -245,18 +289,33 @@ impl Wal {
         Ok(())
     }
 
-    fn fits(&self) -> bool {
-        let bytes = self.segments.back().map_or(0, |segment| segment.bytes);
-        (self.at + self.buffer.len()) as u64 <= bytes
+    /// Begins a segment of at least so many bytes.
+    fn next_segment(&mut self, bytes: u64) -> io::Result<()> {
+        let number = self.number() + 1;
+        let file = self.ahead.advance(number, bytes)?;
+        self.next_bytes = next_bytes(self.next_bytes, self.at as u64, self.begun.elapsed());
+        self.begun = Instant::now();
+        self.segments.push_back(Segment::new(number, file));
+        self.at = SEGMENT_HEADER;
+        self.ahead.want(number + 1, self.next_bytes);
+        Ok(())
     }
 
-    fn next_segment(&mut self) -> io::Result<()> {
-        let number = self.number() + 1;
-        let file = self.ahead.take(number, &self.room)?;
-        self.segments.push_back(Segment::new(number, file, SEGMENT_BYTES));
-        self.at = SEGMENT_HEADER;
-        self.ahead.want(number + 1);
-        Ok(())
+    /// How many of the records make one frame: as many as fit, at least one.
+    fn frame_records(&self, records: &[Record]) -> usize {
+        const AROUND: usize = FRAME_HEADER + frame::ALIGNMENT;
+        let (rest, next) = self.ahead.left(self.at);
+        let first = records.first().map_or(0, |record| AROUND + record.bytes_about());
+        let limit = if first as u64 <= rest { rest } else { next };
+        let limit = usize::try_from(limit).map_or(FRAME_BYTES_MAX, |it| it.min(FRAME_BYTES_MAX));
+        let mut bytes = AROUND;
+        for (count, record) in records.iter().enumerate() {
+            bytes += record.bytes_about();
+            if bytes > limit && count > 0 {
+                return count;
+            }
+        }
+        records.len()
     }
 
     /// Removes the files before the first that is still needed.
@@ -282,7 +341,7 @@ impl LogStore for Wal {
         }
         let mut rest = records;
         while !rest.is_empty() {
-            let (frame, after) = rest.split_at(frame_records(rest));
+            let (frame, after) = rest.split_at(self.frame_records(rest));
             if let Err(error) = self.write_frame(frame) {
                 self.broken = true;
                 return Err(error);
@@ -300,21 +359,18 @@ impl LogStore for Wal {
     }
 }
 
-/// How many of the records make one frame: as many as fit, at least one.
-fn frame_records(records: &[Record]) -> usize {
-    let mut bytes = FRAME_HEADER;
-    for (count, record) in records.iter().enumerate() {
-        bytes += record.bytes_about();
-        if bytes > FRAME_BYTES_MAX && count > 0 {
-            return count;
-        }
-    }
-    records.len()
+/// How large the next segment is to be, after one of which `written` bytes were used `within` this time.
+fn next_bytes(before: u64, written: u64, within: Duration) -> u64 {
+    let within = within.as_millis().max(1);
+    let wanted = u128::from(written) * SEGMENT_LASTS.as_millis() / within;
+    let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
+    let wanted = wanted.min(before * SEGMENT_GROWTH_MAX).min(SEGMENT_BYTES_MAX);
+    wanted.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
 }
 
 impl Segment {
-    fn new(number: u64, file: Arc<File>, bytes: u64) -> Segment {
-        Segment { number, file, bytes, highest: None }
+    fn new(number: u64, file: Arc<File>) -> Segment {
+        Segment { number, file, highest: None }
     }
 }
 

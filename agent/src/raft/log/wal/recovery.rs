@@ -10,15 +10,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::super::WAY_OUT;
 use super::super::frame::{self, End};
 use super::super::record::invalid;
+use super::ahead::Spare;
 use super::{MAGIC, Map, Place, Record, SEGMENT_HEADER, Segment, State, VERSION, path, u32_of};
 
 /// What the files hold.
 pub(super) struct Found {
     pub(super) segments: VecDeque<Segment>,
+    /// Bytes of the last of them.
+    pub(super) bytes: u64,
+    /// Its last frame, and where that is.
+    last_frame: Option<(usize, Vec<u8>)>,
     /// Prepared, nothing written yet.
-    pub(super) spares: Vec<Segment>,
+    pub(super) spares: Vec<Spare>,
     /// Where the next frame goes.
     pub(super) at: usize,
     /// Number of the next batch.
@@ -63,6 +69,8 @@ fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
 pub(super) fn recover(directory: &Path) -> io::Result<Found> {
     let mut found = Found {
         segments: VecDeque::new(),
+        bytes: 0,
+        last_frame: None,
         spares: Vec::new(),
         at: SEGMENT_HEADER,
         batch: 0,
@@ -78,7 +86,8 @@ pub(super) fn recover(directory: &Path) -> io::Result<Found> {
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(&name)?);
         let bytes = fs::read(&name)?;
         check_header(&name, number, &bytes)?;
-        let mut segment = Segment::new(number, file, bytes.len() as u64);
+        let spare = Spare { number, file: Arc::clone(&file), bytes: bytes.len() as u64 };
+        let mut segment = Segment::new(number, file);
         let begin = frame::Header::decode(bytes.get(SEGMENT_HEADER..).unwrap_or_default());
         let next = expected.get_or_insert_with(|| begin.map_or(0, |header| header.batch));
         if let Some((before, _, damage)) = broken {
@@ -86,7 +95,7 @@ pub(super) fn recover(directory: &Path) -> io::Result<Found> {
             if frame::later_frame(&bytes, SEGMENT_HEADER, *next) {
                 return Err(damaged(&path(directory, before), damage));
             }
-            found.spares.push(segment);
+            found.spares.push(spare);
             continue;
         }
         let before = *next;
@@ -100,7 +109,7 @@ pub(super) fn recover(directory: &Path) -> io::Result<Found> {
         match end {
             // Nothing in it, and it is not the only one: prepared, not used yet.
             End::Clean(_) if !used && !found.segments.is_empty() => {
-                found.spares.push(segment);
+                found.spares.push(spare);
                 continue;
             }
             End::Clean(_) if !found.spares.is_empty() => {
@@ -118,13 +127,17 @@ pub(super) fn recover(directory: &Path) -> io::Result<Found> {
             }
         }
         found.segments.push_back(segment);
+        found.bytes = spare.bytes;
+        found.last_frame = frame::last(&bytes, SEGMENT_HEADER, found.at)
+            .map(|at| (at, bytes[at..found.at].to_vec()));
     }
     found.batch = expected.unwrap_or(0);
     if let Some((number, at, damage)) = broken
         && let Some(segment) = found.segments.back()
     {
-        cut_off(&path(directory, number), &segment.file, at, damage, segment.bytes)?;
+        cut_off(&path(directory, number), &segment.file, at, damage, found.bytes)?;
     }
+    found.write_again(directory)?;
     found.check(directory)?;
     Ok(found)
 }
@@ -159,6 +172,22 @@ impl Found {
             Record::Entry(_) | Record::Vote(_) | Record::Committed(_) => {}
         }
         Ok(())
+    }
+
+    /// A flush that fails leaves its bytes in memory, as if they were on the disk: they are read from
+    /// there, the disk never gets them, and what is written behind them later would follow a hole. It
+    /// can only have been the last batch, since nothing is written after such a failure. Written once
+    /// more it is certain to be there.
+    fn write_again(&self, directory: &Path) -> io::Result<()> {
+        let (Some(segment), Some((at, frame))) = (self.segments.back(), &self.last_frame) else {
+            return Ok(());
+        };
+        let written = segment.file.write_all_at(frame, *at as u64);
+        written.and_then(|()| segment.file.sync_data()).map_err(|error| {
+            let name = path(directory, segment.number);
+            let text = format!("cannot flush log segment {}: {error}", name.display());
+            io::Error::new(error.kind(), text)
+        })
     }
 
     /// The entries must begin where the purge ended.
@@ -201,7 +230,7 @@ fn check_header(name: &Path, number: u64, bytes: &[u8]) -> io::Result<()> {
 
 fn damaged(name: &Path, offset: usize) -> io::Error {
     invalid(format!(
-        "log segment {} is damaged at offset {offset} and acknowledged writes follow; restore this server from its peers or from a backup",
+        "log segment {} is damaged at offset {offset} and acknowledged writes follow; {WAY_OUT}",
         name.display()
     ))
 }
