@@ -133,14 +133,16 @@ impl Kept {
 }
 
 impl Machine {
-    /// Starts from the newest snapshot, if there is one. Without a folder snapshots stay in memory.
+    /// Starts from the newest snapshot, if there is one; it must reach as far as the log was
+    /// `purged`. Without a folder snapshots stay in memory.
     pub fn open(
         snapshots: Option<Snapshots>,
+        purged: Option<LogId>,
         published: Arc<Published>,
         upkeep: Arc<Upkeep>,
     ) -> io::Result<Machine> {
         let newest = match &snapshots {
-            Some(snapshots) => snapshots.newest()?,
+            Some(snapshots) => snapshots.newest(purged)?,
             None => None,
         };
         let mut machine = Machine {

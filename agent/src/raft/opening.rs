@@ -30,7 +30,7 @@ pub(super) fn open(
 ) -> io::Result<(Option<File>, Log, Machine)> {
     let pace = Arc::new(Pace::here());
     let Some(data_dir) = &settings.data_dir else {
-        return Ok((None, Log::in_memory(), Machine::open(None, published, upkeep)?));
+        return Ok((None, Log::in_memory(), Machine::open(None, None, published, upkeep)?));
     };
     let directory = data_dir.join("raft");
     fs::create_dir_all(&directory)?;
@@ -70,7 +70,7 @@ pub(super) fn open(
         )));
     }
     let log = Log::over(around(store), &recovered)?;
-    let machine = Machine::open(Some(snapshots), published, upkeep)?;
+    let machine = Machine::open(Some(snapshots), recovered.purged, published, upkeep)?;
     Ok((Some(lock), log.with_pace(Arc::clone(&pace)), machine.with_pace(pace)))
 }
 

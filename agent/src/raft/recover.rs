@@ -116,7 +116,7 @@ impl Folder {
 
     /// The state with everything that the log holds, whether it was confirmed or not.
     fn state(&self) -> io::Result<(LogId, Membership, Store)> {
-        let (coverage, mut store) = match self.snapshots.newest()? {
+        let (coverage, mut store) = match self.snapshots.newest(self.recovered.purged)? {
             Some((coverage, _, store)) => (coverage, store),
             None => (Coverage::default(), Store::default()),
         };

@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::log::wal::sync_directory;
-use super::log::{chained, invalid};
+use super::log::{WAY_OUT, chained, invalid};
 use super::types::{LogId, StoredMembership};
-use crate::store::{self, Store};
+use crate::store::{self, Store, snapshot};
 
 const MAGIC: [u8; 8] = *b"MUSTSNAP";
 const VERSION: u32 = 1;
@@ -78,11 +78,16 @@ impl Snapshots {
         self.list().map(|paths| paths.is_empty())
     }
 
-    /// The newest sound snapshot with its state.
-    pub fn newest(&self) -> io::Result<Option<(Coverage, PathBuf, Store)>> {
+    /// The newest sound snapshot with its state. One that ends before `needed`, where the log
+    /// begins, does not help.
+    pub fn newest(&self, needed: Option<LogId>) -> io::Result<Option<(Coverage, PathBuf, Store)>> {
         let mut damage = None;
         for path in self.list()?.into_iter().rev() {
             match read(&path) {
+                Ok((coverage, _)) if coverage.last < needed => {
+                    let text = format!("snapshot {} ends before the log begins", path.display());
+                    damage = damage.or(Some(invalid(text)));
+                }
                 Ok((coverage, store)) => {
                     if let Some(error) = damage {
                         tracing::warn!("{error}; using {} instead", path.display());
@@ -92,7 +97,17 @@ impl Snapshots {
                 Err(error) => damage = damage.or(Some(error)),
             }
         }
-        damage.map_or(Ok(None), Err)
+        match (damage, needed) {
+            // A newer program reads it.
+            (Some(error), _) if error.kind() == io::ErrorKind::Unsupported => Err(error),
+            (Some(error), _) => Err(io::Error::new(error.kind(), format!("{error}; {WAY_OUT}"))),
+            (None, Some(needed)) => Err(invalid(format!(
+                "the log begins after entry {}, and there is no snapshot of what was before in {}; {WAY_OUT}",
+                needed.index,
+                self.directory.display()
+            ))),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Writes a snapshot durably and removes all but the newest two. Returns its path and size.
@@ -174,7 +189,26 @@ fn read(path: &Path) -> io::Result<(Coverage, Store)> {
 }
 
 fn read_unnamed(path: &Path) -> io::Result<(Coverage, Store)> {
-    read_from(&mut BufReader::with_capacity(1 << 18, File::open(path)?))
+    let file = BufReader::with_capacity(1 << 18, File::open(path)?);
+    let mut file = Counted { from: file, bytes: 0 };
+    read_from(&mut file).map_err(|error| {
+        let text = format!("{error} (found at offset {})", file.bytes);
+        io::Error::new(error.kind(), text)
+    })
+}
+
+/// Tells how far reading has come.
+struct Counted<R> {
+    from: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(into)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
 }
 
 fn read_from(file: &mut impl Read) -> io::Result<(Coverage, Store)> {
@@ -185,9 +219,10 @@ fn read_from(file: &mut impl Read) -> io::Result<(Coverage, Store)> {
         return Err(invalid("it does not begin as a snapshot".to_owned()));
     }
     if version > VERSION {
-        return Err(invalid(format!(
+        let text = format!(
             "it has format {version}, this version knows {VERSION}; it was written by a newer version"
-        )));
+        );
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
     if length > META_BYTES_MAX {
         return Err(invalid("its header is damaged".to_owned()));
@@ -198,7 +233,12 @@ fn read_from(file: &mut impl Read) -> io::Result<(Coverage, Store)> {
         return Err(invalid("its header is damaged".to_owned()));
     }
     let coverage: Coverage = rmp_serde::from_slice(&meta).map_err(io::Error::other)?;
-    let store = store::snapshot::read(file).map_err(chained)?;
+    let store = store::snapshot::read(file).map_err(|error| match error {
+        snapshot::Error::Format(_) | snapshot::Error::Kind(_) => {
+            io::Error::new(io::ErrorKind::Unsupported, error.to_string())
+        }
+        damaged => chained(damaged),
+    })?;
     Ok((coverage, store))
 }
 

@@ -41,7 +41,7 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Kind {
         };
         let upkeep = Arc::new(Upkeep::new(16_384));
         let machine =
-            Machine::open(snapshots, Arc::new(Published::default()), upkeep).unwrap();
+            Machine::open(snapshots, None, Arc::new(Published::default()), upkeep).unwrap();
         Ok((folder, log, machine))
     }
 }
