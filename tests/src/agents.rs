@@ -4,7 +4,8 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -87,12 +88,27 @@ impl Agent {
         self.process.take().context("it is not running")?.kill()
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it still runs after `limit`, or never ran.
+    pub fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let status = self.process()?.wait(limit)?;
+        self.process = None;
+        Ok(status)
+    }
+
     /// The running process.
     ///
     /// # Errors
     /// When none runs.
     pub fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().context("it is not running")
+    }
+
+    /// Where it keeps what must survive it.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     fn log_file(&self) -> PathBuf {
@@ -110,7 +126,7 @@ impl Agent {
     /// When that cannot be done.
     pub fn wipe(&self) -> Result<()> {
         ensure!(self.process.is_none(), "it runs");
-        Ok(fs::remove_dir_all(self.folder.path().join("data"))?)
+        Ok(fs::remove_dir_all(self.data())?)
     }
 
     fn port(&self, door: &str) -> u64 {

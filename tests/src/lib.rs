@@ -8,6 +8,8 @@
 //! | [`dns`] | one question by DNS, read without a library |
 //! | [`process`] | a program on free ports with a folder of its own, ended with the test |
 //! | [`agents`] | agents of one pool |
+//! | [`disk`] | a running program's disk made slow, or failing |
+//! | [`servers`] | servers that agree, and what they hold |
 //! | [`compose`] | the stack of `docker-compose.yml` under a project name of its own |
 //! | [`load`] | GETs and POSTs on fresh and reused connections, counted apart |
 //!
@@ -15,9 +17,11 @@
 
 pub mod agents;
 pub mod compose;
+pub mod disk;
 pub mod dns;
 pub mod http;
 pub mod load;
 pub mod process;
 pub mod programs;
+pub mod servers;
 pub mod wait;

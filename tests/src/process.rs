@@ -74,6 +74,11 @@ impl Process {
         Ok((Self { child, log: log.to_owned() }, stdout))
     }
 
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

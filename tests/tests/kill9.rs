@@ -17,6 +17,7 @@ use muster_tests::{
     process::Server,
     wait::{eventually, pause},
 };
+use serde_json::json;
 
 const ROUNDS: u64 = 20;
 const WRITERS: u64 = 8;
@@ -31,7 +32,18 @@ struct Writer {
 
 #[test]
 fn every_acknowledged_write_survives_twenty_kills() -> Result<()> {
-    let mut server = Server::prepare()?;
+    survives_kills("wal")
+}
+
+#[test]
+fn every_acknowledged_write_survives_twenty_kills_in_the_other_store() -> Result<()> {
+    survives_kills("sled")
+}
+
+/// With the log in this store.
+#[expect(clippy::print_stdout, reason = "figures of a proof")]
+fn survives_kills(backend: &str) -> Result<()> {
+    let mut server = Server::prepare_with(json!({"raft_logstore": {"backend": backend}}))?;
     let mut writers: Vec<_> = (0..WRITERS).map(|_| Writer::default()).collect();
     let mut index = 0;
     for round in 0..=ROUNDS {
@@ -41,6 +53,8 @@ fn every_acknowledged_write_survives_twenty_kills() -> Result<()> {
         println!("round {round}: ready after {started:?}, {written} keys, index {index}");
         if round == ROUNDS {
             ensure!(written > 5000, "only {written} writes: this run proves little");
+            let log = server.folder().join("data/raft").join(backend);
+            ensure!(log.is_dir(), "no log in {}", log.display());
             break;
         }
         writers = write_until_killed(&mut server, writers, round)?;
