@@ -35,7 +35,7 @@ use crate::process::{Agent, PROGRAM, moment};
 use crate::stub::Stub;
 
 /// How long a value may take to be as expected.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// A recorded value has stayed the same for this long.
 const STILL: Duration = Duration::from_millis(1500);
 /// The reference looks only now and then for what is to go.

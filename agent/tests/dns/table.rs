@@ -29,7 +29,7 @@ const RECORDINGS: usize = 20;
 /// The same when it is only checked.
 const REPLAYS: usize = 3;
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Default)]
 struct Row {
