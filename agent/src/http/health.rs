@@ -1,5 +1,7 @@
 //! `/v1/health/`: how nodes and services are.
 
+use std::sync::Arc;
+
 use super::catalog::with_nodes;
 use super::encode;
 use super::error::Error;
@@ -11,7 +13,7 @@ use super::select::{Selection, row_name};
 use crate::acl::{Access, Resource};
 use crate::filter::schema;
 use crate::read::{Body, Query};
-use crate::store::{Found, Index, Store};
+use crate::store::{Check, Found, Index, Instance, Scope, Store};
 
 pub(super) const ROUTES: &[Route] = &[
     route("/v1/health/service/", &["GET"], &[service]),
@@ -80,16 +82,31 @@ impl Health {
             .select
             .page
             .cut(&found.rows, |instance| row_name(&instance.node.name, &instance.service.id));
-        let layout = self.select.layout;
+        let (layout, effective) = (self.select.layout, self.select.is_effective());
+        let encode = |rows: &[Arc<Instance>]| {
+            let rows = rows.iter().map(|instance| InstanceRow { instance, effective });
+            encode::json(&Rows(rows), layout)
+        };
         let bytes = if self.select.is_near() {
             let mut rows = rows.to_vec();
             self.select.sort_near(&mut rows, |instance| &instance.node.name);
-            encode::json(&Rows(rows.iter().map(|instance| InstanceRow { instance })), layout)
+            encode(&rows)
         } else {
-            encode::json(&Rows(rows.iter().map(|instance| InstanceRow { instance })), layout)
+            encode(rows)
         };
         let body = Body::new(bytes).with_next(next);
         Found { rows: body, index: found.index, scopes: found.scopes }
+    }
+
+    /// What has changed when a row's status of the whole has, beyond what the rows themselves depend on.
+    fn borne_on(&self) -> Option<Scope> {
+        match &self.what {
+            // Instances know all checks that bear on them; those of a node are all read anyway.
+            What::Service(_) | What::Node(_) => None,
+            What::Checks(name) => Some(Scope::Service(name.to_lowercase().into())),
+            // A check in one state says nothing of the others on its node.
+            What::State(_) => Some(Scope::Checks),
+        }
     }
 
     fn checks(&self, store: &Store) -> Found<Body> {
@@ -110,10 +127,24 @@ impl Health {
             self.select.page.cut(&found.rows, |check| row_name(&check.node, &check.id));
         let mut rows = rows.to_vec();
         self.select.sort_near(&mut rows, |check| &check.node);
-        let rows = Rows(rows.iter().map(|check| CheckRow::new(check, Empty::List)));
+        let effective = self.select.is_effective();
+        if effective {
+            // What is said of the rows depends on checks that are not among them.
+            found.scopes.extend(self.borne_on());
+        }
+        let whole = |check: &Check| {
+            effective.then(|| catalog.effective_status(&check.node, &check.service_id))
+        };
+        let row = |check| CheckRow::new(check, Empty::List).with_effective(whole(check));
+        let rows = Rows(rows.iter().map(|check| row(check)));
         let body = Body::new(encode::json(&rows, self.select.layout)).with_next(next);
         Found { rows: body, index: found.index, scopes: found.scopes }
     }
+}
+
+/// Reads the conditions that all lists of checks know.
+fn of_checks(request: &Request) -> Result<Selection, Error> {
+    Selection::of(request)?.with_effective(request)?.with_filter(request, &schema::CHECK)
 }
 
 fn service(request: Request) -> Result<Answer, Error> {
@@ -126,6 +157,7 @@ fn service(request: Request) -> Result<Answer, Error> {
     let select = Selection::of(&request)?
         .with_tags(&request)
         .with_passing(&request)?
+        .with_effective(&request)?
         .with_filter(&request, &schema::SERVICE_ENTRY)?;
     request.read(Health { what: What::Service(name), select }, read, Family::Discovery)
 }
@@ -137,7 +169,7 @@ fn node(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing node name"));
     }
     request.authorize(Resource::Node(&name), Access::Read)?;
-    let select = Selection::of(&request)?.with_filter(&request, &schema::CHECK)?;
+    let select = of_checks(&request)?;
     request.read(Health { what: What::Node(name), select }, read, Family::Uncached)
 }
 
@@ -148,7 +180,7 @@ fn checks(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing service name"));
     }
     request.authorize(Resource::Service(&name), Access::Read)?;
-    let select = Selection::of(&request)?.with_filter(&request, &schema::CHECK)?;
+    let select = of_checks(&request)?;
     request.read(Health { what: What::Checks(name), select }, read, Family::Uncached)
 }
 
@@ -159,6 +191,6 @@ fn state(request: Request) -> Result<Answer, Error> {
         return Err(Error::invalid("Missing check state"));
     }
     request.authorize(Resource::Node(""), Access::List)?;
-    let select = Selection::of(&request)?.with_filter(&request, &schema::CHECK)?;
+    let select = of_checks(&request)?;
     request.read(Health { what: What::State(state), select }, read, Family::Uncached)
 }

@@ -241,6 +241,9 @@ pub(crate) struct CheckRow<'a> {
     definition: Definition<'a>,
     create_index: u64,
     modify_index: u64,
+    /// Ours, for who asks: how what the check is about is on the whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective_status: Option<&'static str>,
 }
 
 impl<'a> CheckRow<'a> {
@@ -259,7 +262,14 @@ impl<'a> CheckRow<'a> {
             definition: Definition(&check.definition),
             create_index: check.create_index,
             modify_index: check.modify_index,
+            effective_status: None,
         }
+    }
+
+    /// With the status of the whole, if that is asked for.
+    pub(crate) fn with_effective(mut self, status: Option<&'static str>) -> Self {
+        self.effective_status = status;
+        self
     }
 
     /// As the agent's own end points of health show it: there the reference fills this row only in part.
@@ -365,18 +375,23 @@ impl<'de> Visitor<'de> for TreeVisitor {
 /// An instance with its node and its checks, as `/v1/health/service/` lists it.
 pub(crate) struct InstanceRow<'a> {
     pub(crate) instance: &'a Instance,
+    /// Say how it is on the whole: ours, for who asks.
+    pub(crate) effective: bool,
 }
 
 impl Serialize for InstanceRow<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let Instance { node, service, checks } = self.instance;
-        let mut map = to.serialize_map(Some(3))?;
+        let mut map = to.serialize_map(None)?;
         map.serialize_entry("Node", &NodeRow::from(&**node))?;
         map.serialize_entry("Service", &ServiceRow::new(service, Empty::List))?;
         map.serialize_entry(
             "Checks",
             &Rows(checks.iter().map(|check| CheckRow::new(check, Empty::List))),
         )?;
+        if self.effective {
+            map.serialize_entry("EffectiveStatus", self.instance.effective_status())?;
+        }
         map.end()
     }
 }

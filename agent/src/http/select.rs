@@ -22,6 +22,8 @@ pub(crate) struct Selection {
     node_meta: Vec<(String, String)>,
     /// Only instances without a check that is not passing.
     passing: bool,
+    /// Rows say how what they are about is on the whole.
+    effective: bool,
     /// With its text, by which equal ones are known.
     filter: Option<(String, Filter)>,
     near: Option<Near>,
@@ -57,6 +59,7 @@ impl Selection {
             tags: None,
             node_meta,
             passing: false,
+            effective: false,
             filter: None,
             near,
             page: Page::of(params)?,
@@ -92,14 +95,19 @@ impl Selection {
 
     /// With the health that the request asks for.
     pub(crate) fn with_passing(mut self, request: &Request) -> Result<Selection, Error> {
-        if let Some(text) = request.params.get("passing") {
-            self.passing = match text {
-                "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(Error::invalid("Invalid value for ?passing")),
-            };
-        }
+        self.passing = switch(request, "passing")?;
         Ok(self)
+    }
+
+    /// With the status of the whole in each row, if the request asks for it: `?effective`.
+    pub(crate) fn with_effective(mut self, request: &Request) -> Result<Selection, Error> {
+        self.effective = switch(request, "effective")?;
+        Ok(self)
+    }
+
+    /// Do rows say how what they are about is on the whole?
+    pub(crate) fn is_effective(&self) -> bool {
+        self.effective
     }
 
     /// The conditions as text: equal texts select equally.
@@ -111,6 +119,9 @@ impl Selection {
             " {:?} {:?} {} {filter:?} {near:?} {:?} {:?} {:?}",
             self.tags, self.node_meta, self.passing, self.page, self.layout, self.authority
         );
+        if self.effective {
+            text.push_str(" effective");
+        }
     }
 
     /// Does the answer depend on the rows of nodes beyond those that are in it anyway?
@@ -155,6 +166,15 @@ impl Selection {
     /// Rows must be sorted by distance.
     pub(crate) fn is_near(&self) -> bool {
         self.near.is_some()
+    }
+}
+
+/// Is a parameter there, and does it not say no?
+fn switch(request: &Request, name: &str) -> Result<bool, Error> {
+    match request.params.get(name) {
+        None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some(_) => Err(Error::invalid(format!("Invalid value for ?{name}"))),
     }
 }
 

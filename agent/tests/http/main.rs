@@ -7,6 +7,7 @@ mod check_times;
 mod checks;
 mod clients;
 mod crowds;
+mod effective;
 mod limits;
 mod paging;
 mod rows;

@@ -114,6 +114,15 @@ impl Catalog {
         Found { rows, index: self.checks_index(), scopes: vec![scope] }
     }
 
+    /// The worst of what bears on an instance, its own checks and its node's; without an instance, of the
+    /// node's alone. Of what nobody checks: passing.
+    pub fn effective_status(&self, node: &str, service_id: &str) -> &'static str {
+        let (node, id) = (fold(node), fold(service_id));
+        let of_node = under_two(&self.checks_of, &node, "");
+        let own = (!id.is_empty()).then(|| under_two(&self.checks_of, &node, &id));
+        worst(of_node.chain(own.into_iter().flatten()).map(|(_, check)| check))
+    }
+
     /// One instance by node and service id, without its index: what other commands look at.
     pub fn node_service(&self, node: &str, id: &str) -> Option<&Arc<Service>> {
         self.services.get(&Two(&fold(node), &fold(id)))
@@ -144,6 +153,22 @@ impl Catalog {
     pub fn node_with_id(&self, id: &str) -> Option<&Arc<Node>> {
         self.nodes.get(self.ids.get(&*bare_id(id))?)
     }
+}
+
+impl Instance {
+    /// The worst of what bears on it: see [`Catalog::effective_status`].
+    pub fn effective_status(&self) -> &'static str {
+        worst(self.checks.iter())
+    }
+}
+
+fn worst<'a>(checks: impl Iterator<Item = &'a Arc<Check>>) -> &'static str {
+    let badness = |check: &Arc<Check>| match &*check.status {
+        "critical" => 2,
+        "warning" => 1,
+        _ => 0,
+    };
+    ["passing", "warning", "critical"][checks.map(badness).max().unwrap_or(0)]
 }
 
 /// Indexes without their rows: what a cached answer is compared with.
