@@ -123,6 +123,18 @@ impl Process {
         }
     }
 
+    /// Whether it has ended, and done well.
+    ///
+    /// # Errors
+    /// When it has ended otherwise: how, and the end of its log.
+    pub fn has_succeeded(&mut self) -> Result<bool> {
+        let ended = self.child.try_wait()?;
+        if !ended.is_some_and(|status| status.success()) {
+            self.ensure_running()?;
+        }
+        Ok(ended.is_some())
+    }
+
     /// The last lines it wrote.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
