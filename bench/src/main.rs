@@ -166,7 +166,10 @@ fn print_rows(scenario: &str, ours: &[Figure], reference: &[Figure], etcd: &[Fig
                     };
                     // Nothing against nothing is as good.
                     let ratio = if ratio.is_nan() { 1.0 } else { ratio };
-                    let _ = write!(line, " {:>12.1} {ratio:>7.1}x", other.value);
+                    // Nothing against something is no ratio.
+                    let ratio =
+                        if ratio.is_finite() { format!("{ratio:.1}x") } else { "-".to_owned() };
+                    let _ = write!(line, " {:>12.1} {ratio:>8}", other.value);
                 }
             }
         }
