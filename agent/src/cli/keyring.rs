@@ -120,7 +120,8 @@ fn keyring(call: &Call) -> Outcome {
 }
 
 fn list(call: &Call, query: &[(&str, String)], primary: bool) -> Outcome {
-    let mut text = match (call.json()?, primary) {
+    let json = call.json()?;
+    let mut text = match (json, primary) {
         (true, _) => String::new(),
         (false, true) => "==> Gathering installed primary encryption keys...\n".to_owned(),
         (false, false) => "==> Gathering installed encryption keys...\n".to_owned(),
@@ -129,7 +130,7 @@ fn list(call: &Call, query: &[(&str, String)], primary: bool) -> Outcome {
         .map_err(|failure| said_first(&text, failure))?;
     let pools: Vec<Pool> = serde_json::from_slice(&answer)
         .map_err(|error| Failure::new(format!("error: the answer is not understood: {error}")))?;
-    if call.json()? {
+    if json {
         let rows = pools.iter().flat_map(|pool| {
             let keys = if primary { &pool.primary_keys } else { &pool.keys };
             keys.iter().map(|(key, count)| {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use muster_client::types::format_duration;
 use serde_json::{Value, json};
 
-use super::segments::{NAME_MAX as SEGMENT_NAME_MAX, SEGMENTS_MAX};
 use super::{Config, HttpAddress, Segment};
+use crate::gossip::{SEGMENT_NAME_MAX, SEGMENTS_MAX};
+use crate::upstream;
 
 /// What secrets show as, set or not.
 const HIDDEN: &str = "hidden";
@@ -118,7 +119,7 @@ impl Config {
                 "PrimaryDatacenter": self.datacenter,
             }),
             json!({
-                "RPCMaxBurst": self.rpc_rate.map_or(1000, |rate| rate.burst),
+                "RPCMaxBurst": self.rpc_rate.map_or(upstream::Rate::BURST, |rate| rate.burst),
                 "RPCRateLimit": self.rpc_rate.map_or(json!(-1), |rate| json!(rate.per_second)),
                 "RPCAdvertiseAddr": tcp(self.ports.server),
                 "RPCBindAddr": bound(self.ports.server),

@@ -118,9 +118,8 @@ pub(super) fn request_limits(written: &Written) -> Result<RequestLimits, Error> 
 
 /// How much this agent asks of servers. What is not above zero is no limit, and the usual burst, as in the reference.
 pub(super) fn rpc_rate(written: &Written) -> Option<Rate> {
-    const BURST: u32 = 1000;
     let per_second = written.float("limits.rpc_rate").filter(|rate| *rate > 0.0)?;
     let burst = written.int("limits.rpc_max_burst").filter(|burst| *burst > 0);
-    let burst = burst.map_or(BURST, |burst| u32::try_from(burst).unwrap_or(u32::MAX));
+    let burst = burst.map_or(Rate::BURST, |burst| u32::try_from(burst).unwrap_or(u32::MAX));
     Some(Rate { per_second, burst })
 }

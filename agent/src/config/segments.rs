@@ -6,11 +6,8 @@ use serde_json::Value;
 
 use super::file::Written;
 use super::{Error, Ports, sockaddr};
+use crate::gossip::{SEGMENT_NAME_MAX, SEGMENTS_MAX};
 
-/// Segments of a server, as in the reference.
-pub(super) const SEGMENTS_MAX: usize = 64;
-/// Letters of a name.
-pub(super) const NAME_MAX: usize = 64;
 /// Stands for all segments in questions.
 const ALL: &str = "_all";
 
@@ -158,7 +155,7 @@ fn check_name(field: &str, name: &str) -> Result<(), Error> {
     let letters = name.chars().count();
     let (what, fix) = if name.is_empty() {
         ("is empty: that is the default segment's name".to_owned(), "give a name")
-    } else if letters > NAME_MAX {
+    } else if letters > SEGMENT_NAME_MAX {
         (format!("has {letters} letters"), "give up to 64 letters")
     } else if name == ALL {
         (format!("`{name}` stands for all segments"), "give another name")

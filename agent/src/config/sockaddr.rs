@@ -61,8 +61,7 @@ pub(super) fn expanded(written: &Written) -> Result<Written, Error> {
             Some(interfaces) => interfaces,
             None => interfaces.insert(own_interfaces()?),
         };
-        let value = expand(text, interfaces)
-            .map_err(|why| Error(format!("{key}: template `{text}`: {why}")))?;
+        let value = meant(key, text, interfaces)?;
         if value.trim().is_empty() {
             return Err(Error(format!(
                 "{key} cannot be empty\nhint: no address of this host fits `{text}`"
@@ -78,8 +77,11 @@ pub(super) fn one(key: &str, text: &str) -> Result<String, Error> {
     if !text.contains("{{") {
         return Ok(text.to_owned());
     }
-    expand(text, &own_interfaces()?)
-        .map_err(|why| Error(format!("{key}: template `{text}`: {why}")))
+    meant(key, text, &own_interfaces()?)
+}
+
+fn meant(key: &str, text: &str, interfaces: &[Interface]) -> Result<String, Error> {
+    expand(text, interfaces).map_err(|why| Error(format!("{key}: template `{text}`: {why}")))
 }
 
 /// Replaces every `{{ ... }}` of a text.

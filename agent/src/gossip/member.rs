@@ -32,6 +32,10 @@ pub const ROLE: &str = "role";
 pub const SERVER: &str = "consul";
 /// The tag that tells in which segment of the network the pool is; the default one has no name.
 pub const SEGMENT: &str = "segment";
+/// Segments that a server may be in besides the default one, as in the reference.
+pub const SEGMENTS_MAX: usize = 64;
+/// Letters of a segment's name, each of one byte.
+pub const SEGMENT_NAME_MAX: usize = 64;
 
 /// The tag of members that want to be forgotten after another time than the pool's, should they fail.
 pub const RECONNECT_TIMEOUT: &str = "rc_tm";

@@ -30,8 +30,8 @@ pub use driver::{Error, Settings, start};
 pub use join::{Joining, rejoin};
 pub use keyring::{Keyring, Order, Report, WrongKey};
 pub use member::{
-    Details, Incarnation, Member, Name, RECONNECT_TIMEOUT, ROLE, SEGMENT, SERVER, State, Status,
-    TIME_AT_START, Tags, Time, UserEvent,
+    Details, Incarnation, Member, Name, RECONNECT_TIMEOUT, ROLE, SEGMENT, SEGMENT_NAME_MAX,
+    SEGMENTS_MAX, SERVER, State, Status, TIME_AT_START, Tags, Time, UserEvent,
 };
 pub use members::{Members, Roll};
 pub use pools::Pools;

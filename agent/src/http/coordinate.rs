@@ -18,7 +18,7 @@ use super::reading;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, now, route};
 use crate::acl::{Access, Resource};
-use crate::gossip::{Pools, vivaldi};
+use crate::gossip::{Pools, SEGMENT_NAME_MAX, SEGMENTS_MAX, vivaldi};
 use crate::store::Store;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -33,10 +33,8 @@ const ERROR_START: f64 = 1.5;
 const HEIGHT_MIN: f64 = 10.0e-6;
 /// Reports of more nodes are not kept.
 const NODES_MAX: usize = 100_000;
-/// Places of one node: those of a server in as many segments as there may be.
-const PLACES_MAX: usize = 65;
-/// The longest name of a segment.
-const SEGMENT_BYTES_MAX: usize = 64;
+/// Places of one node: those of a server in as many segments as there may be, and in the default one.
+const PLACES_MAX: usize = SEGMENTS_MAX + 1;
 
 /// A place in the network. Seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -278,7 +276,7 @@ fn update(request: Request) -> Result<Answer, Error> {
         let Some(coordinate) = coordinate else {
             return Err(Error::refused("incompatible coordinate"));
         };
-        if segment.len() > SEGMENT_BYTES_MAX {
+        if segment.len() > SEGMENT_NAME_MAX {
             return Err(Error::refused("invalid segment: its name has more than 64 letters"));
         }
         let all = coordinate.vec.iter().chain([

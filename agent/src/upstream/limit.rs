@@ -16,6 +16,11 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// Requests that may come at once unless it is said otherwise, as in the reference.
+    pub const BURST: u32 = 1000;
+}
+
 /// One request too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exceeded {
