@@ -60,8 +60,7 @@ impl Agent {
     /// When it runs already, or cannot be started.
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "it runs already");
-        let file = self.folder.path().join("config.json");
-        fs::write(&file, serde_json::to_vec_pretty(&self.config)?)?;
+        let file = self.write_keys()?;
         let mut command = Command::new(program("muster"));
         command.arg("agent").arg("-config-file").arg(file);
         self.process = Some(Process::spawn(command, &self.log_file())?);
@@ -73,11 +72,15 @@ impl Agent {
     /// # Errors
     /// When it refuses them.
     pub fn reload(&self) -> Result<()> {
-        fs::write(
-            self.folder.path().join("config.json"),
-            serde_json::to_vec_pretty(&self.config)?,
-        )?;
+        self.write_keys()?;
         self.put("/v1/agent/reload", "").map(drop)
+    }
+
+    /// Writes the keys down as they are now; says where.
+    fn write_keys(&self) -> Result<PathBuf> {
+        let file = self.folder.path().join("config.json");
+        fs::write(&file, serde_json::to_vec_pretty(&self.config)?)?;
+        Ok(file)
     }
 
     /// `kill -9`.

@@ -144,11 +144,10 @@ impl Process {
     /// # Errors
     /// When it has ended otherwise: how, and the end of its log.
     pub fn has_succeeded(&mut self) -> Result<bool> {
-        let ended = self.child.try_wait()?;
-        if !ended.is_some_and(|status| status.success()) {
-            self.ensure_running()?;
+        match self.child.try_wait()? {
+            Some(status) if status.success() => Ok(true),
+            _ => self.ensure_running().map(|()| false),
         }
-        Ok(ended.is_some())
     }
 
     /// The last lines it wrote.
