@@ -12,7 +12,7 @@ use crate::transport::{accepted, decode};
 use crate::types::{
     AgentCheck, AgentService, CatalogDeregistration, CatalogNode, CatalogRegistration,
     CatalogService, CheckDefinition, HealthCheck, KvPair, Member, Node, ServiceDefinition,
-    ServiceEntry, Session, SessionDefinition, Status,
+    ServiceEntry, Session, SessionDefinition, Status, Tags,
 };
 use crate::{Client, Error, Raw, ReadOptions, Response, ServiceQuery};
 
@@ -57,17 +57,17 @@ impl Agent {
         Ok(self.0.get("/v1/agent/self", vec![], &ReadOptions::default()).await?.value)
     }
     /// The members it knows; of all datacenters with `wan`.
-    pub async fn members(&self, wan: bool) -> Result<Vec<Member>, Error> {
+    pub async fn members(&self, wan: bool) -> Result<Response<Vec<Member>>, Error> {
         let query = if wan { vec![("wan", "1".into())] } else { vec![] };
-        Ok(self.0.get("/v1/agent/members", query, &ReadOptions::default()).await?.value)
+        self.0.rows("/v1/agent/members", query, &ReadOptions::default()).await
     }
     /// Its services by id.
-    pub async fn services(&self) -> Result<BTreeMap<String, AgentService>, Error> {
-        Ok(self.0.get("/v1/agent/services", vec![], &ReadOptions::default()).await?.value)
+    pub async fn services(&self) -> Result<Response<BTreeMap<String, AgentService>>, Error> {
+        self.0.rows("/v1/agent/services", vec![], &ReadOptions::default()).await
     }
     /// Its checks by id.
-    pub async fn checks(&self) -> Result<BTreeMap<String, AgentCheck>, Error> {
-        Ok(self.0.get("/v1/agent/checks", vec![], &ReadOptions::default()).await?.value)
+    pub async fn checks(&self) -> Result<Response<BTreeMap<String, AgentCheck>>, Error> {
+        self.0.rows("/v1/agent/checks", vec![], &ReadOptions::default()).await
     }
     /// Registers a service or changes it. `replace_existing_checks` drops checks that the
     /// definition does not name.
@@ -151,6 +151,15 @@ impl Agent {
     }
 }
 
+/// Of a list that has one row at most. A row that cannot be read is not an absent one.
+fn first<T>(path: &str, found: Response<Vec<T>>) -> Result<Response<Option<T>>, Error> {
+    if let ([], [odd, ..]) = (&*found.value, &*found.meta.odd_rows) {
+        let source = serde::de::Error::custom(odd);
+        return Err(Error::Decode { path: path.to_owned(), source });
+    }
+    Ok(Response { value: found.value.into_iter().next(), meta: found.meta })
+}
+
 fn maintenance(enable: bool, reason: &str) -> Vec<(&'static str, String)> {
     let mut query = vec![("enable", enable.to_string())];
     if !reason.is_empty() {
@@ -170,14 +179,17 @@ impl Catalog {
     }
     /// All nodes.
     pub async fn nodes(&self, options: &ReadOptions) -> Result<Response<Vec<Node>>, Error> {
-        self.0.get("/v1/catalog/nodes", vec![], options).await
+        self.0.rows("/v1/catalog/nodes", vec![], options).await
     }
     /// Names and tags of all services.
     pub async fn services(
         &self,
         options: &ReadOptions,
     ) -> Result<Response<BTreeMap<String, Vec<String>>>, Error> {
-        self.0.get("/v1/catalog/services", vec![], options).await
+        let found: Response<BTreeMap<String, Tags>> =
+            self.0.rows("/v1/catalog/services", vec![], options).await?;
+        let tagged = found.value.into_iter().map(|(name, Tags(tags))| (name, tags));
+        Ok(Response { value: tagged.collect(), meta: found.meta })
     }
     /// Instances of one service.
     pub async fn service(
@@ -187,7 +199,7 @@ impl Catalog {
         options: &ReadOptions,
     ) -> Result<Response<Vec<CatalogService>>, Error> {
         let tags = query.tags.iter().map(|tag| ("tag", tag.clone())).collect();
-        self.0.get(&format!("/v1/catalog/service/{name}"), tags, options).await
+        self.0.rows(&format!("/v1/catalog/service/{name}"), tags, options).await
     }
     /// One node with its services.
     pub async fn node(
@@ -195,7 +207,7 @@ impl Catalog {
         name: &str,
         options: &ReadOptions,
     ) -> Result<Response<Option<CatalogNode>>, Error> {
-        self.0.get(&format!("/v1/catalog/node/{name}"), vec![], options).await
+        self.0.rows(&format!("/v1/catalog/node/{name}"), vec![], options).await
     }
     /// Puts a node, a service, checks into the catalog without an agent.
     pub async fn register(&self, registration: &CatalogRegistration) -> Result<(), Error> {
@@ -223,7 +235,7 @@ impl Health {
         if query.passing {
             pairs.push(("passing", String::new()));
         }
-        self.0.get(&format!("/v1/health/service/{name}"), pairs, options).await
+        self.0.rows(&format!("/v1/health/service/{name}"), pairs, options).await
     }
     /// Checks of one node.
     pub async fn node(
@@ -231,7 +243,7 @@ impl Health {
         node: &str,
         options: &ReadOptions,
     ) -> Result<Response<Vec<HealthCheck>>, Error> {
-        self.0.get(&format!("/v1/health/node/{node}"), vec![], options).await
+        self.0.rows(&format!("/v1/health/node/{node}"), vec![], options).await
     }
     /// Checks of one service.
     pub async fn checks(
@@ -239,7 +251,7 @@ impl Health {
         service: &str,
         options: &ReadOptions,
     ) -> Result<Response<Vec<HealthCheck>>, Error> {
-        self.0.get(&format!("/v1/health/checks/{service}"), vec![], options).await
+        self.0.rows(&format!("/v1/health/checks/{service}"), vec![], options).await
     }
     /// Checks in a state: `any`, `passing`, `warning` or `critical`.
     pub async fn state(
@@ -247,7 +259,7 @@ impl Health {
         state: &str,
         options: &ReadOptions,
     ) -> Result<Response<Vec<HealthCheck>>, Error> {
-        self.0.get(&format!("/v1/health/state/{state}"), vec![], options).await
+        self.0.rows(&format!("/v1/health/state/{state}"), vec![], options).await
     }
 }
 
@@ -277,10 +289,8 @@ impl Kv {
         key: &str,
         options: &ReadOptions,
     ) -> Result<Response<Option<KvPair>>, Error> {
-        let found: Response<Option<Vec<KvPair>>> =
-            self.0.find(&format!("/v1/kv/{key}"), vec![], options).await?;
-        let value = found.value.and_then(|pairs| pairs.into_iter().next());
-        Ok(Response { value, meta: found.meta })
+        let path = format!("/v1/kv/{key}");
+        first(&path, self.0.find_rows(&path, vec![], options).await?)
     }
     /// Every pair whose key starts with `prefix`.
     pub async fn list(
@@ -289,9 +299,7 @@ impl Kv {
         options: &ReadOptions,
     ) -> Result<Response<Vec<KvPair>>, Error> {
         let query = vec![("recurse", String::new())];
-        let found: Response<Option<Vec<KvPair>>> =
-            self.0.find(&format!("/v1/kv/{prefix}"), query, options).await?;
-        Ok(Response { value: found.value.unwrap_or_default(), meta: found.meta })
+        self.0.find_rows(&format!("/v1/kv/{prefix}"), query, options).await
     }
     /// Keys under `prefix`, cut after the first `separator` beyond it.
     pub async fn keys(
@@ -304,9 +312,7 @@ impl Kv {
         if !separator.is_empty() {
             query.push(("separator", separator.to_owned()));
         }
-        let found: Response<Option<Vec<String>>> =
-            self.0.find(&format!("/v1/kv/{prefix}"), query, options).await?;
-        Ok(Response { value: found.value.unwrap_or_default(), meta: found.meta })
+        self.0.find_rows(&format!("/v1/kv/{prefix}"), query, options).await
     }
     /// Writes a key. `false`: the compare-and-set or the lock was lost.
     pub async fn put(
@@ -387,13 +393,12 @@ impl Sessions {
         id: &str,
         options: &ReadOptions,
     ) -> Result<Response<Option<Session>>, Error> {
-        let found: Response<Vec<Session>> =
-            self.0.get(&format!("/v1/session/info/{id}"), vec![], options).await?;
-        Ok(Response { value: found.value.into_iter().next(), meta: found.meta })
+        let path = format!("/v1/session/info/{id}");
+        first(&path, self.0.rows(&path, vec![], options).await?)
     }
     /// All sessions.
     pub async fn list(&self, options: &ReadOptions) -> Result<Response<Vec<Session>>, Error> {
-        self.0.get("/v1/session/list", vec![], options).await
+        self.0.rows("/v1/session/list", vec![], options).await
     }
 }
 

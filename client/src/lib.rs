@@ -23,6 +23,7 @@
 //! | `transport` | requests, bounds, errors |
 //! | `options` | how to read: consistency, blocking, filters |
 //! | `calls` | one handle for each family of paths |
+//! | `rows` | lists: a row that makes no sense costs itself alone |
 //! | `stream` | answers that go on |
 //! | `watch` | following one question over time |
 //! | `lock` | at most one holder of a key, or at most so many |
@@ -31,6 +32,7 @@ mod calls;
 mod connect;
 mod lock;
 mod options;
+mod rows;
 mod settings;
 mod stream;
 mod transport;
@@ -40,6 +42,7 @@ mod watch;
 pub use calls::{Agent, Catalog, Event, Health, Kv, PutOptions, Sessions, StatusApi};
 pub use lock::{Held, LOCK_FLAGS, LockError, LockSettings, SEMAPHORE_FLAGS};
 pub use options::{Consistency, Meta, ReadOptions, Response, ServiceQuery};
+pub use rows::{OddRow, Read, Rows};
 pub use settings::{Secret, Settings};
 pub use stream::Pieces;
 pub use transport::{Client, Error, Raw};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::OddRow;
 use crate::types::format_duration;
 
 /// How fresh an answer must be.
@@ -100,7 +101,7 @@ impl ServiceQuery {
     }
 }
 
-/// What the server says of an answer.
+/// What comes with an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
     /// The index to wait on; 0 if the endpoint has none.
@@ -111,6 +112,8 @@ pub struct Meta {
     pub last_contact: Option<Duration>,
     /// Whether the agent's cache answered.
     pub cache_hit: Option<bool>,
+    /// Rows that could not be read, and are missing in the answer.
+    pub odd_rows: Vec<OddRow>,
 }
 
 /// An answer.
@@ -118,6 +121,6 @@ pub struct Meta {
 pub struct Response<T> {
     /// What was asked for.
     pub value: T,
-    /// What the server says of it.
+    /// What comes with it.
     pub meta: Meta,
 }

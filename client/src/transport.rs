@@ -143,6 +143,7 @@ impl Raw {
                 .and_then(|v| v.parse().ok())
                 .map(Duration::from_millis),
             cache_hit: text("x-cache").map(|v| v == "HIT"),
+            odd_rows: Vec::new(),
         }
     }
 }
@@ -277,22 +278,6 @@ impl Client {
         options.append(&mut query);
         let raw = self.call(Method::GET, path, &query, Bytes::new(), options.patience()).await?;
         let meta = raw.meta();
-        Ok(Response { value: decode(path, &accepted(raw)?)?, meta })
-    }
-
-    /// The same, where 404 means "there is none".
-    pub(crate) async fn find<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        mut query: Vec<(&'static str, String)>,
-        options: &ReadOptions,
-    ) -> Result<Response<Option<T>>, Error> {
-        options.append(&mut query);
-        let raw = self.call(Method::GET, path, &query, Bytes::new(), options.patience()).await?;
-        let meta = raw.meta();
-        if raw.status == StatusCode::NOT_FOUND {
-            return Ok(Response { value: None, meta });
-        }
         Ok(Response { value: decode(path, &accepted(raw)?)?, meta })
     }
 

@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
+use tracing::warn;
 
+use crate::rows::listed;
 use crate::transport::accepted;
 use crate::types::{CatalogNode, HealthCheck, KvPair, Node, ServiceEntry};
-use crate::{Client, Consistency, Error, ReadOptions, ServiceQuery};
+use crate::{Client, Consistency, Error, OddRow, ReadOptions, ServiceQuery};
 
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +138,8 @@ pub struct Watch {
     settings: WatchSettings,
     index: u64,
     last: Option<Answer>,
+    /// Rows that are missing in it.
+    odd_rows: Vec<OddRow>,
     failures: u32,
     /// Answers at once and without news in a row, from a server that does not wait.
     restless: u32,
@@ -161,6 +165,7 @@ impl Client {
             settings,
             index: 0,
             last: None,
+            odd_rows: Vec::new(),
             failures: 0,
             restless: 0,
             not_before: None,
@@ -185,7 +190,8 @@ impl Watch {
                     self.index = 0;
                     return Update::Unreachable(error);
                 }
-                Ok((answer, index)) => {
+                Ok((answer, index, odd_rows)) => {
+                    self.note_odd(odd_rows);
                     let recovered = std::mem::take(&mut self.failures) > 0;
                     let news = recovered || self.last.as_ref() != Some(&answer);
                     // Index 0 asks without waiting, so the first answer to an index comes at once.
@@ -202,6 +208,22 @@ impl Watch {
                     }
                 }
             }
+        }
+    }
+
+    /// The rows that could not be read and are missing in the last answer. A watch says so in the
+    /// log, too, whenever they become others.
+    pub fn odd_rows(&self) -> &[OddRow] {
+        &self.odd_rows
+    }
+
+    fn note_odd(&mut self, odd_rows: Vec<OddRow>) {
+        if odd_rows != self.odd_rows {
+            if !odd_rows.is_empty() {
+                let (query, rows) = (&self.query, listed(&odd_rows));
+                warn!(?query, rows, "rows that cannot be read are left out of the answer");
+            }
+            self.odd_rows = odd_rows;
         }
     }
 
@@ -225,7 +247,7 @@ impl Watch {
         longest.mul_f64(0.5 + rand::random::<f64>() / 2.0)
     }
 
-    async fn ask(&self) -> Result<(Answer, u64), Error> {
+    async fn ask(&self) -> Result<(Answer, u64, Vec<OddRow>), Error> {
         let options = ReadOptions {
             index: (self.index > 0).then_some(self.index),
             wait: Some(self.settings.wait),
@@ -240,7 +262,8 @@ impl Watch {
             ($call:expr, $variant:ident) => {{
                 let response = $call.await?;
                 // Servers count from 1; a 0 here would be taken for "there is no index".
-                (Answer::$variant(response.value), response.meta.index.max(1))
+                let index = response.meta.index.max(1);
+                (Answer::$variant(response.value), index, response.meta.odd_rows)
             }};
         }
         Ok(match &self.query {
@@ -262,12 +285,14 @@ impl Watch {
                     self.client.call(Method::GET, path, &query, Bytes::new(), patience).await?;
                 let index = raw.meta().index.max(1);
                 if raw.status == StatusCode::NOT_FOUND {
-                    (Answer::Path(None), index)
+                    (Answer::Path(None), index, Vec::new())
                 } else {
-                    (Answer::Path(Some(accepted(raw)?.body)), index)
+                    (Answer::Path(Some(accepted(raw)?.body)), index, Vec::new())
                 }
             }
-            Query::Datacenters => (Answer::Datacenters(catalog.datacenters().await?), 0),
+            Query::Datacenters => {
+                (Answer::Datacenters(catalog.datacenters().await?), 0, Vec::new())
+            }
         })
     }
 }

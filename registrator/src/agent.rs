@@ -45,9 +45,9 @@ impl Agent {
             self.host.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&host);
             host
         };
-        let services = agent.services().await?;
+        let services = agent.services().await?.value;
         let mut checks: BTreeMap<String, BTreeMap<String, SeenCheck>> = BTreeMap::new();
-        for (id, check) in agent.checks().await? {
+        for (id, check) in agent.checks().await?.value {
             let AgentCheck { service_id, status, notes, .. } = check;
             checks.entry(service_id).or_default().insert(id, SeenCheck { status, notes });
         }

@@ -17,14 +17,14 @@ pub struct Seen {
     pub tags: Vec<String>,
     /// Its own address; empty for the agent's.
     pub address: String,
-    /// Its port.
-    pub port: u16,
+    /// Its port, which may be none at all: others write what they like.
+    pub port: i64,
     /// Its Meta.
     pub meta: BTreeMap<String, String>,
     /// Weights while passing and while warning.
     pub weights: (i64, i64),
     /// Addresses by name.
-    pub tagged: BTreeMap<String, (String, u16)>,
+    pub tagged: BTreeMap<String, (String, i64)>,
     /// Whether the catalog may change its tags.
     pub enable_tag_override: bool,
     /// Its checks by id.
@@ -69,7 +69,7 @@ impl Seen {
             name: definition.name.clone(),
             tags: definition.tags.clone(),
             address: definition.address.clone(),
-            port: definition.port,
+            port: definition.port.into(),
             meta: definition.meta.clone(),
             weights: weights(definition),
             tagged: tagged(definition).collect(),
@@ -83,11 +83,11 @@ fn weights(definition: &ServiceDefinition) -> (i64, i64) {
     definition.weights.as_ref().map_or((1, 1), |weights| (weights.passing, weights.warning))
 }
 
-fn tagged(definition: &ServiceDefinition) -> impl Iterator<Item = (String, (String, u16))> {
+fn tagged(definition: &ServiceDefinition) -> impl Iterator<Item = (String, (String, i64))> {
     definition
         .tagged_addresses
         .iter()
-        .map(|(name, address)| (name.clone(), (address.address.clone(), address.port)))
+        .map(|(name, address)| (name.clone(), (address.address.clone(), address.port.into())))
 }
 
 /// One call to the agent.
@@ -211,7 +211,7 @@ fn may_take(wanted: &Wanted, seen: &Seen, instance: &str) -> bool {
 
 fn same_service(definition: &ServiceDefinition, seen: &Seen) -> bool {
     definition.name == seen.name
-        && definition.port == seen.port
+        && i64::from(definition.port) == seen.port
         && definition.address == seen.address
         && definition.meta == seen.meta
         && definition.enable_tag_override == seen.enable_tag_override

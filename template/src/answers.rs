@@ -64,7 +64,7 @@ fn service(service: &AgentService, node_address: &str) -> Json {
         "name": service.service,
         "address": address,
         "port": service.port,
-        "addr": host_port(address, service.port.into()),
+        "addr": host_port(address, service.port),
         "tags": service.tags,
         "meta": service.meta,
         "weights": {"passing": service.weights.passing, "warning": service.weights.warning},

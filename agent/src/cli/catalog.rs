@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_client::types::Node;
 use muster_client::{Error, ReadOptions, ServiceQuery};
 
-use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{
+    Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, rows_of, wait,
+};
 use super::layout::{columns, document, objects};
 
 pub(super) const ABOUT: &str = "What all agents of a datacenter have registered.
@@ -98,10 +100,10 @@ fn nodes(call: &Call) -> Outcome {
     let catalog = call.client()?.catalog();
     let found = wait(async {
         let Some(service) = text("service") else {
-            return Ok(catalog.nodes(&options).await?.value);
+            return Ok(rows_of(catalog.nodes(&options).await?));
         };
-        let rows = catalog.service(service, &ServiceQuery::default(), &options).await?.value;
-        Ok(rows
+        let found = catalog.service(service, &ServiceQuery::default(), &options).await?;
+        Ok(rows_of(found)
             .into_iter()
             .map(|row| Node {
                 id: row.id,
@@ -149,10 +151,10 @@ fn services(call: &Call) -> Outcome {
     let node = call.values.text("node").filter(|node| !node.is_empty());
     let found = wait(async {
         let Some(node) = node else {
-            return Ok(catalog.services(&options).await?.value);
+            return Ok(rows_of(catalog.services(&options).await?));
         };
         let mut tags: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        if let Some(found) = catalog.node(node, &options).await?.value {
+        if let Some(found) = rows_of(catalog.node(node, &options).await?) {
             for service in found.services.into_values() {
                 tags.entry(service.service).or_default().extend(service.tags);
             }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use muster_client::{Client, Consistency, Error, ReadOptions, Secret, Settings};
+use muster_client::{Client, Consistency, Error, ReadOptions, Response, Secret, Settings};
 
 use super::flags::Values;
 use super::layout;
@@ -296,4 +296,13 @@ pub(super) fn wait<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     // A name look-up under way must not hold the process back.
     runtime.shutdown_background();
     Ok(answer)
+}
+
+/// The rows of an answer. Those that could not be read are named on the standard error.
+#[expect(clippy::print_stderr, reason = "the command line talks")]
+pub(super) fn rows_of<T>(found: Response<T>) -> T {
+    for odd in &found.meta.odd_rows {
+        eprintln!("left out, since it cannot be read: {odd}");
+    }
+    found.value
 }

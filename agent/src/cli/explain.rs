@@ -7,7 +7,7 @@ use muster_client::types::{HealthCheck, ServiceEntry};
 use muster_client::{ReadOptions, ServiceQuery};
 use serde_json::{Value, json};
 
-use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
+use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, rows_of, wait};
 use super::{help, layout};
 
 pub(super) static EXPLAIN: Spec = Spec {
@@ -57,7 +57,7 @@ fn explain(call: &Call) -> Outcome {
     let failed = |error| call.failed("Error querying {} agent", &error);
     let (entries, left, about, known) = wait(async {
         let all = ServiceQuery::default();
-        let entries = client.health().service(name, &all, &options).await?.value;
+        let entries = rows_of(client.health().service(name, &all, &options).await?);
         let left = match filter {
             None => None,
             Some(filter) => {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use muster_client::types::KvPair;
 use muster_client::{Error, PutOptions, ReadOptions};
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, rows_of, wait};
 use super::layout::document;
 
 pub(super) const ABOUT: &str = "Keys and values that all agents of a datacenter agree on: for \
@@ -116,7 +116,7 @@ fn get(call: &Call) -> Outcome {
     let failed = |error: Error| call.failed("Error querying {} agent", &error);
     if values.on("keys") {
         let separator = values.text("separator").unwrap_or("/");
-        let keys = wait(kv.keys(key, separator, &options))?.map_err(failed)?.value;
+        let keys = rows_of(wait(kv.keys(key, separator, &options))?.map_err(failed)?);
         if json {
             return Ok(document(&keys).into());
         }
@@ -124,7 +124,7 @@ fn get(call: &Call) -> Outcome {
     }
     let shape = Shape { detailed: values.on("detailed"), base64: values.on("base64") };
     if values.on("recurse") {
-        let pairs = wait(kv.list(key, &options))?.map_err(failed)?.value;
+        let pairs = rows_of(wait(kv.list(key, &options))?.map_err(failed)?);
         return Ok(if json { document(&pairs).into() } else { shape.list(&pairs).into() });
     }
     let pair = wait(kv.get(key, &options))?.map_err(failed)?.value;
@@ -316,10 +316,14 @@ fn delete(call: &Call) -> Outcome {
     }
 }
 
-/// Reads every pair under a prefix.
+/// Reads every pair under a prefix. One that cannot be read is an error: what is made of these pairs
+/// would pass for all of them.
 pub(super) fn pairs(call: &Call, prefix: &str) -> Result<Vec<KvPair>, Failure> {
     let options: ReadOptions = call.options();
-    wait(call.client()?.kv().list(prefix, &options))?
-        .map(|found| found.value)
-        .map_err(|error| call.failed("Error querying {} agent", &error))
+    let found = wait(call.client()?.kv().list(prefix, &options))?
+        .map_err(|error| call.failed("Error querying {} agent", &error))?;
+    match found.meta.odd_rows.first() {
+        Some(odd) => Err(Failure::new(format!("Error! A key cannot be read: {odd}"))),
+        None => Ok(found.value),
+    }
 }

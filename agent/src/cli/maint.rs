@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use muster_client::Error;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
+use super::command::{Call, Door, Failure, Flag, Outcome, Spec, rows_of, wait};
 
 pub(super) static MAINT: Spec = Spec {
     path: "maint",
@@ -60,7 +60,7 @@ fn list(call: &Call) -> Outcome {
     let agent = call.client()?.agent();
     let found = wait(async {
         let about = agent.self_().await?;
-        Ok((about, agent.checks().await?))
+        Ok((about, rows_of(agent.checks().await?)))
     })?;
     let (about, checks) =
         found.map_err(|error: Error| call.failed("Error querying {} agent", &error))?;

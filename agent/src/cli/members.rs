@@ -3,7 +3,9 @@
 use muster_client::types::{Member, MemberStatus};
 use regex::Regex;
 
-use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{
+    Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, rows_of, wait,
+};
 
 pub(super) static MEMBERS: Spec = Spec {
     path: "members",
@@ -41,9 +43,9 @@ fn members(call: &Call) -> Outcome {
         query.push(("segment", values.text("segment").unwrap_or("_all").to_owned()));
     }
     let client = call.client()?;
-    let found = wait(client.get::<Vec<Member>>("/v1/agent/members", query, &call.options()))?
+    let found = wait(client.rows::<Vec<Member>>("/v1/agent/members", query, &call.options()))?
         .map_err(|error| call.failed("Error retrieving members", &error))?;
-    let mut members = found.value;
+    let mut members = rows_of(found);
     let everywhere = values.text("segment").is_none_or(|segment| segment == "_all");
     for member in &mut members {
         name_segment(member, everywhere);

@@ -70,7 +70,7 @@ fn rtt(call: &Call) -> Outcome {
         own.ok_or_else(|| Failure::new("the agent does not tell its name"))?.name
     };
     let path = "/v1/coordinate/nodes";
-    let found = wait(client.get::<Vec<Row>>(path, vec![], &call.options()))?
+    let found = wait(client.rows::<Vec<Row>>(path, vec![], &call.options()))?
         .map_err(|error| call.failed("Error getting coordinates", &error))?;
     let places = |name: &str| {
         let rows = found.value.iter().filter(|row| row.node == name);

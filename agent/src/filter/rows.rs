@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use muster_client::types::{AgentCheck, AgentService, ServiceAddress as Address, Weights as Share};
+use muster_client::types::{AgentCheck, AgentService, CatalogAddress, Weights as Share};
 
 use super::expression::{Row, RowList, Value};
 use crate::store::{Check, Instance, Node, Service, ServiceAddress, Weights};
@@ -132,7 +132,7 @@ impl Row for AgentService {
             "Address" => Value::Text(&self.address),
             "TaggedAddresses" => Value::RowMap(&self.tagged_addresses),
             "Meta" => Value::TextMap(&self.meta),
-            "Port" => Value::Int(self.port.into()),
+            "Port" => Value::Int(self.port),
             "Weights" => Value::Row(&self.weights),
             "EnableTagOverride" => Value::Bool(self.enable_tag_override),
             _ => Value::Empty,
@@ -150,11 +150,11 @@ impl Row for Share {
     }
 }
 
-impl Row for Address {
+impl Row for CatalogAddress {
     fn field(&self, name: &str) -> Value<'_> {
         match name {
             "Address" => Value::Text(&self.address),
-            "Port" => Value::Int(self.port.into()),
+            "Port" => Value::Int(self.port),
             _ => Value::Empty,
         }
     }

@@ -42,6 +42,8 @@ mod reading;
 mod reply;
 mod routes;
 mod rows;
+#[cfg(test)]
+mod rows_are_read;
 mod select;
 mod server;
 mod session;

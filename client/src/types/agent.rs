@@ -4,40 +4,45 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceAddress, Status, Weights, null_as_default};
+use super::lenient::{integer, list, map, maybe_integer, null_as_default};
+use super::{CatalogAddress, Status, Weights};
 
 /// A service of an agent, as `/v1/agent/services` shows it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AgentService {
     /// Unique on its agent.
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", deserialize_with = "null_as_default")]
     pub id: String,
     /// The service's name.
+    #[serde(deserialize_with = "null_as_default")]
     pub service: String,
     /// In the order given.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "list")]
     pub tags: Vec<String>,
     /// User's pairs.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "map")]
     pub meta: BTreeMap<String, String>,
-    /// Port.
-    pub port: u16,
+    /// As it was written: not every catalog refuses what is no port.
+    #[serde(deserialize_with = "integer")]
+    pub port: i64,
     /// Empty: the agent's address.
+    #[serde(deserialize_with = "null_as_default")]
     pub address: String,
     /// Further addresses.
-    #[serde(deserialize_with = "null_as_default")]
-    pub tagged_addresses: BTreeMap<String, ServiceAddress>,
+    #[serde(deserialize_with = "map")]
+    pub tagged_addresses: BTreeMap<String, CatalogAddress>,
     /// Traffic share.
     #[serde(deserialize_with = "null_as_default")]
     pub weights: Weights,
     /// The catalog may change the tags.
+    #[serde(deserialize_with = "null_as_default")]
     pub enable_tag_override: bool,
     /// Index of its creation (catalog and health answers only).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "maybe_integer")]
     pub create_index: Option<u64>,
     /// Index of its last change (catalog and health answers only).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "maybe_integer")]
     pub modify_index: Option<u64>,
 }
 
@@ -46,33 +51,33 @@ pub struct AgentService {
 #[serde(rename_all = "PascalCase")]
 pub struct AgentCheck {
     /// The agent's node.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub node: String,
     /// Unique on its agent.
-    #[serde(rename = "CheckID")]
+    #[serde(rename = "CheckID", default, deserialize_with = "null_as_default")]
     pub check_id: String,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// Its health.
     pub status: Status,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub notes: String,
     /// Of its last run.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub output: String,
     /// Empty for a check of the node.
-    #[serde(rename = "ServiceID", default)]
+    #[serde(rename = "ServiceID", default, deserialize_with = "null_as_default")]
     pub service_id: String,
     /// Name of that service.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub service_name: String,
     /// Tags of that service.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "list")]
     pub service_tags: Vec<String>,
     /// `http`, `ttl`, ...
-    #[serde(rename = "Type", default)]
+    #[serde(rename = "Type", default, deserialize_with = "null_as_default")]
     pub kind: String,
 }
 
@@ -81,33 +86,37 @@ pub struct AgentCheck {
 #[serde(rename_all = "PascalCase")]
 pub struct Member {
     /// Node name.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// IP address.
+    #[serde(default, deserialize_with = "null_as_default")]
     pub addr: String,
     /// Gossip port.
+    #[serde(default, deserialize_with = "integer")]
     pub port: u16,
     /// Role, datacenter, id, build and more.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "map")]
     pub tags: BTreeMap<String, String>,
     /// See [`MemberStatus`].
+    #[serde(default, deserialize_with = "integer")]
     pub status: i64,
     /// Oldest protocol understood.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub protocol_min: u8,
     /// Newest protocol understood.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub protocol_max: u8,
     /// Protocol spoken.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub protocol_cur: u8,
     /// Oldest user protocol understood.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub delegate_min: u8,
     /// Newest user protocol understood.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub delegate_max: u8,
     /// User protocol spoken.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub delegate_cur: u8,
 }
 

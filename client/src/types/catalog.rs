@@ -5,31 +5,49 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentService, ServiceAddress, Weights, null_as_default};
+use super::lenient::{integer, list, map, null_as_default};
+use super::{AgentService, Weights};
 
 /// A node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Node {
     /// UUID, empty for external nodes.
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", deserialize_with = "null_as_default")]
     pub id: String,
     /// Name.
+    #[serde(deserialize_with = "null_as_default")]
     pub node: String,
     /// IP address or host name.
+    #[serde(deserialize_with = "null_as_default")]
     pub address: String,
     /// Where it lives.
+    #[serde(deserialize_with = "null_as_default")]
     pub datacenter: String,
     /// Further addresses.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "map")]
     pub tagged_addresses: BTreeMap<String, String>,
     /// User's pairs.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "map")]
     pub meta: BTreeMap<String, String>,
     /// Index of its creation.
+    #[serde(deserialize_with = "integer")]
     pub create_index: u64,
     /// Index of its last change.
+    #[serde(deserialize_with = "integer")]
     pub modify_index: u64,
+}
+
+/// A further address of a service, as the catalog holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CatalogAddress {
+    /// IP address or host name.
+    #[serde(deserialize_with = "null_as_default")]
+    pub address: String,
+    /// As it was written: not every catalog refuses what is no port.
+    #[serde(deserialize_with = "integer")]
+    pub port: i64,
 }
 
 /// A node with the services on it.
@@ -37,6 +55,7 @@ pub struct Node {
 #[serde(rename_all = "PascalCase", default)]
 pub struct CatalogNode {
     /// The node.
+    #[serde(deserialize_with = "null_as_default")]
     pub node: Node,
     /// Its services by id.
     #[serde(deserialize_with = "null_as_default")]
@@ -48,82 +67,103 @@ pub struct CatalogNode {
 #[serde(rename_all = "PascalCase", default)]
 pub struct CatalogService {
     /// Node's UUID.
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", deserialize_with = "null_as_default")]
     pub id: String,
     /// Node's name.
+    #[serde(deserialize_with = "null_as_default")]
     pub node: String,
     /// Node's address.
+    #[serde(deserialize_with = "null_as_default")]
     pub address: String,
     /// Where it lives.
+    #[serde(deserialize_with = "null_as_default")]
     pub datacenter: String,
     /// Node's further addresses.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "map")]
     pub tagged_addresses: BTreeMap<String, String>,
     /// Node's pairs.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "map")]
     pub node_meta: BTreeMap<String, String>,
     /// Unique on its node.
-    #[serde(rename = "ServiceID")]
+    #[serde(rename = "ServiceID", deserialize_with = "null_as_default")]
     pub service_id: String,
     /// Name.
+    #[serde(deserialize_with = "null_as_default")]
     pub service_name: String,
     /// In the order given.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "list")]
     pub service_tags: Vec<String>,
     /// Empty: the node's address.
+    #[serde(deserialize_with = "null_as_default")]
     pub service_address: String,
     /// Further addresses.
-    #[serde(deserialize_with = "null_as_default")]
-    pub service_tagged_addresses: BTreeMap<String, ServiceAddress>,
+    #[serde(deserialize_with = "map")]
+    pub service_tagged_addresses: BTreeMap<String, CatalogAddress>,
     /// Traffic share.
     #[serde(deserialize_with = "null_as_default")]
     pub service_weights: Weights,
     /// User's pairs.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "map")]
     pub service_meta: BTreeMap<String, String>,
-    /// Port.
-    pub service_port: u16,
+    /// As it was written: not every catalog refuses what is no port.
+    #[serde(deserialize_with = "integer")]
+    pub service_port: i64,
     /// The catalog may change the tags.
+    #[serde(deserialize_with = "null_as_default")]
     pub service_enable_tag_override: bool,
     /// Index of its creation.
+    #[serde(deserialize_with = "integer")]
     pub create_index: u64,
     /// Index of its last change.
+    #[serde(deserialize_with = "integer")]
     pub modify_index: u64,
 }
+
+/// The tags of one service's name.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Tags(#[serde(deserialize_with = "list")] pub(crate) Vec<String>);
 
 /// A check, as the health endpoints show it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct HealthCheck {
     /// Its node.
+    #[serde(deserialize_with = "null_as_default")]
     pub node: String,
     /// Unique on its node.
-    #[serde(rename = "CheckID")]
+    #[serde(rename = "CheckID", deserialize_with = "null_as_default")]
     pub check_id: String,
     /// For people.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// As text: the catalog keeps what its writer sent.
+    #[serde(deserialize_with = "null_as_default")]
     pub status: String,
     /// For people.
+    #[serde(deserialize_with = "null_as_default")]
     pub notes: String,
     /// Of its last run.
+    #[serde(deserialize_with = "null_as_default")]
     pub output: String,
     /// Empty for a check of the node.
-    #[serde(rename = "ServiceID")]
+    #[serde(rename = "ServiceID", deserialize_with = "null_as_default")]
     pub service_id: String,
     /// Name of that service.
+    #[serde(deserialize_with = "null_as_default")]
     pub service_name: String,
     /// Tags of that service.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "list")]
     pub service_tags: Vec<String>,
     /// `http`, `ttl`, ...
-    #[serde(rename = "Type")]
+    #[serde(rename = "Type", deserialize_with = "null_as_default")]
     pub kind: String,
     /// What it does, as the catalog keeps it.
     pub definition: Value,
     /// Index of its creation.
+    #[serde(deserialize_with = "integer")]
     pub create_index: u64,
     /// Index of its last change.
+    #[serde(deserialize_with = "integer")]
     pub modify_index: u64,
 }
 
@@ -132,8 +172,10 @@ pub struct HealthCheck {
 #[serde(rename_all = "PascalCase", default)]
 pub struct ServiceEntry {
     /// Where it runs.
+    #[serde(deserialize_with = "null_as_default")]
     pub node: Node,
     /// What runs.
+    #[serde(deserialize_with = "null_as_default")]
     pub service: AgentService,
     /// How it is.
     #[serde(deserialize_with = "null_as_default")]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::null_as_default;
+use super::lenient::{integer, null_as_default};
 
 /// Health of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,8 +55,10 @@ impl FromStr for Status {
 #[serde(rename_all = "PascalCase", default)]
 pub struct Weights {
     /// While all checks pass; at least 1.
+    #[serde(deserialize_with = "integer")]
     pub passing: i64,
     /// While some warn.
+    #[serde(deserialize_with = "integer")]
     pub warning: i64,
 }
 

@@ -1,25 +1,22 @@
 //! What travels over the API: one Rust type for each JSON object, under the API's own names.
+//!
+//! Rows (what a reader gets) take whatever a catalog accepts, see `lenient`: ports that are none,
+//! `null` for what is empty, missing and unknown fields. Definitions (what a writer sends) are
+//! strict: their ports are `u16`.
 
 mod agent;
 mod catalog;
 mod definition;
 mod duration;
 mod kv;
+mod lenient;
 
 pub use agent::{AgentCheck, AgentService, Member, MemberStatus};
+pub(crate) use catalog::Tags;
 pub use catalog::{
-    CatalogDeregistration, CatalogNode, CatalogRegistration, CatalogService, HealthCheck, Node,
-    ServiceEntry,
+    CatalogAddress, CatalogDeregistration, CatalogNode, CatalogRegistration, CatalogService,
+    HealthCheck, Node, ServiceEntry,
 };
 pub use definition::{CheckDefinition, ServiceAddress, ServiceDefinition, Status, Weights};
 pub use duration::{NotADuration, format_duration, format_nanos, parse_duration, parse_nanos};
 pub use kv::{KvPair, Session, SessionDefinition};
-
-/// The API writes `null` for some empty lists and maps.
-fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + serde::Deserialize<'de>,
-{
-    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
-}

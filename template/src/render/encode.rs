@@ -37,7 +37,7 @@ pub(super) fn nginx_quote(text: &str) -> Result<String, String> {
 }
 
 /// `host:port`, with an IPv6 address in brackets.
-pub(crate) fn host_port(host: &str, port: u64) -> String {
+pub(crate) fn host_port(host: &str, port: impl std::fmt::Display) -> String {
     if host.contains(':') && !host.starts_with('[') {
         format!("[{host}]:{port}")
     } else {
