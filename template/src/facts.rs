@@ -130,6 +130,8 @@ impl fmt::Display for Query {
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     answers: Arc<BTreeMap<Query, Value>>,
+    /// The questions that the catalog calls wrong, and in which words.
+    refusals: Arc<BTreeMap<Query, String>>,
 }
 
 impl Facts {
@@ -148,8 +150,29 @@ impl Facts {
         true
     }
 
+    /// Why `query` is refused, if it is.
+    pub fn refusal(&self, query: &Query) -> Option<&str> {
+        self.refusals.get(query).map(String::as_str)
+    }
+
+    /// Notes that `query` is refused, or no longer is. Returns whether that is another state than before.
+    pub fn refuse(&mut self, query: &Query, why: Option<String>) -> bool {
+        if self.refusals.get(query) == why.as_ref() {
+            return false;
+        }
+        let refusals = Arc::make_mut(&mut self.refusals);
+        match why {
+            Some(why) => drop(refusals.insert(query.clone(), why)),
+            None => drop(refusals.remove(query)),
+        }
+        true
+    }
+
     /// Forgets the answers nobody asks for any more; `wanted` decides.
     pub fn retain(&mut self, wanted: impl Fn(&Query) -> bool) {
+        if self.refusals.keys().any(|query| !wanted(query)) {
+            Arc::make_mut(&mut self.refusals).retain(|query, _| wanted(query));
+        }
         if self.answers.keys().any(|query| !wanted(query)) {
             Arc::make_mut(&mut self.answers).retain(|query, _| wanted(query));
         }

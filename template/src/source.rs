@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::StatusCode;
 use muster_client::{self as client, Answer, Client, Secret, Settings, Update, WatchSettings};
 use tera::Value;
 use tokio::sync::mpsc;
@@ -84,16 +85,14 @@ impl Catalog for HttpCatalog {
             Query::Datacenters => (client::Query::Datacenters, Scope::default()),
             Query::File { path } => return watch_file(path.into(), query, news),
         };
+        let filtered = scope.filter.is_some();
         let order = if scope.near.is_some() { Order::AsAnswered } else { Order::ById };
         let mut watch = self.client.watch(question, self.watch_settings(&scope));
         tokio::spawn(async move {
             loop {
                 let heard = match watch.next().await {
                     Update::Value(answer, _) => News::Answer(shown(answer, order)),
-                    // An answer that says no is an answer: the catalog is there, the question is wrong.
-                    Update::Unreachable(error @ client::Error::Status { code, .. })
-                        if code.is_client_error() =>
-                    {
+                    Update::Unreachable(error) if is_refusal(&error, filtered) => {
                         News::Refused(chain(&error))
                     }
                     Update::Unreachable(error) => News::Unreachable(chain(&error)),
@@ -104,6 +103,20 @@ impl Catalog for HttpCatalog {
             }
         })
     }
+}
+
+/// How servers begin to say that a filter is none. They answer it with 500, as a read that failed.
+const NO_FILTER: &str = "Failed to create boolean expression evaluator";
+
+/// Whether an answer says no: then the catalog is there, and the question is wrong. A redirection is such an answer,
+/// too: servers send one for a path that they would write otherwise. That there are too many requests is not.
+fn is_refusal(error: &client::Error, filtered: bool) -> bool {
+    let client::Error::Status { code, text } = error else { return false };
+    if *code == StatusCode::TOO_MANY_REQUESTS || *code == StatusCode::REQUEST_TIMEOUT {
+        return false;
+    }
+    let no_filter = filtered && text.contains(NO_FILTER);
+    code.is_client_error() || code.is_redirection() || no_filter
 }
 
 fn shown(answer: Answer, order: Order) -> Value {
@@ -164,5 +177,28 @@ async fn read_file(path: &PathBuf) -> News {
     match tokio::fs::read_to_string(path).await {
         Ok(text) => News::Answer(Value::from(text)),
         Err(error) => refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_from_an_absent_catalog() {
+        for (code, text, filtered, expected) in [
+            (400, "Bad request", false, true),
+            (403, "Permission denied", false, true),
+            (301, "", false, true),
+            (429, "too many connections", false, false),
+            (500, "No cluster leader", true, false),
+            (500, "Failed to create boolean expression evaluator: 1:5 (4): no match", true, true),
+            (500, "Failed to create boolean expression evaluator", false, false),
+            (503, "starting", true, false),
+        ] {
+            let code = StatusCode::from_u16(code).unwrap();
+            let error = client::Error::Status { code, text: text.into() };
+            assert_eq!(is_refusal(&error, filtered), expected, "{code} {text}");
+        }
     }
 }

@@ -11,7 +11,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Daemon, FakeCatalog, eventually, free_port, instance, page, request};
+use support::{
+    Daemon, FakeCatalog, eventually, free_port, instance, page, request, require_nginx,
+    write_shipped,
+};
 
 /// The shipped files in a folder of their own, with paths and ports of their own.
 struct Proxy {
@@ -20,11 +23,6 @@ struct Proxy {
     daemon: Daemon,
     front: SocketAddr,
     status: SocketAddr,
-}
-
-fn require_nginx() {
-    let found = std::process::Command::new("nginx").arg("-v").output().is_ok();
-    assert!(found, "these tests need nginx: apt-get install nginx (tools/test does it)");
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -38,21 +36,7 @@ impl Proxy {
         let catalog = FakeCatalog::start().await;
         let folder = tempfile::tempdir().unwrap();
         let (front, version, status) = (free_port(), free_port(), free_port());
-        let shipped = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nginx"));
-        let own = folder.path().display().to_string();
-        for name in ["muster-template.toml", "upstreams.conf.tera", "nginx.conf"] {
-            let text = fs::read_to_string(shipped.join(name)).unwrap();
-            let text = text
-                .replace("/etc/muster-template/", &format!("{own}/"))
-                .replace("/etc/nginx/conf.d/", &format!("{own}/conf.d/"))
-                .replace("/run/nginx.pid", &format!("{own}/nginx.pid"))
-                .replace("user www-data;", user())
-                .replace("http {", &format!("http {{\n{}", temporary_folders(&own)))
-                .replace("listen 80", &format!("listen 127.0.0.1:{front}"))
-                .replace("127.0.0.1:8081", &format!("127.0.0.1:{version}"))
-                .replace("127.0.0.1:8599", &format!("127.0.0.1:{status}"));
-            fs::write(folder.path().join(name), text).unwrap();
-        }
+        write_shipped(folder.path(), front, version, status);
         let daemon = Self::daemon(&folder, &catalog);
         Self { folder, catalog, daemon, front: loopback(front), status: loopback(status) }
     }
@@ -100,17 +84,6 @@ impl Proxy {
     }
 }
 
-/// The lines in place of `user`, which only root may set.
-fn user() -> &'static str {
-    if nix::unistd::geteuid().is_root() { "user root;" } else { "" }
-}
-
-/// Temporary files go to the test's folder: the packaged places belong to the packaged service.
-fn temporary_folders(own: &str) -> String {
-    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    kinds.map(|kind| format!("{kind}_temp_path {own}/{kind};\n")).concat()
-}
-
 #[tokio::test]
 async fn a_change_in_the_catalog_is_served() {
     let proxy = Proxy::start().await;
@@ -129,8 +102,48 @@ async fn a_change_in_the_catalog_is_served() {
     assert_eq!(posted, (200, "api body".to_owned()));
     proxy.catalog.set_service("web", &[("web-1", one, "critical"), ("web-2", two, "passing")]);
     proxy.reaches("/", &["two"]).await;
+    // What belonged to a service that is gone is not answered by another one.
     proxy.catalog.remove_service("api");
-    proxy.reaches("/api/", &["two"]).await;
+    proxy.reaches("/api/", &["503"]).await;
+    proxy.reaches("/", &["two"]).await;
+}
+
+#[tokio::test]
+async fn what_belonged_to_a_service_that_is_gone_stays_its_own_after_a_restart() {
+    let mut proxy = Proxy::start().await;
+    let (one, api) = (instance("one").await, instance("api").await);
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.catalog.set_service("api", &[("api-1", api, "passing")]);
+    proxy.reaches("/api/", &["api"]).await;
+    proxy.ready().await;
+    proxy.daemon.signal(Signal::SIGTERM);
+    assert_eq!(proxy.daemon.wait().await, Some(0), "{}", proxy.daemon.log());
+    proxy.catalog.remove_service("api");
+    proxy.daemon = Proxy::daemon(&proxy.folder, &proxy.catalog);
+    proxy.reaches("/api/", &["503"]).await;
+    proxy.reaches("/", &["one"]).await;
+    eventually("nobody asks for its instances any more", async || {
+        let asks = proxy.report().await["groups"]["nginx"]["asks"].to_string();
+        (!asks.contains("service(api)")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_last_instance_that_is_gone_on_purpose_is_gone_at_once() {
+    for drained in [true, false] {
+        let proxy = Proxy::start().await;
+        let one = instance("one").await;
+        proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+        proxy.reaches("/", &["one"]).await;
+        if drained {
+            proxy.catalog.set_service("web", &[("_service_maintenance", one, "critical")]);
+        } else {
+            proxy.catalog.remove_service("web");
+        }
+        proxy.reaches("/", &["503"]).await;
+        assert_eq!(proxy.report().await["groups"]["nginx"]["held"], serde_json::json!({}));
+    }
 }
 
 #[tokio::test]
@@ -215,12 +228,12 @@ async fn serving_goes_on_while_the_catalog_is_away() {
 }
 
 #[tokio::test]
-async fn an_empty_service_keeps_what_was_served() {
+async fn a_service_that_fails_keeps_what_was_served() {
     let proxy = Proxy::start().await;
     let one = instance("one").await;
     proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
     proxy.reaches("/", &["one"]).await;
-    proxy.catalog.set_service("web", &[]);
+    proxy.catalog.set_service("web", &[("web-1", one, "critical")]);
     eventually("the list is held back", async || {
         let held = proxy.report().await["groups"]["nginx"]["held"]["service(web)"].clone();
         (held == "empty").then_some(())

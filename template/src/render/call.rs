@@ -37,6 +37,8 @@ pub(super) struct Services {
     pub(super) tag: Option<String>,
     pub(super) dc: Option<String>,
     pub(super) filter: Option<String>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) remember: Option<Duration>,
     pub(super) min: Option<usize>,
     pub(super) on_empty: Option<OnEmpty>,
     pub(super) max_shrink: Option<f64>,
@@ -123,6 +125,14 @@ pub(super) struct Env {
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) path: String,
+}
+
+/// `leave_out(what=, why=)`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaveOut {
+    pub(super) what: String,
+    pub(super) why: String,
 }
 
 /// A call without arguments.

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 /// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -34,6 +36,30 @@ pub(super) fn nginx_quote(text: &str) -> Result<String, String> {
     }
     quoted.push('"');
     Ok(quoted)
+}
+
+/// The longest name that [`nginx_name`] writes out in full.
+const NAME_BYTES_MAX: usize = 100;
+
+/// A name for an nginx upstream, zone or variable. Two different texts never get the same name, also where nginx does
+/// not tell capital letters from small ones: a small letter or a digit stands for itself, any other byte is `_` and
+/// its two hexadecimal digits. Of a long text the beginning is kept, and a hash of all of it.
+pub(super) fn nginx_name(text: &str) -> String {
+    let mut name = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_lowercase() || byte.is_ascii_digit() {
+            name.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(name, "_{byte:02x}");
+        }
+    }
+    if name.len() > NAME_BYTES_MAX {
+        name.truncate(NAME_BYTES_MAX);
+        // No short name has two `_` in a row, nor so many letters.
+        let _ = write!(name, "__{}", hex(&Sha256::digest(text)[..16]));
+    }
+    name
 }
 
 /// `host:port`, with an IPv6 address in brackets.
@@ -116,6 +142,24 @@ mod tests {
         ] {
             assert_eq!(nginx_quote(text).ok().as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn names_for_nginx_are_distinct() {
+        for (text, expected) in [
+            ("web", "web"),
+            ("Web", "_57eb"),
+            ("my-api", "my_2dapi"),
+            ("my_2dapi", "my_5f2dapi"),
+            ("a.b", "a_2eb"),
+            ("ü", "_c3_bc"),
+        ] {
+            assert_eq!(nginx_name(text), expected, "{text}");
+        }
+        let long = |end: &str| nginx_name(&format!("{}{end}", "a".repeat(300)));
+        assert_ne!(long("x"), long("y"));
+        assert!(long("x").len() < 140);
+        assert_ne!(nginx_name(&long("x")), long("x"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! All of them are pure and give the same text for the same input, on every machine and at every time.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -10,7 +10,7 @@ use regex::Regex;
 use sha2::{Digest, Sha256};
 use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
 
-use super::encode;
+use super::{encode, names};
 
 /// Makes all filters and tests known to `tera`.
 pub(super) fn register(tera: &mut Tera) {
@@ -41,7 +41,13 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("nginx_quote", |text: &str, _: Kwargs, _: &State| -> TeraResult<String> {
         encode::nginx_quote(text).map_err(Error::message)
     });
-    tera.register_filter("nginx_name", |text: &str, _: Kwargs, _: &State| nginx_name(text));
+    tera.register_filter("nginx_name", |text: &str, _: Kwargs, _: &State| encode::nginx_name(text));
+    tera.register_filter(
+        "host_names",
+        |list: &[Value], args: Kwargs, _: &State| -> TeraResult<Value> {
+            Ok(names::host_names(list, args.get("first")?.unwrap_or_default()))
+        },
+    );
     tera.register_filter("addr", |instance: Value, _: Kwargs, _: &State| addr(&instance));
     tera.register_filter(
         "base64_encode",
@@ -85,6 +91,7 @@ pub(super) fn register(tera: &mut Tera) {
         },
     );
     register_lists(tera);
+    tera.register_test("ip_address", |value: Value, _: Kwargs, _: &State| is_ip(&value));
     tera.register_test("matching", |text: &str, args: Kwargs, _: &State| -> TeraResult<bool> {
         Ok(regex(args.must_get("re")?)?.is_match(text))
     });
@@ -110,27 +117,6 @@ fn register_lists(tera: &mut Tera) {
             Ok(Value::from(sorted))
         },
     );
-    tera.register_filter("by_tag", |list: &[Value], _: Kwargs, _: &State| -> Value {
-        grouped(list, |entry| {
-            let tags = attribute(entry, "tags").and_then(Value::as_array).unwrap_or_default();
-            tags.iter().map(text_of).collect()
-        })
-    });
-    tera.register_filter(
-        "by_meta",
-        |list: &[Value], args: Kwargs, _: &State| -> TeraResult<Value> {
-            let keys: Vec<String> = args.must_get("keys")?;
-            Ok(grouped(list, |entry| {
-                let value = |key: &String| {
-                    let meta = attribute(entry, "meta").and_then(Value::as_map);
-                    meta.and_then(|meta| meta.get(&tera::value::Key::Str(key)))
-                        .map(text_of)
-                        .unwrap_or_default()
-                };
-                vec![keys.iter().map(value).collect::<Vec<_>>().join("_")]
-            }))
-        },
-    );
     tera.register_filter(
         "concat",
         |list: &[Value], args: Kwargs, _: &State| -> TeraResult<Value> {
@@ -138,13 +124,6 @@ fn register_lists(tera: &mut Tera) {
             Ok(Value::from([list, with].concat()))
         },
     );
-    tera.register_filter("explode", |pairs: &[Value], _: Kwargs, _: &State| explode(pairs));
-    tera.register_filter("merge", |value: Value, args: Kwargs, _: &State| -> TeraResult<Value> {
-        let (mut map, with) =
-            (value.into_map().unwrap_or_default(), args.must_get::<tera::Map>("with")?);
-        map.extend(with);
-        Ok(Value::from(map))
-    });
     for (name, wanted) in
         [("contains_all", Share::All), ("contains_any", Share::Any), ("contains_none", Share::None)]
     {
@@ -209,10 +188,10 @@ pub(super) fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// `where(attr=, eq=|ne=|gt=|lt=|in=|re=|contains=)`: all given conditions must hold. Without one, the attribute must
+/// `where(attr=, eq=|ne=|gt=|lt=|in=|re=|contains=|ip=)`: all given conditions must hold. Without one, the attribute must
 /// be there and be truthy.
 fn keep_where(list: &[Value], args: &Kwargs) -> TeraResult<Value> {
-    const KNOWN: [&str; 8] = ["attr", "eq", "ne", "gt", "lt", "in", "re", "contains"];
+    const KNOWN: [&str; 9] = ["attr", "eq", "ne", "gt", "lt", "in", "re", "contains", "ip"];
     if let Some((unknown, _)) =
         args.iter().find(|(name, _)| name.as_str().is_none_or(|name| !KNOWN.contains(&name)))
     {
@@ -226,8 +205,10 @@ fn keep_where(list: &[Value], args: &Kwargs) -> TeraResult<Value> {
     let argument = |name| args.get::<&Value>(name);
     let (eq, ne, gt, lt) = (argument("eq")?, argument("ne")?, argument("gt")?, argument("lt")?);
     let (within, contains) = (argument("in")?, argument("contains")?);
-    let bare =
-        expression.is_none() && [eq, ne, gt, lt, within, contains].iter().all(Option::is_none);
+    let ip = args.get::<bool>("ip")?;
+    let bare = ip.is_none()
+        && expression.is_none()
+        && [eq, ne, gt, lt, within, contains].iter().all(Option::is_none);
     let holds = |entry: &&Value| {
         let found = attribute(entry, path);
         if bare {
@@ -235,7 +216,10 @@ fn keep_where(list: &[Value], args: &Kwargs) -> TeraResult<Value> {
         }
         // `ne` is the one condition that an absent attribute fulfils.
         let Some(found) = found else {
-            return ne.is_some() && [eq, gt, lt, within, contains].iter().all(Option::is_none);
+            return ne.is_some()
+                && ip.is_none()
+                && expression.is_none()
+                && [eq, gt, lt, within, contains].iter().all(Option::is_none);
         };
         eq.is_none_or(|other| found == other)
             && ne.is_none_or(|other| found != other)
@@ -243,9 +227,14 @@ fn keep_where(list: &[Value], args: &Kwargs) -> TeraResult<Value> {
             && lt.is_none_or(|other| found < other)
             && within.is_none_or(|list| list.as_array().is_some_and(|list| list.contains(found)))
             && contains.is_none_or(|part| contains_part(found, part))
+            && ip.is_none_or(|wanted| wanted == is_ip(found))
             && expression.as_ref().is_none_or(|expression| expression.is_match(&text_of(found)))
     };
     Ok(Value::from(list.iter().filter(holds).cloned().collect::<Vec<_>>()))
+}
+
+fn is_ip(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.parse::<IpAddr>().is_ok())
 }
 
 fn contains_part(whole: &Value, part: &Value) -> bool {
@@ -254,56 +243,6 @@ fn contains_part(whole: &Value, part: &Value) -> bool {
         (_, Some(text), Some(part)) => text.contains(part),
         _ => false,
     }
-}
-
-/// Groups entries under each name that `names` gives them, names in byte order.
-fn grouped(list: &[Value], names: impl Fn(&Value) -> Vec<String>) -> Value {
-    let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for entry in list {
-        for name in names(entry) {
-            groups.entry(name).or_default().push(entry.clone());
-        }
-    }
-    Value::from(
-        groups
-            .into_iter()
-            .map(|(name, group)| (name.into(), Value::from(group)))
-            .collect::<tera::Map>(),
-    )
-}
-
-/// Turns pairs `a/b = 1, a/c = 2` into `{a: {b: 1, c: 2}}`.
-fn explode(pairs: &[Value]) -> TeraResult<Value> {
-    let mut root = tera::Map::default();
-    for pair in pairs {
-        let key = attribute(pair, "key")
-            .map(text_of)
-            .ok_or_else(|| Error::message("an entry has no `key`"))?;
-        let value = attribute(pair, "value").cloned().unwrap_or_else(Value::none);
-        let parts: Vec<_> = key.split('/').filter(|part| !part.is_empty()).collect();
-        root = insert_path(root, &parts, value).map_err(|()| {
-            Error::message(format!("`{key}` is a folder and a key at the same time"))
-        })?;
-    }
-    Ok(Value::from(root))
-}
-
-fn insert_path(mut map: tera::Map, parts: &[&str], value: Value) -> Result<tera::Map, ()> {
-    let Some((first, rest)) = parts.split_first() else { return Ok(map) };
-    let key = tera::value::Key::from((*first).to_owned());
-    if rest.is_empty() {
-        if map.get(&key).is_some_and(Value::is_map) {
-            return Err(());
-        }
-        map.insert(key, value);
-        return Ok(map);
-    }
-    let below = match map.get(&key) {
-        None => tera::Map::default(),
-        Some(below) => below.clone().into_map().ok_or(())?,
-    };
-    map.insert(key, Value::from(insert_path(below, rest, value)?));
-    Ok(map)
 }
 
 /// An instance as `host:port`.
@@ -315,18 +254,6 @@ fn addr(instance: &Value) -> TeraResult<String> {
         _ => Err(Error::message(
             "`addr` needs a value with `address` and `port`, such as an instance",
         )),
-    }
-}
-
-/// A name for an nginx upstream, zone or variable: letters, digits and `_`; anything else becomes `_`, and a short
-/// hash keeps names apart that would otherwise become equal.
-fn nginx_name(text: &str) -> String {
-    let plain: String =
-        text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if plain == text {
-        plain
-    } else {
-        format!("{plain}_{}", &encode::hex(&Sha256::digest(text))[..6])
     }
 }
 

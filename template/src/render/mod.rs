@@ -18,6 +18,9 @@ mod call;
 pub(crate) mod encode;
 mod filters;
 mod functions;
+pub(crate) mod left_out;
+mod maps;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -61,6 +64,8 @@ pub struct Engine {
     /// The pass that runs now. Tera's functions are registered once and cannot be handed a different argument for
     /// each render, so they find their inputs and leave their notes here.
     pass: Arc<Mutex<Pass>>,
+    /// Held for the whole of a pass, for two passes at a time would find each other's inputs.
+    turn: Mutex<()>,
 }
 
 /// The inputs and notes of one pass.
@@ -75,6 +80,7 @@ struct Pass {
     waits: BTreeSet<String>,
     holds: BTreeSet<Hold>,
     calls: BTreeSet<String>,
+    left_out: BTreeMap<String, String>,
     again_at: Option<Instant>,
 }
 
@@ -96,6 +102,10 @@ pub struct Outcome {
     pub missing: BTreeSet<Query>,
     /// Lists that were replaced by the ones served before.
     pub holds: BTreeSet<Hold>,
+    /// What the texts go without, and why.
+    pub left_out: BTreeMap<String, String>,
+    /// Whether every template came to its end, so that nothing it asks is unknown but for missing answers.
+    pub ended: bool,
     /// When to render again even if nothing changes: a limit runs out then.
     pub again_at: Option<Instant>,
     /// The memory after this pass; to be used by the next one.
@@ -200,6 +210,7 @@ impl Engine {
         // The output is configuration, never a page: nothing may be escaped behind the author's back.
         tera.autoescape_on(Vec::<&str>::new());
         filters::register(&mut tera);
+        maps::register(&mut tera, &pass);
         functions::register(&mut tera, &pass);
         let all = || {
             partials
@@ -210,11 +221,12 @@ impl Engine {
         let first = sources.first().map_or("", |source| source.name.as_str());
         tera.add_raw_templates(all()).map_err(|error| Error::new(first, &error))?;
         let outputs = sources.iter().map(|source| source.name.clone()).collect();
-        Ok(Self { tera, outputs, pass })
+        Ok(Self { tera, outputs, pass, turn: Mutex::default() })
     }
 
     /// Renders every template of the group once.
     pub fn render(&self, facts: &Facts, memory: &Memory, now: Instant) -> Outcome {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut pass = self.pass();
             let surroundings = Arc::clone(&pass.surroundings);
@@ -227,8 +239,9 @@ impl Engine {
             .iter()
             .map(|name| (name, self.tera.render(name, &Context::new())))
             .collect();
-        let Pass { used, missing, waits, holds, again_at, mut memory, calls, .. } =
+        let Pass { used, missing, waits, holds, again_at, mut memory, calls, left_out, .. } =
             std::mem::take(&mut *self.restart());
+        let ended = results.iter().all(|(_, text)| text.is_ok());
         let result = if !missing.is_empty() {
             Rendered::Incomplete
         } else if !waits.is_empty() {
@@ -245,7 +258,7 @@ impl Engine {
                 Err(error) => Rendered::Failed(error),
             }
         };
-        Outcome { used, missing, holds, again_at, memory, result }
+        Outcome { used, missing, holds, left_out, ended, again_at, memory, result }
     }
 
     fn pass(&self) -> std::sync::MutexGuard<'_, Pass> {

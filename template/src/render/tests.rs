@@ -49,6 +49,7 @@ fn facts() -> Facts {
     facts.set(Query::Node { name: "gone".into(), scope: Scope::default() }, value(&json!(null)));
     facts.set(Query::Datacenters, value(&json!(["dc1", "dc2"])));
     facts.set(Query::File { path: "/f".into() }, value(&json!("text\n")));
+    facts.refuse(&query_service("refused"), Some("no such operator".into()));
     facts
 }
 
@@ -113,6 +114,17 @@ fn functions() {
             r#"{{ kv_list(prefix="app", recurse=true) | explode | to_json }}"#,
             r#"{"x":"1","b":{"c":"2"}}"#,
         ),
+        (r#"{{ key(path="/a") }}{{ key(path="//a", default="9") }}"#, "55"),
+        (r#"{{ key_exists(path="/a") }} {{ key_exists(path="/none") }}"#, "true false"),
+        (
+            r#"{% for p in kv_list(prefix="/app", recurse=true) %}{{ p.key }};{% endfor %}"#,
+            "x;b/c;",
+        ),
+        (
+            r#"{{ services(tag="http", remember="1h") | map(attr="gone") | join(sep=",") }}"#,
+            "false",
+        ),
+        (r#"{{ leave_out(what="service a`b", why="odd") }}"#, "left out service `a'b`: odd"),
         (r#"{% set n = node(name="n1") %}{{ n.address }} {{ n.services | length }}"#, "10.0.0.1 1"),
         (r#"{% if node(name="gone") %}there{% else %}gone{% endif %}"#, "gone"),
         (r#"{{ datacenters() | join(sep=",") }}"#, "dc1,dc2"),
@@ -171,7 +183,7 @@ fn filters() {
         ),
         (
             r#"{{ "a;b" | nginx_quote }} {{ "web" | nginx_name }} {{ "my-api" | nginx_name }}"#,
-            r#""a;b" web my_api_9696f2"#,
+            r#""a;b" web my_2dapi"#,
         ),
         ("{{ [3, 1, 2] | max }}{{ [3, 1, 2] | min }}{{ [3, 1, 2] | sum }}", "316"),
         (
@@ -186,6 +198,26 @@ fn filters() {
         ),
         (r#"{{ ["a"] | concat(with=["b", "a"]) | unique | join(sep=",") }}"#, "a,b"),
         (r#"{{ {"a": 1} | merge(with={"b": 2}) | to_json }}"#, r#"{"a":1,"b":2}"#),
+        (
+            r#"{% set k = "b" %}{{ {"a": 1} | insert(key=k, value=2) | to_json }}"#,
+            r#"{"a":1,"b":2}"#,
+        ),
+        (
+            r#"{% for k, list in service(name="web", passing=false) | group_by(attribute="status") %}{{ k }}:{{ list | length }} {% endfor %}"#,
+            "critical:1 passing:2 warning:1 ",
+        ),
+        (
+            r#"{% for k, list in [{"n": 10}, {"n": 9}, {"n": true}, {"n": "x"}, {"n": 9}] | group_by(attribute="n") %}{{ k }}:{{ list | length }} {% endfor %}"#,
+            "true:1 9:2 10:1 x:1 ",
+        ),
+        (
+            r#"{{ [{"a": "1.2.3.4"}, {"a": "::1"}, {"a": "1.2.3.400"}, {"a": "x"}] | where(attr="a", ip=true) | length }}"#,
+            "2",
+        ),
+        (
+            r#"{% if "::1" is ip_address %}yes{% endif %}{% if "::g" is not ip_address %}no{% endif %}"#,
+            "yesno",
+        ),
     ] {
         assert_eq!(rendered(template), expected, "{template}");
     }
@@ -210,6 +242,15 @@ fn errors_name_file_line_and_column() {
         "{{ env(name=\"NOPE\") }}",
         "{{ key(path=\"a\", type=\"bool\") }}",
         "{{ key(path=\"\") }}",
+        "{{ key(path=\"/\") }}",
+        "{{ key(path=\"a//b\") }}",
+        "{{ key_exists(path=\"a/../b\") }}",
+        "{{ kv_list(prefix=\"/./a\") }}",
+        "{{ service(name=\"\") }}",
+        "{{ node(name=\"\") }}",
+        "x\n {{ service(name=\"refused\") | length }}",
+        "{{ [{\"a\": 1}] | group_by(attribute=\"b\") }}",
+        "{{ [{\"a\": [1]}] | group_by(attribute=\"a\") }}",
         "{{ \"a$b\" | nginx_quote }}",
         "{{ \"x\" | from_json }}",
         "{{ throw(message=\"no\") }}",
@@ -329,6 +370,23 @@ fn an_empty_service_keeps_what_was_served() {
 
     let given_up = engine.render(&facts, &kept.memory, again_at);
     assert!(matches!(given_up.result, Rendered::Complete(texts) if texts.texts == [""]));
+}
+
+#[test]
+fn a_key_of_many_levels_is_left_out_and_named() {
+    let deep = format!("a{}", "/x".repeat(30_000));
+    let pairs =
+        json!([{"path": "app/b/c", "value": "1"}, {"path": format!("app/{deep}"), "value": "2"}]);
+    let mut facts = Facts::default();
+    let query = Query::KeyPrefix { prefix: "app".into(), scope: Scope::default() };
+    facts.set(query, value(&pairs));
+    let text = r#"{{ kv_list(prefix="app", recurse=true) | explode | to_json }}"#;
+    let outcome = engine(text).unwrap().render(&facts, &Memory::default(), Instant::now());
+    let Rendered::Complete(texts) = outcome.result else { panic!("{:?}", outcome.result) };
+    assert_eq!(texts.texts, [r#"{"b":{"c":"1"}}"#]);
+    let (what, why) = outcome.left_out.first_key_value().unwrap();
+    assert!(what.starts_with("key `a/x/x/x"), "{what}");
+    assert_eq!(why, "it has 30001 levels; `explode` makes at most 64");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One group of files as the loop sees it: its templates, what they want, and what is in place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -24,6 +24,8 @@ pub(super) struct Group {
     pub(super) report: GroupReport,
     /// What the templates ask; these questions must stay watched.
     pub(super) used: BTreeSet<Query>,
+    /// What the last pass asked that came to its end.
+    used_in_full: BTreeSet<Query>,
     pub(super) missing: BTreeSet<Query>,
     /// Whether the program uses the files that are in place.
     pub(super) usage: Usage,
@@ -44,7 +46,12 @@ pub(super) struct Group {
     engine: Option<Engine>,
     broken: Option<String>,
     waiting: Option<String>,
+    /// Why the templates cannot be rendered.
+    unrendered: Option<String>,
+    /// Why the last change is not in place.
     failure: Option<String>,
+    /// What the texts go without.
+    left_out: BTreeMap<String, String>,
     holds: BTreeSet<Hold>,
     stamps: Vec<Option<Stamp>>,
     environment: Arc<Surroundings>,
@@ -90,6 +97,7 @@ impl Group {
             ledger: Arc::new(ledger),
             report: GroupReport::default(),
             used: BTreeSet::new(),
+            used_in_full: BTreeSet::new(),
             missing: BTreeSet::new(),
             // A program that we supervise was started anew, or will be, after the files were put in order.
             usage: if recovered == Recovered::Clean { Usage::Shown } else { Usage::Unread },
@@ -104,7 +112,9 @@ impl Group {
             engine: None,
             broken: None,
             waiting: None,
+            unrendered: None,
             failure: None,
+            left_out: BTreeMap::new(),
             holds: BTreeSet::new(),
             stamps: Vec::new(),
             environment,
@@ -177,21 +187,21 @@ impl Group {
         self.missing = outcome.missing;
         self.note_holds(outcome.holds);
         self.waiting = None;
+        self.note_used(outcome.used, outcome.ended);
         match outcome.result {
             Rendered::Complete(texts) => {
-                self.used = outcome.used;
+                self.unrendered = None;
+                self.note_left_out(outcome.left_out);
                 self.want(texts, now);
             }
             Rendered::Waiting(reasons) => {
-                self.used = outcome.used;
+                self.unrendered = None;
                 self.waiting = Some(reasons.into_iter().collect::<Vec<_>>().join("; "));
             }
-            Rendered::Incomplete => self.used.extend(outcome.used),
+            Rendered::Incomplete => {}
             Rendered::Failed(error) => {
-                // It may have failed before it asked everything; what it asked before stays watched.
-                self.used.extend(outcome.used);
                 let message = error.to_string();
-                if self.failure.as_ref() != Some(&message) {
+                if self.unrendered.as_ref() != Some(&message) {
                     *self.report.counts.failures.entry("render".to_owned()).or_default() += 1;
                     tracing::error!(
                         group = self.settings.transaction.name,
@@ -199,9 +209,32 @@ impl Group {
                         error.report
                     );
                 }
-                self.failure = Some(message);
+                self.unrendered = Some(message);
             }
         }
+    }
+
+    /// Notes which questions a pass asked: they stay watched, others are dropped. A pass that broke off may not have
+    /// asked everything, so what the last one asked that came to its end stays, too.
+    fn note_used(&mut self, used: BTreeSet<Query>, ended: bool) {
+        if ended {
+            self.used_in_full.clone_from(&used);
+            self.used = used;
+        } else {
+            self.used = &self.used_in_full | &used;
+        }
+    }
+
+    /// Says once of each what the texts go without.
+    fn note_left_out(&mut self, left_out: BTreeMap<String, String>) {
+        let group = &self.settings.transaction.name;
+        for (what, why) in left_out.iter().filter(|(what, _)| !self.left_out.contains_key(*what)) {
+            tracing::warn!(group, what, why, "left out");
+        }
+        for what in self.left_out.keys().filter(|what| !left_out.contains_key(*what)) {
+            tracing::info!(group, what, "is no longer left out");
+        }
+        self.left_out = left_out;
     }
 
     fn want(&mut self, texts: Texts, now: Instant) {
@@ -332,7 +365,7 @@ impl Group {
 
     /// Whether a template cannot be parsed, rendered or put in place.
     pub(super) fn trouble(&self) -> Option<&String> {
-        self.broken.as_ref().or(self.failure.as_ref())
+        self.broken.as_ref().or(self.unrendered.as_ref()).or(self.failure.as_ref())
     }
 
     /// Whether nothing more will happen unless something changes: for runs that end.
@@ -360,6 +393,8 @@ impl Group {
             ("waiting", Some(missing()))
         } else if let Some(waiting) = &self.waiting {
             ("waiting", Some(waiting.clone()))
+        } else if !self.placed {
+            ("waiting", Some("its files are not in place yet".to_owned()))
         } else if self.installing() || self.schedule.due().is_some() {
             ("changing", None)
         } else if self.usage != Usage::Shown {
@@ -379,6 +414,7 @@ impl Group {
         self.report.files = files.collect();
         self.report.asks = self.used.iter().map(ToString::to_string).collect();
         self.report.missing = self.missing.iter().map(ToString::to_string).collect();
+        self.report.left_out.clone_from(&self.left_out);
         self.report.held = self
             .holds
             .iter()

@@ -158,6 +158,8 @@ impl Runner {
         for settings in runner.config.groups.clone() {
             runner.open(settings)?;
         }
+        // Who asks from the first moment on is told that nothing is in place yet.
+        runner.publish();
         Ok(runner)
     }
 
@@ -223,15 +225,25 @@ impl Runner {
                 if self.complaints.remove(query).is_some() {
                     tracing::info!(%query, "answers again");
                 }
-                if self.facts.set(query.clone(), value) {
-                    let concerned =
-                        self.groups.values_mut().filter(|group| group.used.contains(query));
-                    concerned.for_each(|group| group.blame(query, self.started, now));
+                let allowed = self.facts.refuse(query, None);
+                if self.facts.set(query.clone(), value) || allowed {
+                    self.blame(query, now);
                 }
             }
             News::Unreachable(why) => self.complain(query, why, true),
-            News::Refused(why) => self.complain(query, why, false),
+            News::Refused(why) => {
+                if self.facts.refuse(query, Some(why.clone())) {
+                    self.blame(query, now);
+                }
+                self.complain(query, why, false);
+            }
         }
+    }
+
+    /// Notes that the groups that ask `query` are to be rendered again.
+    fn blame(&mut self, query: &Query, now: Instant) {
+        let concerned = self.groups.values_mut().filter(|group| group.used.contains(query));
+        concerned.for_each(|group| group.blame(query, self.started, now));
     }
 
     fn complain(&mut self, query: &Query, why: String, away: bool) {
@@ -423,7 +435,10 @@ impl Runner {
         for group in self.groups.values_mut() {
             group.refresh(|query| Some(self.complaints.get(query)?.why.clone()));
         }
-        let child = self.child.as_ref().map(|child| match child.state() {
+        let supervised = self.config.child.is_some() && self.mode == Mode::Forever;
+        let state =
+            supervised.then(|| self.child.as_ref().map_or(child::State::Waiting, Handle::state));
+        let child = state.map(|state| match state {
             child::State::Waiting => "waits for its files".to_owned(),
             child::State::Running { pid, starts } => {
                 format!("runs as process {pid}, started {starts} times")
@@ -446,6 +461,7 @@ impl Runner {
             refused,
             watches: self.watches.len(),
             child,
+            child_runs: matches!(state, Some(child::State::Running { .. })),
             groups: self
                 .groups
                 .iter()

@@ -22,6 +22,9 @@ pub struct Report {
     /// The supervised child, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
+    /// Whether that child runs.
+    #[serde(skip)]
+    pub child_runs: bool,
     /// The groups by name.
     pub groups: BTreeMap<String, GroupReport>,
 }
@@ -45,6 +48,8 @@ pub struct GroupReport {
     pub missing: Vec<String>,
     /// The lists that were replaced by the ones served before, and why.
     pub held: BTreeMap<String, String>,
+    /// What the texts go without because it is odd, and why.
+    pub left_out: BTreeMap<String, String>,
     /// What changed last, and when the group was rendered because of it, as the log shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_cause: Option<String>,
@@ -92,6 +97,9 @@ impl Report {
                     group.reason.as_deref().unwrap_or("?")
                 ));
             }
+        }
+        if let Some(child) = self.child.as_ref().filter(|_| !self.child_runs) {
+            reasons.push(format!("the child {child}"));
         }
         reasons
     }
@@ -145,6 +153,8 @@ impl Report {
             "counter",
             each(&|g| map(&g.counts.failures, "step")),
         );
+        let left_out = |g: &GroupReport| vec![(String::new(), count(g.left_out.len() as u64))];
+        line("muster_template_left_out", "gauge", each(&left_out));
         line("muster_template_held_total", "counter", each(&|g| map(&g.counts.held, "reason")));
         let seconds = |g: &GroupReport| {
             g.counts
@@ -187,7 +197,8 @@ mod tests {
             catalog_error: Some("no route".into()),
             refused: [("key(a)".to_owned(), "denied".to_owned())].into(),
             watches: 3,
-            child: None,
+            child: Some("waits for its files".to_owned()),
+            child_runs: false,
             groups: [("a".to_owned(), failed), ("b".to_owned(), current)].into(),
         }
     }
@@ -199,7 +210,8 @@ mod tests {
             [
                 "the catalog is away: no route",
                 "key(a) is refused: denied",
-                "group a is failed: no `x`"
+                "group a is failed: no `x`",
+                "the child waits for its files"
             ]
         );
         assert!(Report::default().unready().is_empty());

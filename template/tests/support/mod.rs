@@ -84,7 +84,7 @@ impl FakeCatalog {
         catalog
     }
 
-    /// Sets the instances of a service: id, address, status.
+    /// Sets the instances of a service: id, address, status. One with the id `_service_maintenance` is drained.
     pub fn set_service(&self, name: &str, instances: &[(&str, SocketAddr, &str)]) {
         let rows = instances.iter().map(|(id, address, status)| {
             json!({
@@ -93,7 +93,7 @@ impl FakeCatalog {
                     "ID": id, "Service": name, "Tags": ["http"], "Address": address.ip().to_string(),
                     "Port": address.port(), "Weights": {"Passing": 1, "Warning": 1},
                 },
-                "Checks": [{"Node": "n1", "CheckID": format!("c:{id}"), "Status": status}],
+                "Checks": [{"Node": "n1", "CheckID": if id.starts_with('_') { format!("{id}:x") } else { format!("c:{id}") }, "Status": status}],
             })
         });
         let rows = rows.collect();
@@ -205,6 +205,41 @@ pub async fn instance(name: &'static str) -> SocketAddr {
     );
     tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
     address
+}
+
+pub fn require_nginx() {
+    let found = std::process::Command::new("nginx").arg("-v").output().is_ok();
+    assert!(found, "these tests need nginx: apt-get install nginx (tools/test does it)");
+}
+
+/// Writes the shipped files of the proxy into a folder of their own, with paths and ports of their own.
+pub fn write_shipped(folder: &Path, front: u16, version: u16, status: u16) {
+    let shipped = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nginx"));
+    let own = folder.display().to_string();
+    for name in ["muster-template.toml", "upstreams.conf.tera", "nginx.conf"] {
+        let text = fs::read_to_string(shipped.join(name)).unwrap();
+        let text = text
+            .replace("/etc/muster-template/", &format!("{own}/"))
+            .replace("/etc/nginx/conf.d/", &format!("{own}/conf.d/"))
+            .replace("/run/nginx.pid", &format!("{own}/nginx.pid"))
+            .replace("user www-data;", user())
+            .replace("http {", &format!("http {{\n{}", temporary_folders(&own)))
+            .replace("listen 80", &format!("listen 127.0.0.1:{front}"))
+            .replace("127.0.0.1:8081", &format!("127.0.0.1:{version}"))
+            .replace("127.0.0.1:8599", &format!("127.0.0.1:{status}"));
+        fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+/// The lines in place of `user`, which only root may set.
+fn user() -> &'static str {
+    if nix::unistd::geteuid().is_root() { "user root;" } else { "" }
+}
+
+/// Temporary files go to the test's folder: the packaged places belong to the packaged service.
+fn temporary_folders(own: &str) -> String {
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    kinds.map(|kind| format!("{kind}_temp_path {own}/{kind};\n")).concat()
 }
 
 /// The daemon as a process. Killed when dropped, with what it supervises.
