@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,14 +13,26 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Error;
+use crate::gate::Gate;
 
 /// Either kind of address.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Tcp(String),
     Unix(PathBuf),
+}
+
+impl Target {
+    /// Equal for equal targets.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Target::Tcp(host) => host.clone(),
+            Target::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
 }
 
 /// Where to connect, and what to call the host.
@@ -51,19 +64,23 @@ pub(crate) fn target(address: &str) -> Result<(Target, String), Error> {
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
     target: Target,
+    gate: Arc<Gate>,
 }
 
 impl Connector {
-    pub(crate) fn new(target: Target) -> Connector {
-        Connector { target }
+    pub(crate) fn new(target: Target, gate: Arc<Gate>) -> Connector {
+        Connector { target, gate }
     }
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A connection of either kind.
-pub(crate) struct Stream(Box<dyn Duplex>);
+/// A connection of either kind, counted for as long as it is open.
+pub(crate) struct Stream {
+    socket: Box<dyn Duplex>,
+    _counted: OwnedSemaphorePermit,
+}
 
 impl AsyncRead for Stream {
     fn poll_read(
@@ -71,7 +88,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
@@ -81,13 +98,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.socket).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
@@ -107,21 +124,22 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let target = self.target.clone();
+        let (target, gate) = (self.target.clone(), Arc::clone(&self.gate));
         Box::pin(async move {
+            let counted = gate.connection().await;
             let connect = async {
-                Ok::<_, io::Error>(match target {
+                Ok::<Box<dyn Duplex>, io::Error>(match target {
                     Target::Tcp(host) => {
                         let stream = TcpStream::connect(host).await?;
                         stream.set_nodelay(true)?;
-                        Stream(Box::new(stream))
+                        Box::new(stream)
                     }
-                    Target::Unix(path) => Stream(Box::new(UnixStream::connect(path).await?)),
+                    Target::Unix(path) => Box::new(UnixStream::connect(path).await?),
                 })
             };
             // A host that is gone does not refuse; it is silent.
             match tokio::time::timeout(Duration::from_secs(5), connect).await {
-                Ok(stream) => stream.map(TokioIo::new),
+                Ok(socket) => Ok(TokioIo::new(Stream { socket: socket?, _counted: counted })),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             }
         })

@@ -25,11 +25,13 @@
 //! | `calls` | one handle for each family of paths |
 //! | `rows` | lists: a row that makes no sense costs itself alone |
 //! | `stream` | answers that go on |
-//! | `watch` | following one question over time |
+//! | `gate` | the number of connections, which all clients of a process share |
+//! | `watch` | following one question over time, or many on few connections |
 //! | `lock` | at most one holder of a key, or at most so many |
 
 mod calls;
 mod connect;
+mod gate;
 mod lock;
 mod options;
 mod rows;
@@ -46,4 +48,4 @@ pub use rows::{OddRow, Read, Rows};
 pub use settings::{Secret, Settings};
 pub use stream::Pieces;
 pub use transport::{Client, Error, Raw};
-pub use watch::{Answer, Query, Update, Watch, WatchSettings};
+pub use watch::{Answer, Query, SharedWatch, Update, Watch, WatchSet, WatchSettings};

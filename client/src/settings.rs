@@ -48,7 +48,12 @@ pub struct Settings {
     pub datacenter: Option<String>,
     /// How long a request may take beyond the wait that it asks for.
     pub timeout: Duration,
+    /// The most connections that this process opens to the agent, all its clients together. Requests above it queue.
+    pub connections_max: usize,
 }
+
+/// A quarter of what an agent accepts from one address by default (`limits.http_max_conns_per_client`).
+const CONNECTIONS_MAX_DEFAULT: usize = 50;
 
 impl Default for Settings {
     fn default() -> Settings {
@@ -58,12 +63,13 @@ impl Default for Settings {
             basic_auth: None,
             datacenter: None,
             timeout: Duration::from_secs(30),
+            connections_max: CONNECTIONS_MAX_DEFAULT,
         }
     }
 }
 
 impl Settings {
-    /// Reads `MUSTER_HTTP_ADDR`, `_TOKEN`, `_TOKEN_FILE`, `_AUTH` and `_SSL`; each falls back to
+    /// Reads `MUSTER_HTTP_ADDR`, `_TOKEN`, `_TOKEN_FILE`, `_AUTH`, `_SSL` and `_CONNECTIONS_MAX`; each falls back to
     /// its `CONSUL_` name. As in the reference, a token file beats a token.
     pub fn from_env() -> Result<Settings, Error> {
         let mut settings = Settings::default();
@@ -82,6 +88,12 @@ impl Settings {
             settings.token = Secret::from_file(&path)?.or(settings.token);
         }
         settings.basic_auth = variable("HTTP_AUTH").map(Secret::new);
+        if let Some(text) = variable("HTTP_CONNECTIONS_MAX") {
+            settings.connections_max = text.parse().map_err(|_| Error::Address {
+                address: settings.address.clone(),
+                why: format!("HTTP_CONNECTIONS_MAX is `{text}`: use a whole number"),
+            })?;
+        }
         Ok(settings)
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connect::{Connector, target};
+use crate::gate::{Gate, Kind, Pass};
 use crate::{Meta, ReadOptions, Response, Settings};
 
 /// The largest answer that is read: far above any catalog, far below what fells a client.
@@ -73,6 +74,16 @@ pub enum Error {
         /// Which path.
         path: String,
     },
+    /// The number of connections cannot be used.
+    #[error("the number of connections to an agent is `{value}`: use {min} to {max}")]
+    Connections {
+        /// As given.
+        value: usize,
+        /// The smallest.
+        min: usize,
+        /// The largest.
+        max: usize,
+    },
     /// The address cannot be used.
     #[error("`{address}` is not an address of an agent: {why}")]
     Address {
@@ -102,6 +113,34 @@ impl Error {
     pub fn is_denied(&self) -> bool {
         matches!(self, Error::Status { code, .. }
             if matches!(*code, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED))
+    }
+
+    /// The same for somebody else who must be told.
+    pub(crate) fn repeated(&self) -> Error {
+        match self {
+            Error::TimedOut { address, after } => {
+                Error::TimedOut { address: address.clone(), after: *after }
+            }
+            Error::Status { code, text } => Error::Status { code: *code, text: text.clone() },
+            Error::Unreachable { address, source } => {
+                Error::Unreachable { address: address.clone(), source: source.to_string().into() }
+            }
+            Error::TooLarge { path } => Error::TooLarge { path: path.clone() },
+            Error::Decode { path, source } => Error::Decode {
+                path: path.clone(),
+                source: serde::de::Error::custom(source.to_string()),
+            },
+            Error::Connections { value, min, max } => {
+                Error::Connections { value: *value, min: *min, max: *max }
+            }
+            Error::Address { address, why } => {
+                Error::Address { address: address.clone(), why: why.clone() }
+            }
+            Error::TokenFile { path, source } => Error::TokenFile {
+                path: path.clone(),
+                source: io::Error::new(source.kind(), source.to_string()),
+            },
+        }
     }
 
     /// May the same call succeed a moment later?
@@ -159,16 +198,19 @@ struct Inner {
     http: hyper_util::client::legacy::Client<Connector, Full<Bytes>>,
     settings: Settings,
     base: String,
+    gate: Arc<Gate>,
 }
 
 impl Client {
     /// A client of the agent at `settings.address`. Connects when first used.
     pub fn new(settings: Settings) -> Result<Client, Error> {
         let (target, host) = target(&settings.address)?;
+        let gate = Gate::of(&target.name(), settings.connections_max)?;
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_mins(1))
-            .build(Connector::new(target));
-        Ok(Client { inner: Arc::new(Inner { http, settings, base: format!("http://{host}") }) })
+            .build(Connector::new(target, Arc::clone(&gate)));
+        let base = format!("http://{host}");
+        Ok(Client { inner: Arc::new(Inner { http, settings, base, gate }) })
     }
 
     /// A client as the environment describes it; see [`Settings::from_env`].
@@ -194,11 +236,25 @@ impl Client {
         let settings = &self.inner.settings;
         let request = self.request(method, path, query, Full::new(body))?;
         let after = settings.timeout + patience;
-        let work = self.send(request, path);
+        let kind = if patience.is_zero() { Kind::Call } else { Kind::Wait };
+        let work = async {
+            let _pass = self.enter(kind).await;
+            self.send(request, path).await
+        };
         match tokio::time::timeout(after, work).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::TimedOut { address: settings.address.clone(), after }),
         }
+    }
+
+    /// Waits for the right to one request; it counts until the pass is dropped.
+    pub(crate) async fn enter(&self, kind: Kind) -> Pass {
+        self.inner.gate.enter(kind).await
+    }
+
+    /// How many requests may wait for a change at the same time.
+    pub(crate) fn waits_max(&self) -> usize {
+        self.inner.gate.waits_max()
     }
 
     /// A request with everything that all of them carry.
@@ -249,8 +305,16 @@ impl Client {
     }
 
     fn uri(&self, path: &str, query: &[(&str, String)]) -> Result<Uri, Error> {
-        let mut text = self.inner.base.clone();
-        text.extend(utf8_percent_encode(path, PATH));
+        let text = format!("{}{}", self.inner.base, self.path_and_query(path, query));
+        text.parse().map_err(|_| Error::Address {
+            address: self.inner.settings.address.clone(),
+            why: format!("`{path}` makes no URL with it"),
+        })
+    }
+
+    /// What follows the host in the URL of a request.
+    pub(crate) fn path_and_query(&self, path: &str, query: &[(&str, String)]) -> String {
+        let mut text = utf8_percent_encode(path, PATH).to_string();
         let datacenter = self.inner.settings.datacenter.as_ref().map(|dc| ("dc", dc));
         let given = query.iter().any(|(name, _)| *name == "dc");
         let all = query.iter().map(|(name, value)| (*name, value));
@@ -262,10 +326,7 @@ impl Client {
                 text.extend(utf8_percent_encode(value, PARAMETER));
             }
         }
-        text.parse().map_err(|_| Error::Address {
-            address: self.inner.settings.address.clone(),
-            why: format!("`{path}` makes no URL with it"),
-        })
+        text
     }
 
     /// `GET` of any path, decoded; 404 and every other status but 200 is an error.
@@ -316,8 +377,11 @@ pub(crate) fn accepted(raw: Raw) -> Result<Raw, Error> {
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(path: &str, raw: &Raw) -> Result<T, Error> {
-    serde_json::from_slice(&raw.body)
-        .map_err(|source| Error::Decode { path: path.to_owned(), source })
+    decode_body(path, &raw.body)
+}
+
+pub(crate) fn decode_body<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|source| Error::Decode { path: path.to_owned(), source })
 }
 
 /// The system's own words, where an error comes from the system: what the layers above it add
