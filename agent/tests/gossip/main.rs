@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may stop at the first surprise")]
 
+mod foca_pool;
+mod oracle;
 mod pools;
 mod simulation;
 mod world;
