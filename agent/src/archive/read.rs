@@ -11,7 +11,7 @@ use crate::store::{Store, snapshot};
 /// Bytes of the two small files; both are a few hundred.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
-/// Why an archive is not taken. The texts are the reference's, so far as it has the case.
+/// An archive is refused. The texts are the reference's, so far as it has the case.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not compressed, or cut off before anything came.
@@ -32,7 +32,7 @@ pub enum Error {
     /// Something that does not belong there.
     #[error("failed to read snapshot file: unexpected file {0:?} in snapshot")]
     File(String),
-    /// What the sums say is not what is there.
+    /// The checksums do not match the content.
     #[error("failed to read snapshot file: failed checking integrity of snapshot: {0}")]
     Sums(String),
     /// Damage behind the last file.
@@ -62,7 +62,7 @@ pub fn read(from: impl Read) -> Result<(Meta, Store), Error> {
     }
 }
 
-/// What an archive says of itself, after it proved sound. The state may be any program's.
+/// Reads the metadata of an archive after verifying it. The state may be any program's.
 pub fn inspect(from: impl Read) -> Result<Meta, Error> {
     walk(from, |_| ()).map(|(meta, ())| meta)
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 const BLOCK: usize = 512;
-/// What eleven octal digits can say.
+/// Largest size that eleven octal digits can express.
 pub(super) const SIZE_MAX: u64 = (1 << 33) - 1;
 /// Bytes of the field for a file's name.
 const NAME_BYTES_MAX: usize = 100;

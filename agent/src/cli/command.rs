@@ -1,4 +1,4 @@
-//! What a command is, what it is called with, and what it gives back.
+//! A command, its arguments, and its result.
 
 use std::future::Future;
 use std::path::Path;
@@ -12,9 +12,9 @@ use super::layout;
 /// Under which name the program was called: scripts that know it as `consul` get its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Program {
-    /// What to type.
+    /// The word to type.
     pub(super) name: &'static str,
-    /// What to call the product.
+    /// Name of the product in texts.
     pub(super) product: &'static str,
 }
 
@@ -37,13 +37,13 @@ pub(super) struct Spec {
     pub(super) path: &'static str,
     /// One line for the list of commands.
     pub(super) synopsis: &'static str,
-    /// What may follow the options.
+    /// Operands that may follow the options.
     pub(super) operands: &'static str,
     /// The text of `-help`, in paragraphs; indented lines stay as they are.
     pub(super) about: &'static str,
     /// Its own flags, in alphabetical order.
     pub(super) flags: &'static [Flag],
-    /// Whether it talks to an agent, and so has the flags for that.
+    /// Says whether it talks to an agent, and so has the flags for that.
     pub(super) door: Door,
     pub(super) run: fn(&Call) -> Outcome,
 }
@@ -53,7 +53,7 @@ pub(super) struct Spec {
 pub(super) enum Door {
     /// It needs no agent.
     None,
-    /// Where the agent is, and who asks.
+    /// Address of the agent, token and TLS.
     Api,
     /// Also `-stale`: it reads what servers may know less freshly.
     StaleApi,
@@ -73,7 +73,7 @@ pub(super) struct Flag {
     pub(super) help: &'static str,
 }
 
-/// What a flag's text is.
+/// Type of a flag's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Takes {
     /// Nothing: it stands alone (`-flag=false` is possible).
@@ -138,10 +138,10 @@ pub(super) static STALE_FLAG: Flag = Flag::switch(
 pub(super) const FORMAT_FLAG: Flag =
     Flag::text("format", "pretty|json", "A table for people, or JSON for programs.");
 
-/// What a command gives back.
+/// Result of a command.
 pub(super) type Outcome = Result<Output, Failure>;
 
-/// What is printed by a command that did its work.
+/// Output of a command that succeeded.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Output {
     pub(super) stdout: Vec<u8>,
@@ -162,13 +162,13 @@ impl From<Vec<u8>> for Output {
     }
 }
 
-/// What is printed by a command that failed.
+/// Output of a command that failed.
 #[derive(Debug, Default)]
 pub(super) struct Failure {
     /// On the standard output, before the error.
     pub(super) stdout: Vec<u8>,
     pub(super) text: String,
-    /// What to do about it.
+    /// Advice for the user.
     pub(super) hint: Option<String>,
     pub(super) code: u8,
 }
@@ -194,7 +194,7 @@ pub(super) struct Call {
     pub(super) program: Program,
     pub(super) spec: &'static Spec,
     pub(super) values: Values,
-    /// What follows the flags.
+    /// Operands after the flags.
     pub(super) operands: Vec<String>,
 }
 
@@ -228,7 +228,7 @@ impl Call {
         Ok(settings)
     }
 
-    /// How to read.
+    /// Options of a read request.
     pub(super) fn options(&self) -> ReadOptions {
         let stale = self.spec.door == Door::StaleApi && self.values.on("stale");
         let consistency = if stale { Consistency::Stale } else { Consistency::Default };

@@ -115,7 +115,7 @@ fn debug(call: &Call) -> Outcome {
     })?
 }
 
-/// What was asked for.
+/// The requested captures.
 struct Plan {
     targets: Vec<&'static str>,
     duration: Duration,
@@ -207,7 +207,7 @@ impl Plan {
         Failure::new(format!("Capture failed: {text}"))
     }
 
-    /// What is in the archive, and what is not.
+    /// Index of the archive: what it holds, and what is missing.
     fn index(&self, about: &Value, missing: &[(String, String)]) -> Value {
         let mut index = json!({
             "Version": 1,
@@ -232,7 +232,7 @@ fn version(about: &Value) -> &str {
 struct Capture<'a> {
     client: &'a Client,
     plan: &'a Plan,
-    /// What could not be captured, and why.
+    /// Captures that failed, with the reason.
     missing: Vec<(String, String)>,
 }
 
@@ -299,7 +299,7 @@ impl Capture<'_> {
         Ok(())
     }
 
-    /// Where the agent makes profiles, those of this time.
+    /// Profiles of this interval, where the agent makes them.
     async fn profiles(
         &self,
         time: Duration,

@@ -15,7 +15,7 @@ use crate::remote_exec::{EVENT, Job, Kind, Summons};
 
 /// Without news for this long all is said.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long followers have to learn of the job.
+/// Time for followers to receive the job.
 const REPLICATION: Duration = Duration::from_millis(200);
 /// The session outlives a lost connection by this.
 const TTL: Duration = Duration::from_secs(15);
@@ -79,7 +79,7 @@ fn exec(call: &Call) -> Outcome {
     })?
 }
 
-/// What is to be run.
+/// Builds the job from the flags.
 fn job(call: &Call, quiet: Duration) -> Result<Job, Failure> {
     let shell = call.values.text("shell") != Some("false");
     let line = call.operands.join(" ");
@@ -144,7 +144,7 @@ struct Run<'a> {
     quiet: Duration,
 }
 
-/// What a key below the job tells of a node, in the order in which it happened there.
+/// Progress of a node, read from a key below the job, in the order in which it happens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum News {
     Acknowledged,
@@ -152,7 +152,7 @@ enum News {
     Exit,
 }
 
-/// What was heard so far.
+/// Answers so far.
 #[derive(Debug, Default)]
 struct Heard {
     acknowledged: usize,

@@ -28,14 +28,14 @@ and the check, rule or filter that decides. Exits with 1 when no instance is ser
     run: explain,
 };
 
-/// What becomes of an instance at one door.
+/// Decision about an instance at one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Verdict {
     served: bool,
     why: String,
 }
 
-/// What an answer depends on besides the instance itself.
+/// Settings that decide beside the instance itself.
 struct Rules {
     /// DNS leaves instances with warnings out, too.
     only_passing: bool,
@@ -101,7 +101,7 @@ fn identity(entry: &ServiceEntry) -> (String, String) {
     (entry.node.node.clone(), entry.service.id.clone())
 }
 
-/// What keeps an instance out at every door.
+/// Reasons that exclude an instance at every interface.
 fn asked_for(entry: &ServiceEntry, rules: &Rules) -> Result<(), String> {
     let has = |tag: &String| entry.service.tags.iter().any(|own| own.eq_ignore_ascii_case(tag));
     if let Some(tag) = rules.tags.iter().find(|tag| !has(tag)) {

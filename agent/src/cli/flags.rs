@@ -22,7 +22,7 @@ impl Values {
     pub(super) fn all(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
-    /// Whether a switch is on.
+    /// Says whether a switch is on.
     pub(super) fn on(&self, name: &str) -> bool {
         self.text(name) == Some("true")
     }

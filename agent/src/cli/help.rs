@@ -51,7 +51,7 @@ pub(super) fn command(program: Program, spec: &Spec) -> String {
     text
 }
 
-/// Where the flags of a command are explained.
+/// Sentence that points to the help of a command.
 pub(super) fn where_to_look(program: Program, spec: &Spec) -> String {
     format!("`{} {} -help` lists the flags", program.name, spec.path)
 }

@@ -156,7 +156,7 @@ fn list(call: &Call, query: &[(&str, String)], primary: bool) -> Outcome {
     Ok(text.into())
 }
 
-/// What was printed before it went wrong.
+/// Puts output that was printed before the failure in front of it.
 fn said_first(said: &str, failure: Failure) -> Failure {
     Failure { stdout: said.as_bytes().to_vec(), ..failure }
 }

@@ -137,7 +137,7 @@ fn get(call: &Call) -> Outcome {
     Ok(out.into())
 }
 
-/// How pairs are printed.
+/// Print format of pairs.
 #[derive(Clone, Copy)]
 struct Shape {
     detailed: bool,

@@ -18,7 +18,7 @@ use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
 use super::layout;
 use crate::watches::program;
 
-/// How long a child may take to end after it was asked to.
+/// Time for a child to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) static LOCK: Spec = Spec {
@@ -185,7 +185,7 @@ fn command_after(call: &Call, skipped: usize) -> Command {
     program(&call.operands[skipped..], shell)
 }
 
-/// How a child ended.
+/// End of a child.
 pub(super) enum Ended {
     Well,
     /// In words.

@@ -133,7 +133,7 @@ pub fn main() -> ExitCode {
     finish(run(program, &args))
 }
 
-/// What the arguments ask for.
+/// The request of the arguments.
 enum Wanted<'a> {
     Command(&'static Spec, &'a [String]),
     Group(&'static Group, &'a [String]),

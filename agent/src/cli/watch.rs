@@ -111,7 +111,7 @@ fn watch(call: &Call) -> Outcome {
     })?
 }
 
-/// What the flags ask.
+/// Builds the query from the flags.
 fn question(call: &Call) -> Result<Question, Failure> {
     let text = |name: &str| call.values.text(name).unwrap_or_default().to_owned();
     let kind = text("type");

@@ -99,7 +99,7 @@ struct Work<'a> {
     unknown: Vec<Name>,
 }
 
-/// Where something is.
+/// An address or a host name.
 enum Host {
     /// At addresses, the first of which is its own; never empty.
     Ips(Vec<IpAddr>),
@@ -226,7 +226,7 @@ impl Work<'_> {
         prepared
     }
 
-    /// Where an instance is reached by name, and the addresses of that name.
+    /// Name under which an instance is reached, and the addresses of that name.
     fn target(&mut self, row: &InstanceRow, host: Host, ttl: u32) -> Option<(Name, Vec<Record>)> {
         match host {
             Host::Name(name) => {
@@ -250,7 +250,7 @@ impl Work<'_> {
         }
     }
 
-    /// Whose address it is: a name has no other records there.
+    /// Answers a reverse query with the owner of the address.
     fn owner(&self, owner: &OwnerRow) -> Prepared {
         if !self.wants(&[kind::PTR, kind::ANY]) {
             return Prepared::empty();
@@ -310,7 +310,7 @@ impl Work<'_> {
         prepared
     }
 
-    /// Where an instance is: at its own address, else at its node's.
+    /// Host of an instance: its own address, else its node's.
     fn host_of(&self, row: &InstanceRow) -> Option<Host> {
         let own = &row.address;
         if own.any.is_empty() && own.v4.is_empty() && own.v6.is_empty() {

@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// What the system keeps of packets that nobody took yet; a burst is no loss.
+/// Size of the socket's receive buffer, so that a burst is not lost.
 const QUEUE_BYTES: usize = 4 << 20;
 
 /// May several sockets have the address?
@@ -39,7 +39,7 @@ pub(super) struct Datagrams {
     wildcard: bool,
 }
 
-/// Whom to answer, and from where.
+/// Address of the client, and the local address to answer from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     /// The client.

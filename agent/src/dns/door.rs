@@ -1,5 +1,5 @@
-//! What becomes of a packet. Most are answered on the spot: the state is at hand and the answer was
-//! prepared for somebody before. The rest waits for a leader, a server or a recursor.
+//! Handles one DNS packet. Most are answered at once: the state is at hand and the answer was
+//! drafted for an earlier query. The rest waits for a leader, a server or a recursor.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::telemetry::figures::{Timing, names};
 
 /// The service whose instances are the servers.
 const SERVERS: &str = "consul";
-/// How many names in a row are followed inside our own domain.
+/// Longest chain of names that is followed inside our own domain.
 const CHASE_DEPTH_MAX: usize = 3;
 /// Names that one answer has followed.
 const CHASES_MAX: usize = 32;
@@ -47,7 +47,7 @@ struct State {
     cache: Cache,
 }
 
-/// What became of a packet.
+/// Result of handling a packet.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The answer is written.
@@ -196,7 +196,7 @@ impl Door {
         note(&question.asked, begun);
     }
 
-    /// What the catalog says, if it is to be asked at all. `None`: it cannot be asked now.
+    /// Looks the question up in the catalog, if it is to be asked at all. `None`: it cannot be asked now.
     async fn rows_for(&self, question: &Question, settings: &Settings) -> Option<Option<Rows>> {
         let Some(lookup) = lookup_of(&question.asked) else { return Some(None) };
         if let Source::Own(_) = self.source {
@@ -326,7 +326,7 @@ fn bare(query: &Query, rcode: Rcode, truncated: bool, recursion: bool, out: &mut
     writer.finish(query.id, flags, rcode, edns);
 }
 
-/// What a packet gets that is no query.
+/// Answers a packet that is no query.
 fn tell(fault: Fault, out: &mut Vec<u8>) -> Outcome {
     let Fault::Tell { id, opcode, recursion_desired, rcode } = fault else {
         return Outcome::Silence;

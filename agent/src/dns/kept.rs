@@ -1,4 +1,4 @@
-//! What servers told an agent that has no catalog of its own, for as long as an operator allows
+//! Answers of servers, kept by an agent without a catalog for as long as an operator allows
 //! (`dns_config.use_cache`), and a little longer while no server can be reached.
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
-//! How many answers a network gets by UDP in a second, where an operator sets that.
+//! Rate limit of UDP answers per client network, where an operator sets one.
 //!
-//! Whoever forges the source of his packets makes us send answers to somebody else. Above the limit
+//! A forged source address would make us send answers to somebody else. Above the limit
 //! every other query is passed over, and every other gets an empty answer that says "ask by TCP": no
 //! larger than the query, and who really asked from there still gets to know.
 
@@ -26,7 +26,7 @@ struct Place {
     answers: u32,
 }
 
-/// What to do with a query.
+/// Decision about a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Answer it.
@@ -68,7 +68,7 @@ impl Limiter {
     }
 }
 
-/// Who has one address usually has its neighbours: 24 bits of IPv4, 56 of IPv6.
+/// Network of a client: one client usually has neighbouring addresses, so 24 bits of IPv4, 56 of IPv6.
 fn network(peer: IpAddr) -> u64 {
     match peer.to_canonical() {
         IpAddr::V4(ip) => u64::from(u32::from(ip) >> 8) | 1 << 63,

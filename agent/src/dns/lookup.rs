@@ -1,4 +1,4 @@
-//! What the catalog says to a question. Pure; both sides are plain values that can travel, so that
+//! Looks a question up in the catalog. Pure; question and rows are plain values that can travel, so that
 //! an agent without a catalog asks a server for this one step and does the rest itself.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{CheckStatus, Index, Instance, Node, Store};
 
-/// What is looked up. Names are in look-up form (lower case).
+/// A look-up. Names are in look-up form (lower case).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Lookup {
     /// Instances of a service that are not critical.
@@ -24,7 +24,7 @@ pub enum Lookup {
         /// Its name, or a unique beginning of its id.
         name: String,
     },
-    /// Who has this address?
+    /// The owner of an address.
     Reverse {
         /// The address.
         address: IpAddr,
@@ -41,7 +41,7 @@ impl Lookup {
     }
 }
 
-/// What was found.
+/// Result of a look-up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Rows {
     /// Of [`Lookup::Service`]; none: the name is not there.
@@ -57,7 +57,7 @@ pub enum Rows {
 pub struct NodeRow {
     /// Its name, as it is spelt.
     pub name: Arc<str>,
-    /// Where it is.
+    /// Address of the node.
     pub address: Address,
     /// Its pairs.
     pub meta: BTreeMap<String, String>,
@@ -77,7 +77,7 @@ pub struct Address {
 /// An instance of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceRow {
-    /// Where it runs.
+    /// The node that it runs on.
     pub node: NodeRow,
     /// Its own address; empty: the node's.
     pub address: Address,
@@ -89,7 +89,7 @@ pub struct InstanceRow {
     pub passing: bool,
 }
 
-/// Who has an address.
+/// The owner of an address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum OwnerRow {
     /// A node of this name.

@@ -15,7 +15,7 @@ use super::lookup::Lookup;
 use super::settings::Settings;
 use super::wire::{Name, kind};
 
-/// What a question is about.
+/// Subject of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Something that the catalog knows or not.
@@ -28,7 +28,7 @@ pub(super) enum Asked {
     Zone,
     /// A name in our domain that cannot be there.
     Nothing,
-    /// Whose address is this? If the catalog does not know, others may.
+    /// The owner of an address; recursors are asked if the catalog does not know.
     Reverse(IpAddr),
     /// A whole zone, or its changes.
     Transfer,
@@ -39,7 +39,7 @@ pub(super) enum Asked {
 /// A question, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Question {
-    /// What it is about.
+    /// The subject.
     pub asked: Asked,
     /// The domain it was asked in; answers name things in the same.
     pub domain: Domain,

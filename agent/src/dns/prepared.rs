@@ -15,17 +15,17 @@ pub(super) struct Prepared {
     pub rcode: Rcode,
     /// Is it ours to say?
     pub authoritative: bool,
-    /// What is chosen from.
+    /// The groups to choose from.
     pub groups: Vec<Group>,
-    /// What goes with them; groups share it.
+    /// Additional records; groups share them.
     pub extras: Vec<Vec<Record>>,
-    /// How many groups are chosen at most, however large the message; `None`: all.
+    /// Largest number of groups in an answer, whatever the size of the message; `None`: all.
     pub limit: Option<usize>,
     /// In which order.
     pub order: Order,
     /// Into which section.
     pub place: Place,
-    /// Where the start of the zone goes.
+    /// Section of the zone's SOA record.
     pub zone: Option<Place>,
     /// Names that must be followed first, by [`Chase`]; without it the answer is what it is.
     pub unknown: Vec<Name>,
@@ -52,13 +52,13 @@ pub(super) enum Order {
 /// A section of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// What was asked for.
+    /// Answers.
     Answer,
-    /// Who knows.
+    /// Authority.
     Authority,
 }
 
-/// Where names lead: what was found out about them elsewhere. Names are folded.
+/// Records of names outside our domain, found by recursors. Names are folded.
 pub(super) type Chase = BTreeMap<Name, Vec<Record>>;
 
 impl Prepared {

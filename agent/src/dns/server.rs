@@ -26,10 +26,10 @@ const WAITING_MAX: usize = 2048;
 /// Connections, and those of one address.
 const CONNECTIONS_MAX: usize = 1024;
 const CONNECTIONS_PER_CLIENT_MAX: usize = 128;
-/// How long a connection may be silent; and when they grow scarce.
+/// Idle time-out of a connection; and the one while connections are scarce.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 const IDLE_MAX_WHEN_SCARCE: Duration = Duration::from_secs(1);
-/// How long a client may take to take an answer.
+/// Time-out for writing an answer to a client.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -57,7 +57,7 @@ impl Listener {
         Ok(Listener { address, udp, tcp })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }

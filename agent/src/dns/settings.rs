@@ -1,4 +1,4 @@
-//! What the door is told.
+//! Settings of the DNS interface.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ pub struct Settings {
     pub domain: Name,
     /// Another one with the same names.
     pub alt_domain: Option<Name>,
-    /// Whose names need no datacenter.
+    /// The own datacenter, whose names may omit it.
     pub datacenter: String,
-    /// How long answers about nodes may be kept.
+    /// Time to live of answers about nodes.
     pub node_ttl: Duration,
-    /// How long answers about services may be kept.
+    /// Time to live of answers about services.
     pub service_ttl: TtlMap,
     /// Leave instances out that warn.
     pub only_passing: bool,
@@ -42,9 +42,9 @@ pub struct Settings {
     pub use_cache: bool,
     /// For how long at most.
     pub cache_max_age: Duration,
-    /// Who answers for the rest of the world.
+    /// Servers that answer for all other domains.
     pub recursors: Vec<SocketAddr>,
-    /// How long each of them may take.
+    /// Time-out of each of them.
     pub recursor_timeout: Duration,
     /// In which order they are asked.
     pub recursor_strategy: Strategy,

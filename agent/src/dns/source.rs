@@ -1,4 +1,4 @@
-//! Where rows come from: this server's own state, or, in an agent without one, a server.
+//! Source of rows: this server's own state, or, in an agent without one, a server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::settings::Settings;
 use crate::read::{Consistency, Options, Reader};
 use crate::store::{Found, Store};
 
-/// How old what is looked up may be.
+/// Consistency of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Freshness {
     /// As old as this; older, and the leader is asked.
@@ -19,7 +19,7 @@ pub enum Freshness {
         /// The bound.
         max: Duration,
     },
-    /// What the leader knows.
+    /// The leader's state.
     Leader,
 }
 
@@ -28,14 +28,14 @@ pub enum Freshness {
 #[error("the catalog cannot be reached")]
 pub struct Unavailable;
 
-/// How an agent without a catalog has servers look things up. They answer with [`find`].
+/// Looks things up at a server, for agents without a catalog. Servers answer with [`find`].
 #[async_trait]
 pub trait Remote: Send + Sync + 'static {
     /// Has `lookup` done.
     async fn find(&self, lookup: &Lookup, freshness: Freshness) -> Result<Rows, Unavailable>;
 }
 
-/// Where rows come from.
+/// Source of rows.
 #[derive(Clone)]
 pub enum Source {
     /// This server's state.

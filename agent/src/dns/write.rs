@@ -13,7 +13,7 @@ const UDP_BYTES_MAX: usize = BYTES_MAX - 68;
 /// Answers in a message of 512 bytes, whatever the settings say.
 const PLAIN_UDP_ANSWERS_MAX: usize = 8;
 
-/// How a query came.
+/// Transport of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// In a datagram.
@@ -111,14 +111,14 @@ pub(super) fn write(
     Writer::new(out, limit, compress).finish(query.id, flags(true), Rcode::ServFail, None);
 }
 
-/// What goes with the answers.
+/// Choice of additional records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extras {
     /// All.
     All,
     /// All but the pairs of nodes, which are most of the bytes and help the fewest.
     NoText,
-    /// What there is room for.
+    /// As many as fit.
     WhatFits,
 }
 

@@ -40,7 +40,7 @@ pub enum Value<'a> {
 
 /// A list of rows.
 pub trait RowList {
-    /// How many.
+    /// Number of elements.
     fn count(&self) -> usize;
     /// The row at a place below the count.
     fn row(&self, place: usize) -> &dyn Row;
@@ -48,7 +48,7 @@ pub trait RowList {
 
 /// Rows under keys.
 pub trait RowMap {
-    /// How many.
+    /// Number of elements.
     fn count(&self) -> usize;
     /// The row under a key.
     fn row(&self, key: &str) -> Option<&dyn Row>;

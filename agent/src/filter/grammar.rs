@@ -87,7 +87,7 @@ pub(super) fn parse(text: &str) -> Result<Rc<Parsed>, Error> {
     }
 }
 
-/// What a rule gives: its value and where the text goes on; `None` if it does not apply.
+/// Result of a rule: its value and the position after it; `None` if it does not apply.
 type Found<T> = Option<(T, usize)>;
 
 struct Peg<'t> {

@@ -52,7 +52,7 @@ pub const REGEXES_MAX: usize = 64;
 /// Largest compiled regular expression, bytes.
 pub const REGEX_BYTES_MAX: usize = 256 * 1024;
 
-/// Why a text is not a filter for a type of rows. `Display` is the reference's text where it has one.
+/// A text is not a filter for a type of rows. `Display` is the reference's text where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not an expression: where, and what was expected there.
@@ -84,7 +84,7 @@ pub enum Error {
     Regex {
         /// As written.
         value: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// Longer than [`TEXT_BYTES_MAX`].

@@ -104,9 +104,9 @@ impl RowList for Instance {
 /// An instance with the columns of its node.
 #[derive(Debug, Clone, Copy)]
 pub struct Placed<'a> {
-    /// Where it runs.
+    /// The node that it runs on.
     pub node: &'a Node,
-    /// What runs.
+    /// The registered service.
     pub service: &'a Service,
 }
 

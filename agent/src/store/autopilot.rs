@@ -1,4 +1,4 @@
-//! How the leader looks after the servers: one row that operators set.
+//! Autopilot settings: one row that operators set and the leader obeys.
 
 use std::sync::Arc;
 

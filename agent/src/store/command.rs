@@ -19,7 +19,7 @@ pub struct Timestamp(pub u64);
 pub struct Command {
     /// When the proposer made it; the only time that `apply` knows.
     pub at: Timestamp,
-    /// What is to change.
+    /// The change to make.
     pub change: Change,
 }
 
@@ -81,7 +81,7 @@ pub struct Deregister {
 /// One write to one key or prefix.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KvChange {
-    /// What to do.
+    /// The kind of change.
     pub verb: KvVerb,
     /// The key, or the prefix for a tree.
     pub key: String,
@@ -91,7 +91,7 @@ pub struct KvChange {
     pub flags: u64,
 }
 
-/// What a [`KvChange`] does.
+/// The kind of a [`KvChange`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvVerb {
     /// Writes; a lock on the key stays with its holder.
@@ -127,7 +127,7 @@ const CHANGES: [&str; 10] = [
     "Restore",
 ];
 
-/// Why bytes of the log are no command. Whoever met them must stop: a server that skips a command
+/// Bytes of the log are not a command. A server that meets them must stop: a server that skips a command
 /// diverges from the others.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {

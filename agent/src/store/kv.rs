@@ -24,10 +24,10 @@ pub struct Entry {
     pub value: Bytes,
     /// Opaque number of the user.
     pub flags: u64,
-    /// How often the lock was taken since the last plain write (which sets it to 0, as the
+    /// Number of times the lock was taken since the last plain write (which sets it to 0, as the
     /// reference does).
     pub lock_index: u64,
-    /// Who holds the lock.
+    /// The session that holds the lock.
     pub session: Option<SessionId>,
     /// Index of its creation.
     pub create_index: Index,
@@ -36,7 +36,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// What a transaction answers about a key that does not exist.
+    /// The entry by which a transaction describes a key that does not exist.
     pub(super) fn absent(key: &str) -> Entry {
         Entry {
             key: key.into(),
@@ -67,7 +67,7 @@ pub struct Kv {
     floor: Index,
 }
 
-/// What a write does with the lock of its key.
+/// Effect of a write on the lock of its key.
 enum Lock {
     /// The holder stays.
     Keep,
@@ -374,7 +374,7 @@ pub(super) struct KvIndexes {
     floor: Index,
 }
 
-/// What snapshots need.
+/// Rows for snapshots.
 impl Kv {
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()

@@ -41,7 +41,7 @@ pub type Index = u64;
 /// Rows that a read found, the index they are true at, and the scopes whose change can alter them.
 #[derive(Debug, Clone)]
 pub struct Found<T> {
-    /// What was asked for.
+    /// The rows.
     pub rows: T,
     /// The highest index that shaped this answer (may be 0 in an empty store; doors answer 1).
     pub index: Index,
@@ -49,7 +49,7 @@ pub struct Found<T> {
     pub scopes: Scopes,
 }
 
-/// What a command did.
+/// Result of applying one command.
 #[derive(Debug, Clone)]
 pub struct Applied {
     /// The answer to whoever proposed the command. Bad input is a reply, never a panic.
@@ -64,7 +64,7 @@ pub struct Applied {
 #[derive(Debug, Clone, Default)]
 pub struct Store {
     index: Index,
-    /// How far indexes are ahead of positions in the log: a restored state may come from a cluster
+    /// Difference between indexes and positions in the log: a restored state may come from a cluster
     /// with a longer history, and no index may go back.
     ahead: Index,
     /// Counts restores: a cached answer of an earlier epoch is worthless even at an equal index.
@@ -78,7 +78,7 @@ pub struct Store {
     staging: Option<restore::Staging>,
 }
 
-/// How much a store holds.
+/// Numbers of rows in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Nodes.
@@ -103,7 +103,7 @@ impl Store {
         self.index
     }
 
-    /// How often this state was replaced by a snapshot.
+    /// Number of times this state was replaced by a snapshot.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -123,7 +123,7 @@ impl Store {
         &self.sessions
     }
 
-    /// How the leader looks after the servers; `None` until a leader has said so.
+    /// Autopilot settings; `None` until a leader has written them.
     pub fn autopilot(&self) -> Option<&Arc<Autopilot>> {
         self.autopilot.as_ref()
     }
@@ -133,7 +133,7 @@ impl Store {
         position + self.ahead
     }
 
-    /// How much it holds, for metrics. Nothing is counted for it.
+    /// Numbers of rows, for metrics. Reads lengths only.
     pub fn counts(&self) -> Counts {
         Counts {
             nodes: self.catalog.node_count(),

@@ -1,4 +1,4 @@
-//! Why a command was refused, in the reference's words: clients match on these texts.
+//! Reasons for refusing a command, with the reference's texts: clients match on them.
 
 use std::fmt::{self, Write as _};
 

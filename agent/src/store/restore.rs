@@ -18,7 +18,7 @@ use super::scope::{Scope, Step};
 use super::snapshot::{self, Header};
 use super::{Store, Timestamp};
 
-/// Whoever restores died on the way if nothing came for so long. Time is the commands' own, so
+/// A restore is given up when no part has come for this long. Time is the commands' own, so
 /// that all servers forget at the same position.
 const PATIENCE_MS: u64 = 10 * 60 * 1000;
 
@@ -34,7 +34,7 @@ pub enum Restore {
     Rows {
         /// Of which restore.
         id: String,
-        /// How many came before; a part that is missing or comes twice must not pass.
+        /// Number of parts before this one; a missing or repeated part is refused.
         number: u64,
         /// The format of the records.
         format: u16,
@@ -45,7 +45,7 @@ pub enum Restore {
     Commit {
         /// Of which restore.
         id: String,
-        /// How many parts there are.
+        /// Number of parts in all.
         parts: u64,
     },
     /// Forgets the rows.
@@ -62,7 +62,7 @@ pub(super) struct Staging {
     store: Box<Store>,
 }
 
-/// What a snapshot says of a state that is on its way in, beside its rows.
+/// Header of a restore in progress: the facts of its snapshot beside the rows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Outline {
     id: Arc<str>,

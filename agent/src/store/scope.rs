@@ -1,4 +1,4 @@
-//! What a read depends on and what a change touches.
+//! Scopes: the parts of the state that a read depends on and that a change touches.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

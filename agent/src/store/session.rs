@@ -19,7 +19,7 @@ pub type SessionId = Arc<str>;
 /// The longest lock-delay that is honoured, whatever the session says.
 const LOCK_DELAY_MAX_NS: u64 = 60_000_000_000;
 
-/// What happens to a session's keys when it ends.
+/// Effect of a session's end on the keys that it locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Behavior {
     /// The locks are released, the keys stay.
@@ -39,7 +39,7 @@ pub struct Session {
     pub node: String,
     /// Nanoseconds; as given, capped at 60 s only when applied.
     pub lock_delay_ns: u64,
-    /// What happens to its keys at its end.
+    /// Effect of its end on the keys that it locks.
     pub behavior: Behavior,
     /// As given by its user: `""` or a duration such as `"15s"`.
     pub ttl: String,
@@ -223,7 +223,7 @@ impl Sessions {
     }
 }
 
-/// What snapshots need.
+/// Rows for snapshots.
 impl Sessions {
     pub(super) fn rows(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.by_id.values()

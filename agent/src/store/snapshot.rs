@@ -35,10 +35,10 @@ pub const FORMAT: u16 = 2;
 const BLOCK_TARGET: usize = 64 * 1024;
 /// Before the kinds of rows that belong to a state on its way in.
 const STAGED: &str = "staged/";
-/// What a reader believes: more than any record that the limits on values and requests allow.
+/// Largest block that a reader accepts: more than any record that the limits on values and requests allow.
 const BLOCK_MAX: u32 = 1 << 30;
 
-/// Why bytes are not a snapshot that this program can take.
+/// Bytes are not a snapshot that this program can read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Reading or writing failed. A file that ends early fails so too.
@@ -61,13 +61,13 @@ pub enum Error {
     Record {
         /// Which kind.
         kind: String,
-        /// What its decoder said.
+        /// The decoder's error.
         #[source]
         source: rmp_serde::decode::Error,
     },
 }
 
-/// What a snapshot holds, told before its rows.
+/// Header of a snapshot, before its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) index: Index,
@@ -165,7 +165,7 @@ pub(super) fn take_piece(
     Ok(())
 }
 
-/// What takes records one by one.
+/// Takes records one by one.
 trait Sink {
     /// The record's kind is `prefix` and `kind` together.
     fn record(&mut self, prefix: &str, kind: &str, row: &impl Serialize) -> Result<(), Error>;

@@ -42,12 +42,12 @@ pub enum TxnOp {
     Check(CatalogVerb, Box<Check>),
     /// Ends a session.
     SessionDelete(SessionId),
-    /// What the door could not understand; always fails with this text (`unknown KV verb "zap"`),
+    /// An operation that the interface could not parse; always fails with this text (`unknown KV verb "zap"`),
     /// beside the errors of the other operations.
     Unknown(String),
 }
 
-/// What a catalog operation of a transaction does. `Cas` and `DeleteCas` compare with the row's
+/// Kind of a catalog operation in a transaction. `Cas` and `DeleteCas` compare with the row's
 /// own `modify_index`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CatalogVerb {
@@ -76,7 +76,7 @@ pub enum TxnResult {
     Check(Arc<Check>),
 }
 
-/// Why an operation failed.
+/// Failure of one operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TxnError {
     /// Position in the list of operations.
@@ -139,7 +139,7 @@ pub(super) fn apply(store: &mut Store, step: &mut Step, ops: &[TxnOp]) -> Reply 
     Reply::Txn { results, errors }
 }
 
-/// What can be said of an operation before any is done.
+/// Checks an operation before any of the transaction is applied.
 fn validate(store: &Store, at: Timestamp, op: &TxnOp) -> Result<(), Refusal> {
     match op {
         TxnOp::Kv(KvChange { verb, key, .. }) => {

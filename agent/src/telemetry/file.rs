@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::LogFile;
 
-/// What a file in a folder is called.
+/// Name of the file where only a folder is given.
 const DEFAULT_NAME: &str = "muster";
 /// The log is for its owner and group.
 const MODE: u32 = 0o640;

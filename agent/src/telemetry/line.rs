@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
-/// What an event says.
+/// Content of one log event.
 pub(super) struct Record {
     /// RFC 3339, without its end: digits of the second's fraction and `Z` follow.
     moment: Moment,

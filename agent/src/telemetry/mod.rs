@@ -36,7 +36,7 @@ use line::Record;
 /// Lines that may wait for one listener; further ones are dropped and counted.
 const LISTENER_LINES_MAX: usize = 512;
 
-/// What the log is told.
+/// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `trace`, `debug`, `info`, `warn` or `error`.
@@ -49,7 +49,7 @@ pub struct Settings {
     pub syslog: Option<String>,
 }
 
-/// Where the log is kept, and when a new file begins.
+/// A log file and its rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFile {
     /// A name; the moment at which a file begins is put into it. Or a folder, with a slash at its end.
@@ -70,7 +70,7 @@ pub enum Error {
     File {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -82,12 +82,12 @@ pub enum Error {
     Facility(String),
 }
 
-/// What is shared between the subscriber and those who change it.
+/// State shared between the subscriber and those who change it.
 struct Log {
     json: bool,
-    /// What the log itself holds.
+    /// Levels of the log itself.
     own: ArcSwap<Targets>,
-    /// What anybody wants.
+    /// Levels that any listener wants.
     wanted: ArcSwap<Targets>,
     sinks: Mutex<Sinks>,
     listeners: Mutex<Vec<Listener>>,
@@ -246,7 +246,7 @@ impl Log {
     }
 }
 
-/// Where events come in.
+/// Receives events from `tracing`.
 struct Door(Arc<Log>);
 
 impl<S: Subscriber> Layer<S> for Door {

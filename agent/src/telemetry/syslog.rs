@@ -7,7 +7,7 @@ use tracing::Level;
 
 use super::Error;
 
-/// Where the system's log listens.
+/// Sockets of the system's log, in order of preference.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
 /// Names of facilities; the position is the number, with the unnamed ones left out.

@@ -106,7 +106,7 @@ fn list_peers(call: &Call) -> Outcome {
     Ok(output)
 }
 
-/// Why the agent's server knows no leader, if that is so and it can tell.
+/// Reason why the agent's server knows no leader, if it knows none and can tell.
 fn leaderless_because(client: &Client) -> Option<String> {
     let about = wait(client.agent().self_()).ok()?.ok()?;
     about["Stats"]["raft"]["no_leader_because"].as_str().map(str::to_owned)

@@ -27,7 +27,7 @@ pub(super) struct Line {
     pub(super) tone: Tone,
 }
 
-/// How a line is shown where there are colours.
+/// Style of a line on terminals with colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -128,7 +128,7 @@ pub(super) fn frame(program: &str, now: &Look, before: Option<&Look>, size: Size
 /// Lines that a section takes beside its rows: an empty one, the heading, and the count of what is left out.
 const AROUND: usize = 3;
 
-/// How many rows of each section are shown: what one does not need, the later ones get.
+/// Divides the lines among the sections: what one does not need, the later ones get.
 fn rooms(lines: usize, wanted: [usize; 3]) -> [usize; 3] {
     let mut left = lines.saturating_sub(AROUND * wanted.len());
     let mut rooms = [0; 3];

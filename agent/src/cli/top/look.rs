@@ -8,7 +8,7 @@ use muster_client::{Client, Consistency, Error, ReadOptions};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What an agent says at one moment.
+/// Answers of an agent at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Look {
     pub(super) taken: Instant,
@@ -24,7 +24,7 @@ pub(super) struct Look {
     pub(super) figures: BTreeMap<String, f64>,
 }
 
-/// Who agrees on the state.
+/// A raft peer.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Peer {
@@ -100,7 +100,7 @@ fn unprefixed(figure: &Figure) -> (String, f64) {
     (name.to_owned(), figure.value)
 }
 
-/// How the instances of each service are.
+/// Counts the instances of each service by health.
 fn health(names: impl Iterator<Item = String>, checks: &[HealthCheck]) -> BTreeMap<String, Health> {
     let mut services: BTreeMap<String, Health> =
         names.map(|name| (name, Health::default())).collect();

@@ -13,12 +13,12 @@ use super::frame::{Line, Size, Tone};
 /// Another screen without a cursor, so that what was there before is there again afterwards.
 const TAKE: &str = "\x1b[?1049h\x1b[?25l";
 const GIVE_BACK: &str = "\x1b[?25h\x1b[?1049l";
-/// What a terminal has that does not tell.
+/// Size assumed for a terminal that does not tell.
 const SIZE_USUAL: Size = Size { columns: 80, rows: 24 };
 /// Ctrl-C and Ctrl-D as bytes.
 const ENDS: [u8; 4] = [b'q', b'Q', 3, 4];
 
-/// What was pressed.
+/// A pressed key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Quit,
@@ -26,7 +26,7 @@ pub(super) enum Key {
 }
 
 pub(super) struct Screen {
-    /// How the terminal was, if keys are read from one.
+    /// Settings of the terminal before, if keys are read from one.
     before: Option<Termios>,
     keys: mpsc::Receiver<u8>,
     resized: Signal,
@@ -59,7 +59,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// How large it is now.
+    /// Current size.
     pub(super) fn size() -> Size {
         match tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {

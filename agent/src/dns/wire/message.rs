@@ -7,15 +7,15 @@ use super::{Edns, HEADER_BYTES, Name, Rcode, class, kind};
 /// A record of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// Whose it is.
+    /// Name of the record's owner.
     pub owner: Owner,
     /// For how many seconds it may be kept.
     pub ttl: u32,
-    /// What it says.
+    /// Content of the record.
     pub data: Data,
 }
 
-/// Whose a record is.
+/// Owner of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The name that was asked for, spelt as the client did: two bytes on the wire.
@@ -24,7 +24,7 @@ pub(crate) enum Owner {
     Other(Name),
 }
 
-/// What a record says.
+/// Content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Data {
     /// An IPv4 address.
@@ -39,7 +39,7 @@ pub(crate) enum Data {
     Ptr(Name),
     /// The start of the zone.
     Soa(Box<Soa>),
-    /// Where a service is.
+    /// Host and port of a service.
     Srv {
         /// Lower is tried first.
         priority: u16,
@@ -59,7 +59,7 @@ pub(crate) enum Data {
 pub(crate) struct Soa {
     /// The first name server.
     pub primary: Name,
-    /// Whom to write to.
+    /// Mailbox of the administrator.
     pub mailbox: Name,
     /// Version of the zone; the time of the answer, since this zone changes all the time.
     pub serial: u32,
@@ -136,11 +136,11 @@ impl Flags {
 /// Number of a section in the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Section {
-    /// What was asked for.
+    /// Answers.
     Answer = 1,
-    /// Who knows.
+    /// Authority.
     Authority = 2,
-    /// What saves the next question.
+    /// Additional records, which save the next question.
     Additional = 3,
 }
 
@@ -196,7 +196,7 @@ impl<'o, 'a> Writer<'o, 'a> {
         self.counts[0] += 1;
     }
 
-    /// Where the message stands.
+    /// Current position in the message.
     pub(crate) fn mark(&self) -> Mark {
         Mark { length: self.out.len(), counts: self.counts, ends: self.ends.len() }
     }

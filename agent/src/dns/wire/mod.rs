@@ -35,7 +35,7 @@ pub(super) mod kind {
     pub(crate) const TXT: u16 = 16;
     /// An IPv6 address.
     pub(crate) const AAAA: u16 = 28;
-    /// Where a service is: host, port, weight.
+    /// Service: host, port, weight.
     pub(crate) const SRV: u16 = 33;
     /// Not a record: what sender and receiver can do.
     pub(crate) const OPT: u16 = 41;
@@ -55,7 +55,7 @@ pub(super) mod class {
     pub(crate) const ANY: u16 = 255;
 }
 
-/// What an answer says about itself.
+/// Response code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Rcode {
     /// As asked.

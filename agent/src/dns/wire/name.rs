@@ -85,7 +85,7 @@ impl Name {
         Some((Name(bytes.into()), end.unwrap_or(at + 1)))
     }
 
-    /// Where the bytes behind a name in a message begin, without reading it.
+    /// Position behind a name in a message, without reading it.
     pub(super) fn skip(message: &[u8], mut at: usize) -> Option<usize> {
         loop {
             let length = *message.get(at)?;

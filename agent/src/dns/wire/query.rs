@@ -7,7 +7,7 @@ use super::{HEADER_BYTES, Name, Rcode, kind, u16_at};
 /// Number of the EDNS option that names the client's network.
 const OPTION_SUBNET: u16 = 8;
 
-/// What a client asks.
+/// A client's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Query {
     /// To be sent back.
@@ -22,11 +22,11 @@ pub(crate) struct Query {
     pub kind: u16,
     /// The class.
     pub class: u16,
-    /// What the client can do, if it says so.
+    /// EDNS options of the client, if any.
     pub edns: Option<Edns>,
 }
 
-/// What a client says it can do.
+/// EDNS options of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Edns {
     /// Bytes that it can take by UDP.
@@ -53,7 +53,7 @@ pub(crate) struct Subnet {
     pub prefix_bits: u8,
 }
 
-/// Why a packet is no query that can be answered.
+/// A packet is no query that can be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing may be answered: it is an answer itself, or too short to have an id.
@@ -66,7 +66,7 @@ pub(crate) enum Fault {
         opcode: u8,
         /// Of the packet.
         recursion_desired: bool,
-        /// What is wrong.
+        /// The response code.
         rcode: Rcode,
     },
 }

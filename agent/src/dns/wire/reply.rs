@@ -1,4 +1,4 @@
-//! What another server answered, as far as it is looked into: to follow a name to its addresses.
+//! Answer of another server, read only as far as following a name to its addresses needs.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

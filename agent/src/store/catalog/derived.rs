@@ -1,5 +1,5 @@
-//! What follows from a change of a row: the joined instances, the other maps that hold it, the counts of tags, and
-//! who is told.
+//! Derived rows: after a change of one row, the joined instances, the other maps that hold it, the counts of tags, and
+//! the scopes that are touched.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -53,7 +53,7 @@ pub struct Catalog {
     indexes: Indexes,
 }
 
-/// How many instances spell a service's name so, and how many of them carry which tag.
+/// Counts the instances with this spelling of a service's name, and those of them with each tag.
 #[derive(Debug, Clone, Default)]
 struct Tally {
     instances: usize,

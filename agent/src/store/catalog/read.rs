@@ -247,7 +247,7 @@ impl Catalog {
     }
 }
 
-/// Whom a name or the beginning of an id means.
+/// The node that a name or the beginning of an id stands for.
 struct Resolved<'a> {
     node: Option<&'a Arc<Node>>,
     /// The answer's index if it means nobody.

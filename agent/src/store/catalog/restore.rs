@@ -1,4 +1,4 @@
-//! What snapshots need: rows as they are kept, and a way to put them back.
+//! Rows as snapshots need them: exactly as they are kept, with a way to put them back.
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ pub struct Node {
     pub name: Arc<str>,
     /// An IP address or a host name.
     pub address: String,
-    /// Where it lives.
+    /// The datacenter of the node.
     pub datacenter: String,
     /// `lan`, `wan`, `lan_ipv4`, ...
     pub tagged_addresses: BTreeMap<String, String>,
@@ -37,7 +37,7 @@ pub struct ServiceAddress {
     pub port: i64,
 }
 
-/// How much traffic an instance wants.
+/// Share of the traffic that an instance wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weights {
     /// While all checks pass.
@@ -125,11 +125,11 @@ pub struct Check {
 /// is the same, everything about it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
-    /// Where it runs.
+    /// The node that it runs on.
     pub node: Arc<Node>,
-    /// What runs.
+    /// The registered service.
     pub service: Arc<Service>,
-    /// How it is: node checks first, then its own, each by id.
+    /// Its checks: those of the node first, then its own, each group by id.
     pub checks: Vec<Arc<Check>>,
 }
 

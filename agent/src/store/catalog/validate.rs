@@ -1,4 +1,4 @@
-//! What a row must be like, in the words of the reference and its libraries.
+//! Rules for rows, with the error texts of the reference and its libraries.
 
 use std::collections::BTreeMap;
 

@@ -16,7 +16,7 @@ use crate::store::{Index, Register, Scope};
 
 /// Written by the leader from what gossip knows; while it is not critical, a node's name is its own.
 const SERF_HEALTH: &str = "serfhealth";
-/// What a check is worth until somebody says otherwise.
+/// Status of a check until a status is set.
 const CRITICAL: &str = "critical";
 
 impl Catalog {

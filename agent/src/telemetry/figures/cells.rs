@@ -1,4 +1,4 @@
-//! Where figures gather: each thread has its own place, or shares it with few others.
+//! Cells that collect metrics: each thread has its own, or shares it with few others.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -73,7 +73,7 @@ impl Default for Times {
 #[derive(Debug, Default)]
 pub(super) struct TimeCells([Times; PLACES]);
 
-/// What was seen over all places.
+/// Sum over all cells.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) count: u64,

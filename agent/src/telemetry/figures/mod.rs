@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use cells::{CountCells, TimeCells};
 
-/// How long an interval is. Dashboards made for the reference expect this one.
+/// Length of an interval. Dashboards made for the reference expect this one.
 pub const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Labels of one figure.
 pub type Labels = &'static [(&'static str, &'static str)];
 
-/// How often something happened.
+/// Counts events.
 #[derive(Debug)]
 pub struct Counter {
     name: &'static str,
@@ -46,7 +46,7 @@ impl Counter {
     }
 }
 
-/// How long something took, each time that it happened.
+/// Measures durations, one per event.
 #[derive(Debug)]
 pub struct Timing {
     name: &'static str,
@@ -110,7 +110,7 @@ pub struct Row {
     pub labels: Labels,
     /// Does it carry the name of the node, too?
     pub of_node: bool,
-    /// How often.
+    /// Number of events.
     pub count: u64,
     /// Sum, least, most and sum of squares; of times in milliseconds.
     pub sum: f64,
@@ -148,9 +148,9 @@ impl Row {
 pub struct Interval {
     /// Seconds since 1970 at its begin.
     pub begun: u64,
-    /// What was counted.
+    /// Counters.
     pub counters: Vec<Row>,
-    /// What was timed.
+    /// Timings.
     pub timings: Vec<Row>,
 }
 
@@ -189,7 +189,7 @@ fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// What becomes of the cells that are read.
+/// Treatment of cells after they are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Take {
     /// They go on.
