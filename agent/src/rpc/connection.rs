@@ -175,6 +175,7 @@ impl Connection {
                 Ok(()) => "nobody writes any more".to_owned(),
             },
             why = self.watch() => why,
+            why = self.outbox.overflown() => why.to_owned(),
             () = self.close.cancelled() => "the connection was closed on this side".to_owned(),
         };
         tracing::debug!(peer = %self.peer, class = ?self.class, "connection ended: {why}");
@@ -186,7 +187,7 @@ impl Connection {
             let mut waiting = std::mem::take(&mut calls.waiting);
             drop(calls);
             // What was never taken by the writer cannot have reached the peer.
-            while let Ok(Queued(frame, _)) = queue.try_recv() {
+            while let Ok(Queued(frame, ..)) = queue.try_recv() {
                 if let Some(id) = frame.request_id()
                     && let Some(call) = waiting.remove(&id)
                 {

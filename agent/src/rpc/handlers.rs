@@ -16,7 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::frame::Outgoing;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Turn};
+use super::quota::Clients;
 use super::{Method, Reason, Refusal};
 
 /// Who asks, and for how long the answer is of use.
@@ -35,6 +36,10 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// How long a connection may take to say what it is (`limits.rpc_handshake_timeout`).
     pub handshake: Duration,
+    /// Bytes that one address can make this agent hold, of each kind: of frames that arrive, of calls, of answers.
+    pub bytes_per_client: usize,
+    /// The same of all addresses together.
+    pub bytes_total: usize,
     /// Calls in flight on one connection; beyond it they are refused. Blocking queries of a whole
     /// agent are parked here.
     pub calls_per_connection: usize,
@@ -45,12 +50,18 @@ impl Default for Limits {
         Limits {
             connections_per_client: 100,
             handshake: Duration::from_secs(5),
+            bytes_per_client: 96 << 20,
+            bytes_total: 512 << 20,
             calls_per_connection: 16 << 10,
         }
     }
 }
 
-type Once = dyn Fn(Bytes, Caller) -> BoxFuture<'static, Result<Outgoing, Refusal>> + Send + Sync;
+/// An answer, and the turn in which it was encoded.
+pub(super) type Answer = (Outgoing, Turn);
+
+type Once =
+    dyn Fn(Bytes, Caller, Outbox) -> BoxFuture<'static, Result<Answer, Refusal>> + Send + Sync;
 type Many = dyn Fn(Bytes, Caller, Sender) -> BoxFuture<'static, Result<(), Refusal>> + Send + Sync;
 
 #[derive(Clone)]
@@ -60,10 +71,19 @@ pub(super) enum Handler {
 }
 
 /// Handlers by method. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Handlers {
     table: Arc<HashMap<Method, Handler>>,
     limits: Limits,
+    /// Of all ports that these handlers answer on.
+    clients: Arc<Clients>,
+}
+
+impl Default for Handlers {
+    fn default() -> Handlers {
+        let limits = Limits::default();
+        Handlers { table: Arc::default(), limits, clients: Arc::new(Clients::new(limits)) }
+    }
 }
 
 impl fmt::Debug for Handlers {
@@ -81,7 +101,11 @@ impl Handlers {
     /// Sets the limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Handlers {
-        Handlers { limits, ..self }
+        Handlers { limits, clients: Arc::new(Clients::new(limits)), ..self }
+    }
+
+    pub(super) fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -104,10 +128,15 @@ impl Handlers {
     {
         self.with(
             method,
-            Handler::Once(Arc::new(move |body, caller| match decode(&body) {
+            Handler::Once(Arc::new(move |body, caller, outbox| match decode(&body) {
                 Ok(request) => {
                     let answer = handler(request, caller);
-                    async move { Outgoing::answer(&answer.await?).map_err(Refusal::failed) }.boxed()
+                    async move {
+                        let answer = answer.await?;
+                        let turn = outbox.turn().await.map_err(|_| Refusal::failed(Gone))?;
+                        Outgoing::answer(&answer).map(|it| (it, turn)).map_err(Refusal::failed)
+                    }
+                    .boxed()
                 }
                 Err(refusal) => std::future::ready(Err(refusal)).boxed(),
             })),
@@ -175,9 +204,11 @@ impl<A: Serialize> Parts<A> {
     /// Sends one part once the caller is ready for it. A part of more than
     /// [`super::PART_BYTES_MAX`] is refused: it would hold up the others on the connection.
     pub async fn send(&self, part: &A) -> Result<(), Refusal> {
-        let part = Outgoing::part(part).map_err(Refusal::failed)?;
         let gone = |_| Refusal::failed(Gone);
         self.sender.credit.acquire().await.map_err(|_| Refusal::failed(Gone))?.forget();
+        // Encoded only when it is this part's turn: until then it may be shared with others.
+        let _turn = self.sender.outbox.turn().await.map_err(gone)?;
+        let part = Outgoing::part(part).map_err(Refusal::failed)?;
         self.sender.outbox.send(part.finish(self.sender.id)).await.map_err(gone)
     }
 }

@@ -11,6 +11,9 @@
 //! cancels it at the peer. Calls of one connection *begin* in the order in which they were sent;
 //! they may end in any.
 //!
+//! What others can make this agent hold is bounded by bytes, for each address and in total (`quota`), and a peer that
+//! does not read is given up.
+//!
 //! What a failed call means is told apart by [`Error`]: it never reached the peer, it may have
 //! happened, or the peer refused it.
 
@@ -20,6 +23,7 @@ mod handlers;
 mod method;
 mod outbox;
 mod pool;
+mod quota;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -120,6 +124,11 @@ impl Refusal {
     /// The handler could not do it.
     pub fn failed(why: impl std::fmt::Display) -> Refusal {
         Refusal { reason: Reason::Failed, text: why.to_string() }
+    }
+
+    /// What was asked is not what the method takes, and nothing was done.
+    pub fn malformed(why: impl std::fmt::Display) -> Refusal {
+        Refusal { reason: Reason::Malformed, text: why.to_string() }
     }
 
     /// Nothing was done, since there is too much to do or the agent is going away.

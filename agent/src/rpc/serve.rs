@@ -1,26 +1,26 @@
 //! The side that answers.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{READ_BYTES, WINDOW};
-use super::frame::{Frame, Outgoing, VERSION, WITHOUT_LIMIT, codec};
-use super::handlers::{Caller, Handler, Handlers, Sender};
+use super::frame::{FRAME_BYTES_MAX, Frame, Outgoing, VERSION, WITHOUT_LIMIT};
+use super::handlers::{Answer, Caller, Gone, Handler, Handlers, Sender};
 use super::outbox::{Outbox, write_all};
 use super::pool::Socket;
+use super::quota::{Entered, Held};
 use super::{Class, Method, Reason, Refusal};
 use crate::telemetry::figures::names;
 
@@ -37,9 +37,11 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// What a call without a limit gets.
 const FAR_AWAY: Duration = Duration::from_hours(24 * 365);
 
+/// Large enough to be counted before it arrives.
+const LARGE_FRAME: usize = 32 << 10;
+
 /// Answers on a port until `stop`.
 pub async fn serve(listener: TcpListener, handlers: Handlers, stop: CancellationToken) {
-    let clients = Arc::new(Clients::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -56,60 +58,9 @@ pub async fn serve(listener: TcpListener, handlers: Handlers, stop: Cancellation
             }
         };
         names::RPC_ACCEPT.add();
-        let place = clients.enter(peer.ip(), handlers.limits().connections_per_client);
-        let (handlers, stop) = (handlers.clone(), stop.clone());
-        connections.spawn(async move {
-            let mut socket = Socket::tcp(stream);
-            if place.is_none() {
-                tracing::warn!(%peer, "too many connections from one address");
-                let _ = socket.writer.write_all(&[FULL, VERSION]).await;
-                return;
-            }
-            serve_one(socket, peer, handlers, stop).await;
-            drop(place);
-        });
+        connections.spawn(serve_one(Socket::tcp(stream), peer, handlers.clone(), stop.clone()));
     }
     connections.shutdown().await;
-}
-
-/// Connections by address.
-#[derive(Debug, Default)]
-struct Clients {
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// One connection of an address.
-struct Entered {
-    clients: Arc<Clients>,
-    address: IpAddr,
-}
-
-impl Clients {
-    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<Entered> {
-        let mut counts = self.counts();
-        let count = counts.entry(address).or_default();
-        if *count >= max {
-            return None;
-        }
-        *count += 1;
-        Some(Entered { clients: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let mut counts = self.clients.counts();
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
 }
 
 /// Answers on one connection until it ends or `stop`.
@@ -119,6 +70,54 @@ pub async fn serve_one(
     handlers: Handlers,
     stop: CancellationToken,
 ) {
+    let Some(entered) = handlers.clients().enter(peer.ip()) else {
+        tracing::warn!(%peer, "too many connections from one address");
+        let _ = socket.writer.write_all(&[FULL, VERSION]).await;
+        return;
+    };
+    let entered = Arc::new(entered);
+    let class = match greeted(&mut socket, &handlers, &stop).await {
+        Ok(class) => class,
+        Err(why) => return tracing::debug!(%peer, "{why}"),
+    };
+    let Socket { reader, mut writer } = socket;
+    let (outbox, mut queue) = Outbox::of(Some(Arc::clone(&entered)));
+    let calls = Calls { handlers, peer, entered, outbox, running: Arc::default() };
+    let mut reader = BufReader::with_capacity(READ_BYTES, reader);
+    let reading = async {
+        loop {
+            let frame = next_frame(&mut reader, &calls.entered);
+            let (frame, held) = match tokio::time::timeout(SILENCE_MAX, frame).await {
+                Ok(Ok(Some(frame))) => frame,
+                Ok(Ok(None)) => return "closed by the caller".to_owned(),
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return format!("no whole frame within {SILENCE_MAX:?}"),
+            };
+            let Some(frame) = Frame::parse(frame) else {
+                return "a malformed frame".to_owned();
+            };
+            if let Err(why) = calls.take(frame) {
+                return why.to_owned();
+            }
+            drop(held);
+        }
+    };
+    let why = tokio::select! {
+        why = reading => why,
+        written = write_all(&mut queue, &mut writer) => format!("{written:?}"),
+        why = calls.outbox.overflown() => why.to_owned(),
+        () = stop.cancelled() => "this agent stops".to_owned(),
+    };
+    tracing::debug!(%peer, ?class, "connection ended: {why}");
+    calls.outbox.close();
+}
+
+/// The class of a new connection, once it has been welcomed, or why it is none.
+async fn greeted(
+    socket: &mut Socket,
+    handlers: &Handlers,
+    stop: &CancellationToken,
+) -> Result<Class, String> {
     let hello = async {
         let mut preface = [0; 2];
         socket.reader.read_exact(&mut preface).await?;
@@ -127,52 +126,47 @@ pub async fn serve_one(
             socket.writer.write_all(&[WELCOME, VERSION]).await?;
             socket.writer.flush().await?;
         }
-        std::io::Result::Ok(known)
+        io::Result::Ok(known)
     };
     let hello = tokio::select! {
         hello = tokio::time::timeout(handlers.limits().handshake, hello) => hello,
-        () = stop.cancelled() => return,
+        () = stop.cancelled() => return Err("this agent stops".to_owned()),
     };
-    let class = match hello {
-        Ok(Ok(Some(class))) => class,
-        Ok(Ok(None)) => return tracing::debug!(%peer, "a connection of no known class"),
-        Ok(Err(error)) => return tracing::debug!(%peer, "a connection broke at once: {error}"),
-        Err(_) => return tracing::debug!(%peer, "a connection did not say what it is"),
-    };
-    let Socket { reader, mut writer } = socket;
-    let (outbox, mut queue) = Outbox::new();
-    let calls = Calls { handlers, peer, outbox, running: Arc::default() };
-    let reading = async {
-        let mut frames = FramedRead::with_capacity(reader, codec(), READ_BYTES);
-        loop {
-            match tokio::time::timeout(SILENCE_MAX, frames.next()).await {
-                Ok(Some(Ok(frame))) => {
-                    let Some(frame) = Frame::parse(frame) else {
-                        return "a malformed frame".to_owned();
-                    };
-                    if let Err(why) = calls.take(frame) {
-                        return why.to_owned();
-                    }
-                }
-                Ok(Some(Err(error))) => return error.to_string(),
-                Ok(None) => return "closed by the caller".to_owned(),
-                Err(_) => return format!("silent for {SILENCE_MAX:?}"),
-            }
-        }
-    };
-    let why = tokio::select! {
-        why = reading => why,
-        written = write_all(&mut queue, &mut writer) => format!("{written:?}"),
-        () = stop.cancelled() => "this agent stops".to_owned(),
-    };
-    tracing::debug!(%peer, ?class, "connection ended: {why}");
-    calls.outbox.close();
+    match hello {
+        Ok(Ok(Some(class))) => Ok(class),
+        Ok(Ok(None)) => Err("a connection of no known class".to_owned()),
+        Ok(Err(error)) => Err(format!("a connection broke at once: {error}")),
+        Err(_) => Err("a connection did not say what it is".to_owned()),
+    }
+}
+
+/// The next frame, in memory of its own: a call that is parked for minutes keeps its own bytes, not those around them.
+/// A large one is counted before its first byte is kept.
+async fn next_frame(
+    reader: &mut (impl AsyncRead + Unpin),
+    entered: &Entered,
+) -> io::Result<Option<(BytesMut, Option<Held>)>> {
+    let mut length = [0; 4];
+    if let Err(error) = reader.read_exact(&mut length).await {
+        let ended = error.kind() == io::ErrorKind::UnexpectedEof;
+        return if ended { Ok(None) } else { Err(error) };
+    }
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > FRAME_BYTES_MAX {
+        let text = format!("a frame of {length} bytes exceeds the limit of {FRAME_BYTES_MAX}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    let held = if length > LARGE_FRAME { entered.arriving(length).await } else { None };
+    let mut frame = BytesMut::zeroed(length);
+    reader.read_exact(&mut frame).await?;
+    Ok(Some((frame, held)))
 }
 
 /// Calls of one connection that run here. They end with it, however it ends.
 struct Calls {
     handlers: Handlers,
     peer: SocketAddr,
+    entered: Arc<Entered>,
     outbox: Outbox,
     running: Arc<Mutex<HashMap<u32, Running>>>,
 }
@@ -188,6 +182,8 @@ struct Running {
     /// There from the moment that the call has its own task.
     task: Option<AbortHandle>,
     credit: Option<Arc<Semaphore>>,
+    /// Its caller has given up and waits for no answer.
+    cancelled: bool,
 }
 
 fn lock(running: &Mutex<HashMap<u32, Running>>) -> MutexGuard<'_, HashMap<u32, Running>> {
@@ -200,7 +196,10 @@ impl Calls {
             Frame::Request { id, method, within, body } => self.begin(id, method, within, body),
             Frame::Cancel { id } => {
                 // The task's `Ending` removes the entry.
-                let task = lock(&self.running).get_mut(&id).and_then(|call| call.task.take());
+                let task = lock(&self.running).get_mut(&id).and_then(|call| {
+                    call.cancelled = true;
+                    call.task.take()
+                });
                 if let Some(task) = task {
                     task.abort();
                 }
@@ -237,6 +236,9 @@ impl Calls {
             let text = format!("this agent does not answer method {method}");
             return refuse(Reason::UnknownMethod, text);
         };
+        let Some(held) = self.entered.call(body.len()) else {
+            return refuse(Reason::Busy, "too much is in flight for this address".to_owned());
+        };
         let credit =
             matches!(handler, Handler::Many(_)).then(|| Arc::new(Semaphore::new(WINDOW as usize)));
         {
@@ -248,7 +250,7 @@ impl Calls {
             if running.len() >= max {
                 return refuse(Reason::Busy, format!("{max} calls are in flight already"));
             }
-            running.insert(id, Running { task: None, credit: credit.clone() });
+            running.insert(id, Running { credit: credit.clone(), ..Running::default() });
         }
         let within =
             if within == WITHOUT_LIMIT { FAR_AWAY } else { Duration::from_millis(within.into()) };
@@ -258,6 +260,8 @@ impl Calls {
             running: Arc::clone(&self.running),
             outbox: self.outbox.clone(),
             answered: false,
+            peer: self.peer,
+            _held: held,
         };
         let call = self.call(id, handler, caller, credit, body);
         let mut call: BoxFuture<'static, ()> = Box::pin(run(call, caller.deadline, ending));
@@ -280,14 +284,18 @@ impl Calls {
         caller: Caller,
         credit: Option<Arc<Semaphore>>,
         body: Bytes,
-    ) -> BoxFuture<'static, Result<Outgoing, Refusal>> {
+    ) -> BoxFuture<'static, Result<Answer, Refusal>> {
         match handler {
-            Handler::Once(handler) => handler(body, caller),
+            Handler::Once(handler) => handler(body, caller, self.outbox.clone()),
             Handler::Many(handler) => {
                 let credit = credit.unwrap_or_else(|| Arc::new(Semaphore::new(0)));
-                let parts =
-                    handler(body, caller, Sender { id, outbox: self.outbox.clone(), credit });
-                Box::pin(async move { parts.await.map(|()| Outgoing::end(id)) })
+                let outbox = self.outbox.clone();
+                let parts = handler(body, caller, Sender { id, outbox: outbox.clone(), credit });
+                Box::pin(async move {
+                    parts.await?;
+                    let turn = outbox.turn().await.map_err(|_| Refusal::failed(Gone))?;
+                    Ok((Outgoing::end(id), turn))
+                })
             }
         }
     }
@@ -301,19 +309,37 @@ impl Calls {
 }
 
 async fn run(
-    call: BoxFuture<'static, Result<Outgoing, Refusal>>,
+    call: BoxFuture<'static, Result<Answer, Refusal>>,
     deadline: Instant,
     mut ending: Ending,
 ) {
-    let answer = match tokio::time::timeout_at(deadline, call).await {
-        Ok(Ok(answer)) => answer.finish(ending.id),
-        Ok(Err(refusal)) => Outgoing::refused(ending.id, &refusal),
+    let refused = |refusal: &Refusal| (Outgoing::refused(ending.id, refusal), None);
+    let (answer, _turn) = match tokio::time::timeout_at(deadline, call).await {
+        Ok(Ok((answer, turn))) => (answer.finish(ending.id), Some(turn)),
+        Ok(Err(refusal)) => {
+            if refusal.reason == Reason::Malformed {
+                tell(ending.peer, &refusal);
+            }
+            refused(&refusal)
+        }
         // The caller has given up at the same moment.
-        Err(_) => Outgoing::refused(ending.id, &Refusal::failed("no answer in time")),
+        Err(_) => refused(&Refusal::failed("no answer in time")),
     };
     ending.answered = true;
     // A closed connection needs no answer.
     let _ = ending.outbox.send(answer).await;
+}
+
+/// Between two log lines about calls that make no sense: a broken peer repeats itself.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+fn tell(peer: SocketAddr, refusal: &Refusal) {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+        *told = Some(Instant::now());
+        tracing::warn!(%peer, "a call was refused: {refusal:?}");
+    }
 }
 
 /// Forgets a call at its end, and answers for a handler that did not get to it.
@@ -322,12 +348,15 @@ struct Ending {
     running: Arc<Mutex<HashMap<u32, Running>>>,
     outbox: Outbox,
     answered: bool,
+    peer: SocketAddr,
+    /// Its share of what the peer's address may have in flight.
+    _held: Held,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        lock(&self.running).remove(&self.id);
-        if !self.answered {
+        let cancelled = lock(&self.running).remove(&self.id).is_none_or(|call| call.cancelled);
+        if !self.answered && !cancelled {
             let refusal = Refusal::failed("the call was ended before its answer");
             self.outbox.send_small(Outgoing::refused(self.id, &refusal));
         }

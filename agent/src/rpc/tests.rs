@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod greed;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Peer {

@@ -1,0 +1,205 @@
+//! How much other agents can make this one hold: for each address, and in total.
+//!
+//! | purse | what is in it | when it is empty |
+//! |---|---|---|
+//! | arriving | large frames, from their first byte on | the connection is not read from |
+//! | calls | requests whose answer is not made yet | another call is refused |
+//! | leaving | answers that the peer has not read yet | answers wait, and at last the connection ends |
+//!
+//! An address that fills its purses leaves those of the others alone: a total is several times what one address has.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Limits;
+
+/// What a call takes beside its body: its task, its place among the others, what its handler keeps.
+pub(super) const CALL_BYTES: usize = 6 << 10;
+
+/// A body is there as bytes and as what is read from them.
+const BODY_COPIES: usize = 2;
+
+/// Addresses with their connections.
+#[derive(Debug)]
+pub(super) struct Clients {
+    limits: Limits,
+    total: [Arc<Semaphore>; 3],
+    known: Mutex<HashMap<IpAddr, Client>>,
+}
+
+#[derive(Debug)]
+struct Client {
+    connections: usize,
+    purses: [Arc<Semaphore>; 3],
+}
+
+/// One connection of an address.
+pub(super) struct Entered {
+    clients: Arc<Clients>,
+    address: IpAddr,
+    purses: [Arc<Semaphore>; 3],
+}
+
+/// Bytes of a purse, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    _own: OwnedSemaphorePermit,
+    _total: OwnedSemaphorePermit,
+}
+
+/// What bytes are held for.
+#[derive(Debug, Clone, Copy)]
+enum Purse {
+    Arriving,
+    Calls,
+    Leaving,
+}
+
+fn kib(bytes: usize) -> usize {
+    bytes.div_ceil(1024).min(Semaphore::MAX_PERMITS)
+}
+
+fn purses(bytes: usize) -> [Arc<Semaphore>; 3] {
+    std::array::from_fn(|_| Arc::new(Semaphore::new(kib(bytes))))
+}
+
+impl Clients {
+    pub(super) fn new(limits: Limits) -> Clients {
+        Clients { limits, total: purses(limits.bytes_total), known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Client>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more connection; `None` if the address has all that it may have.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
+        let mut known = self.known();
+        let new = || Client { connections: 0, purses: purses(self.limits.bytes_per_client) };
+        let client = known.entry(address).or_insert_with(new);
+        if client.connections >= self.limits.connections_per_client {
+            return None;
+        }
+        client.connections += 1;
+        let purses = client.purses.clone();
+        Some(Entered { clients: Arc::clone(self), address, purses })
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut known = self.clients.known();
+        if let Some(client) = known.get_mut(&self.address) {
+            client.connections -= 1;
+            if client.connections == 0 {
+                known.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Entered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entered").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Entered {
+    /// Waits until a frame of so many bytes may arrive.
+    pub(super) async fn arriving(&self, bytes: usize) -> Option<Held> {
+        self.hold(Purse::Arriving, bytes).await
+    }
+
+    /// Waits until an answer of so many bytes may be queued.
+    pub(super) async fn leaving(&self, bytes: usize) -> Option<Held> {
+        self.hold(Purse::Leaving, bytes).await
+    }
+
+    /// May a call with such a body begin?
+    pub(super) fn call(&self, body: usize) -> Option<Held> {
+        let (own, total, count) = self.pair(Purse::Calls, CALL_BYTES + BODY_COPIES * body);
+        let own = own.try_acquire_many_owned(count).ok()?;
+        let total = total.try_acquire_many_owned(count).ok()?;
+        Some(Held { _own: own, _total: total })
+    }
+
+    /// `None`: nothing is given any more, which does not happen while anybody asks.
+    async fn hold(&self, purse: Purse, bytes: usize) -> Option<Held> {
+        let (own, total, count) = self.pair(purse, bytes);
+        let own = own.acquire_many_owned(count).await.ok()?;
+        let total = total.acquire_many_owned(count).await.ok()?;
+        Some(Held { _own: own, _total: total })
+    }
+
+    fn pair(&self, purse: Purse, bytes: usize) -> (Arc<Semaphore>, Arc<Semaphore>, u32) {
+        let limits = &self.clients.limits;
+        // What is larger than a purse waits for all of it, not for ever.
+        let most = kib(limits.bytes_per_client).min(kib(limits.bytes_total));
+        let count = u32::try_from(kib(bytes).min(most)).unwrap_or(u32::MAX);
+        let (own, total) = (&self.purses[purse as usize], &self.clients.total[purse as usize]);
+        (Arc::clone(own), Arc::clone(total), count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(bytes_per_client: usize, bytes_total: usize) -> Arc<Clients> {
+        let limits = Limits { bytes_per_client, bytes_total, ..Limits::default() };
+        Arc::new(Clients::new(limits))
+    }
+
+    fn address(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    #[test]
+    fn an_address_has_its_share_over_all_its_connections() {
+        let clients = clients(10 * CALL_BYTES, 25 * CALL_BYTES);
+        let connections: Vec<_> = (0..6).map(|n| clients.enter(address(n / 2)).unwrap()).collect();
+        let mut held = Vec::new();
+        let mut begun = |connection: usize| {
+            let mut count = 0;
+            while let Some(call) = connections[connection].call(0) {
+                held.push(call);
+                count += 1;
+            }
+            count
+        };
+        assert_eq!((begun(0), begun(1)), (10, 0), "one share for both of its connections");
+        assert_eq!((begun(2), begun(4)), (10, 5), "a share for each address, within the total");
+        drop(held);
+        assert!(connections[1].call(0).is_some());
+        let body = 9 * CALL_BYTES / BODY_COPIES;
+        assert!(connections[3].call(body).is_some());
+        let large = connections[3].call(body);
+        assert!(large.is_some() && connections[2].call(CALL_BYTES).is_none(), "bodies count");
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_a_share_waits_for_all_of_it() {
+        let clients = clients(1 << 20, 4 << 20);
+        let one = clients.enter(address(1)).unwrap();
+        let all = one.arriving(16 << 20).await;
+        assert!(all.is_some());
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), one.arriving(1));
+        assert!(waiting.await.is_err());
+        assert!(one.leaving(1).await.is_some(), "another purse");
+        drop(all);
+        assert!(one.arriving(1).await.is_some());
+    }
+
+    #[test]
+    fn an_address_that_has_gone_is_forgotten() {
+        let clients = clients(1 << 20, 4 << 20);
+        let entered: Vec<_> = (0..3).map(|_| clients.enter(address(1)).unwrap()).collect();
+        assert_eq!(clients.known().len(), 1);
+        drop(entered);
+        assert!(clients.known().is_empty());
+    }
+}
