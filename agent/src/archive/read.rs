@@ -52,7 +52,7 @@ pub enum Error {
 
 /// The state of an archive that proves sound to its last byte.
 pub fn read(from: impl Read) -> Result<(Meta, Store), Error> {
-    let (meta, state) = walk(from, |state| snapshot::read(state))?;
+    let (meta, state) = walk(from, judged)?;
     match state {
         Ok(store) => Ok((meta, store)),
         Err(snapshot::Error::Magic) => Err(Error::Foreign),
@@ -60,6 +60,11 @@ pub fn read(from: impl Read) -> Result<(Meta, Store), Error> {
         Err(snapshot::Error::Io(_)) if meta.state_format == 0 => Err(Error::Foreign),
         Err(error) => Err(Error::State(error)),
     }
+}
+
+fn judged(state: &mut dyn Read) -> Result<Store, snapshot::Error> {
+    let state = snapshot::read(state)?;
+    state.judge().map(|()| state)
 }
 
 /// Reads the metadata of an archive after verifying it. The state may be any program's.

@@ -374,6 +374,13 @@ pub(super) struct KvIndexes {
     floor: Index,
 }
 
+impl KvIndexes {
+    /// All of them.
+    pub(super) fn all(&self) -> [Index; 3] {
+        [self.index, self.reaped, self.floor]
+    }
+}
+
 /// Rows for snapshots.
 impl Kv {
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {

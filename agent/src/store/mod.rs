@@ -12,6 +12,7 @@ mod apply;
 mod autopilot;
 mod catalog;
 mod command;
+mod judge;
 mod kv;
 mod refusal;
 mod restore;
@@ -27,6 +28,7 @@ pub use catalog::{Catalog, Check, CheckStatus, Instance, Node, Service, ServiceA
 pub use command::{
     Change, Command, DecodeError, Deregister, KvChange, KvVerb, Register, Reply, Timestamp,
 };
+pub use judge::INDEX_MAX;
 pub use kv::{Entry, Kv};
 pub use restore::Restore;
 pub use scope::{Scope, Scopes};

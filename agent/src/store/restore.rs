@@ -139,6 +139,8 @@ impl Store {
                 if !staging.outline.header.is_some_and(|told| told.same_rows(&found)) {
                     return Err(Refusal::Restore("rows are missing or twice there".to_owned()));
                 }
+                let judged = staging.store.judge();
+                judged.map_err(|error| Refusal::Restore(error.to_string()))?;
                 self.become_successor(step, *staging.store);
             }
             Restore::Abandon { id } => {

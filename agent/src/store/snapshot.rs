@@ -56,6 +56,22 @@ pub enum Error {
     /// Damaged on the way or on the disk.
     #[error("snapshot is damaged: {0}")]
     Damaged(&'static str),
+    /// No index that a state can have.
+    #[error("snapshot has index `{index}`; the highest that is taken is `{max}`")]
+    Index {
+        /// What it says.
+        index: Index,
+        /// What it may say.
+        max: Index,
+    },
+    /// Its rows are of a later time than it is.
+    #[error("snapshot has index `{index}` and a row of index `{row}`, which is above it")]
+    Below {
+        /// What it says.
+        index: Index,
+        /// The highest of its rows and tables.
+        row: Index,
+    },
     /// A record that is none.
     #[error("snapshot has a malformed record of kind `{kind}`")]
     Record {

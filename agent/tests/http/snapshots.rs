@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_agent::archive;
 use muster_agent::http::Settings;
+use muster_agent::store::{Change, Command, Timestamp};
 
 use crate::support::{PATIENCE, Server};
 
@@ -109,4 +110,23 @@ async fn what_is_damaged_or_foreign_changes_nothing() {
     let answer = server.ask_with("PUT", "/v1/snapshot?stale", &[], &saved).await;
     assert_eq!((answer.status, answer.text().as_str()), (500, "stale not allowed for restore"));
     assert_eq!(value(&server, "a").await, (200, "newer".into()));
+}
+
+#[tokio::test]
+async fn a_state_whose_index_leaves_no_room_is_refused() {
+    let server = Server::start(Settings::default()).await;
+    server.put("/v1/kv/a", "kept").await;
+    let saved = save(&server).await;
+    let (meta, state) = archive::read(&*saved).unwrap();
+    for index in [u64::MAX - 6, (1 << 62) + 1] {
+        let mut state = state.clone();
+        state.apply(index, &Command { at: Timestamp(1), change: Change::Noop });
+        let mut hostile = Vec::new();
+        archive::write(&meta, &state, &mut hostile).unwrap();
+        let answer = server.ask_with("PUT", "/v1/snapshot", &[], &hostile).await;
+        assert_eq!(answer.status, 500);
+        assert!(answer.text().contains(&format!("index `{index}`")), "{}", answer.text());
+    }
+    assert_eq!(value(&server, "a").await, (200, "kept".into()));
+    assert!(server.get("/v1/kv/a").await.index() < 1000);
 }

@@ -1,7 +1,7 @@
 //! A restore brings exactly the saved state, at once, and no index goes back.
 
 use muster_agent::store::{
-    Applied, Change, Command, Reply, Restore, Scope, Store, Timestamp, snapshot,
+    Applied, Change, Command, INDEX_MAX, Reply, Restore, Scope, Store, Timestamp, snapshot,
 };
 use proptest::prelude::*;
 
@@ -143,4 +143,26 @@ fn rows_of_a_newer_format_stop_the_server() {
     let bytes = Command { at: AT, change: Change::Restore(step) }.encode();
     let error = Command::decode(&bytes).unwrap_err().to_string();
     assert!(error.contains("rows of a restored state in format"), "{error}");
+}
+
+#[test]
+fn an_index_that_leaves_no_room_is_refused_and_nothing_changes() {
+    for index in [u64::MAX, u64::MAX - 6, INDEX_MAX + 1] {
+        let mut state = Store::default();
+        state.apply(index, &Command { at: AT, change: Change::Noop });
+        assert!(
+            matches!(state.judge(), Err(snapshot::Error::Index { index: told, .. }) if told == index)
+        );
+        let mut store = Store::default();
+        let replies: Vec<Reply> = (1..)
+            .zip(steps(&state, 1000))
+            .map(|(position, step)| apply(&mut store, position, step).reply)
+            .collect();
+        let Some(Reply::Refused(text)) = replies.last() else { panic!("{replies:?}") };
+        assert!(text.contains(&format!("index `{index}`")), "{text}");
+        assert!(store.index() < 10, "its own index stays: {}", store.index());
+    }
+    let mut state = Store::default();
+    state.apply(INDEX_MAX, &Command { at: AT, change: Change::Noop });
+    assert!(state.judge().is_ok());
 }

@@ -175,3 +175,20 @@ impl Read for Trickle<'_> {
         self.0.read(&mut buffer[..some])
     }
 }
+
+#[test]
+fn rows_of_a_later_time_than_the_state_are_found() {
+    let mut state = Store::default();
+    let change = KvChange { verb: KvVerb::Set, key: "k".into(), value: "v".into(), flags: 0 };
+    let command = Command { at: Timestamp(1), change: Change::Kv(change) };
+    state.apply(100, &command);
+    assert!(state.judge().is_ok());
+    let mut blocks = Blocks::of(&bytes_of(&state));
+    // The header is the first record, and small numbers are one byte.
+    let name = b"\xa5index\x64";
+    let at = blocks.0[0].windows(name.len()).position(|it| it == name).unwrap() + name.len() - 1;
+    blocks.0[0][at] = 99;
+    let read = snapshot::read(&*blocks.bytes()).unwrap();
+    let error = read.judge().unwrap_err();
+    assert!(matches!(error, snapshot::Error::Below { index: 99, row: 100 }), "{error:?}");
+}

@@ -71,3 +71,11 @@ pub(super) struct Indexes {
     /// When a node or the id of one last went.
     node_extinction: Index,
 }
+
+impl Indexes {
+    /// All of them.
+    pub(super) fn all(&self) -> [Index; 5] {
+        let Indexes { nodes, services, checks, service_extinction, node_extinction } = *self;
+        [nodes, services, checks, service_extinction, node_extinction]
+    }
+}
