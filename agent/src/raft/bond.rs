@@ -40,6 +40,12 @@ pub(super) struct Bond {
 pub(super) struct Invitation {
     /// Who is meant.
     pub(super) to: ServerId,
+    /// Who invites: the founder, or later whoever leads. Servers that do not say so are taken for the founder.
+    #[serde(default)]
+    pub(super) from: Option<ServerId>,
+    /// Binds nobody: only asks whether the addressee is in that cluster, or forms it.
+    #[serde(default)]
+    pub(super) asks: bool,
     /// To which cluster.
     pub(super) cluster: Uuid,
     /// Who forms it.
@@ -112,6 +118,11 @@ impl Bonds {
         Ok(())
     }
 
+    /// Is this server bound to that cluster already?
+    pub(super) fn is_of(&self, cluster: Uuid) -> bool {
+        self.now().is_some_and(|bond| bond.cluster == cluster)
+    }
+
     /// Answers an invitation. `taking_part`: has this server ever voted or kept an entry?
     pub(super) async fn answer(
         &self,
@@ -121,6 +132,9 @@ impl Bonds {
         if invitation.to != self.me {
             return Ok(Acceptance::Stranger(self.me));
         }
+        if invitation.asks && !self.is_of(invitation.cluster) {
+            return Ok(Acceptance::Stranger(self.me));
+        }
         let _deciding = self.deciding.lock().await;
         if let Some(bond) = self.now() {
             if bond.cluster == invitation.cluster {
@@ -128,7 +142,9 @@ impl Bonds {
             }
             let member = bond.formed || taking_part.await;
             if member || !may_change(self.me, bond, invitation) {
-                return Ok(Acceptance::Bound(Bond { formed: member, ..bond }));
+                // Who knows the ID of a cluster that exists is taken for one of it: nobody is told who asks.
+                let cluster = if member { Uuid::nil() } else { bond.cluster };
+                return Ok(Acceptance::Bound(Bond { formed: member, cluster, ..bond }));
             }
         }
         self.bind(invitation.cluster, invitation.founder, false)?;
@@ -173,6 +189,8 @@ mod tests {
     fn invitation(to: u64, founder: u64, formed: bool, void: &[u128]) -> Invitation {
         Invitation {
             to: id(to),
+            from: Some(id(founder)),
+            asks: false,
             cluster: cluster(founder.into()),
             founder: id(founder),
             formed,
@@ -219,9 +237,20 @@ mod tests {
         let bonds = Bonds::open(id(4), None).unwrap();
         bonds.bind(cluster(3), id(3), false).unwrap();
         let voted = bonds.answer(&invitation(4, ONE, true, &[3]), std::future::ready(true)).await;
-        assert!(matches!(voted.unwrap(), Acceptance::Bound(Bond { formed: true, .. })));
+        let Acceptance::Bound(bond) = voted.unwrap() else { panic!("it has a bond") };
+        assert!(bond.formed && bond.cluster.is_nil(), "nobody is told the ID of a cluster");
         let other = bonds.answer(&invitation(9, 3, true, &[]), std::future::ready(false)).await;
         assert_eq!(other.unwrap(), Acceptance::Stranger(id(4)));
+    }
+
+    #[tokio::test]
+    async fn a_question_binds_nobody() {
+        let bonds = Bonds::open(id(3), None).unwrap();
+        let question = Invitation { asks: true, ..invitation(3, ONE, false, &[]) };
+        assert!(!ask(&bonds, &question).await);
+        assert_eq!(bonds.now(), None);
+        bonds.bind(cluster(ONE.into()), id(ONE), false).unwrap();
+        assert!(ask(&bonds, &question).await);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::autopilot::Assessment;
+use super::judge::{self, Own};
 use super::log::{Promise, Room};
 use super::machine::{Machine, Published};
 use super::observer::{Contact, Status};
@@ -31,7 +32,7 @@ use crate::telemetry::figures::names;
 
 /// A change larger than this is refused: it would hold up everything behind it. The doors take no
 /// larger body either.
-const PROPOSAL_BYTES_MAX: usize = 8 << 20;
+pub(super) const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 
 /// Changes under way take at most this much; more wait. All of it must fit one segment of the log.
 pub(super) const UNDER_WAY_KIB_MAX: usize = 12 << 10;
@@ -95,6 +96,12 @@ impl Consensus {
         } else {
             self.propose_there(change).await
         }
+    }
+
+    /// [`Consensus::propose`] for another agent. What it sends is judged before it gets anywhere near a log.
+    pub async fn propose_for_peer(&self, change: Change) -> Result<(Reply, Index), Error> {
+        judge::change(&change).map_err(Error::Refused)?;
+        self.propose(change).await
     }
 
     /// Proposes as the leader.
@@ -175,6 +182,12 @@ impl Consensus {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         Timestamp(self.inner.stamped.fetch_max(now, Ordering::Relaxed).max(now))
+    }
+
+    /// What judges hold messages of other servers against.
+    pub(super) fn own(&self) -> Own {
+        let vote = self.inner.roles.borrow_watched().vote;
+        Own { vote, applied: self.inner.figures.borrow_watched().last_applied }
     }
 
     /// The library's handle, for the other files of this module.

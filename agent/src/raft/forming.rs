@@ -33,7 +33,7 @@ use crate::rpc::{self, Method};
 const RETRY: Duration = Duration::from_millis(100);
 
 /// For one invitation.
-const INVITATION_MAX: Duration = Duration::from_secs(1);
+pub(super) const INVITATION_MAX: Duration = Duration::from_secs(1);
 
 /// What the tasks that decide about members need.
 #[derive(Clone)]
@@ -128,8 +128,15 @@ impl Servers {
             cluster
         };
         let others: BTreeSet<ServerId> = members.keys().copied().filter(|id| *id != me).collect();
-        let invitation =
-            Invitation { to: me, cluster, founder: me, formed: false, void: Vec::new() };
+        let invitation = Invitation {
+            to: me,
+            from: Some(me),
+            asks: false,
+            cluster,
+            founder: me,
+            formed: false,
+            void: Vec::new(),
+        };
         if let Err(waiting) = self.invite_all(&others, invitation).await {
             return Ok(Some(waiting));
         }
@@ -189,10 +196,11 @@ impl Servers {
             let before = invitation.void.len();
             for (id, bond) in &refused {
                 if bond.formed {
-                    let cluster = bond.cluster;
-                    return Err(format!("server {id} already belongs to the cluster {cluster}"));
+                    return Err(format!("server {id} already belongs to another cluster"));
                 }
-                let given_up = accepted.contains(&bond.founder);
+                // What it was told in this server's name is no plan of this server, or one given up.
+                let given_up = accepted.contains(&bond.founder)
+                    || (bond.founder == self.network.me && bond.cluster != invitation.cluster);
                 if given_up && !invitation.void.contains(&bond.cluster) {
                     invitation.void.push(bond.cluster);
                 }

@@ -69,7 +69,15 @@ impl Servers {
             let mut servers = members.clone();
             servers.remove(&self.network.me);
             let (cluster, founder) = (bond.cluster, bond.founder);
-            let alone = Invitation { to: id, cluster, founder, formed: true, void: Vec::new() };
+            let alone = Invitation {
+                to: id,
+                from: Some(self.network.me),
+                asks: false,
+                cluster,
+                founder,
+                formed: true,
+                void: Vec::new(),
+            };
             let mut invited = self.invite_all(&BTreeSet::from([id]), alone.clone()).await;
             if invited.is_err() && listed.presence == Presence::Alive {
                 servers.insert(id);

@@ -9,7 +9,7 @@
 //! `log` keeps entries durably, `machine` applies committed batches and publishes the store,
 //! `snapshots` keeps it as files so that the log can be cut, `watch` wakes who waits for a scope.
 //! `transport` carries the protocol to other servers and `service` answers theirs; `forward` asks the
-//! leader on behalf of this server's users; `roster` is who is there, `bond` and `forming` how they
+//! leader on behalf of this server's users; `judge` holds what others send against its bounds; `roster` is who is there, `bond` and `forming` how they
 //! become a cluster, `growing` what the leader does about newcomers, `leaving` how a server goes.
 //! [`Consensus`] is the handle that everyone else holds: `starting` makes it, `consensus` proposes,
 //! `reading` says when a read may be answered, `standing` who leads. The Raft protocol itself is openraft's;
@@ -21,6 +21,7 @@ mod consensus;
 mod forming;
 mod forward;
 mod growing;
+mod judge;
 mod leaving;
 pub mod log;
 pub mod machine;

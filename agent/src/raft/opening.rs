@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use openraft::{Config, SnapshotPolicy};
 
+use super::judge::TERM_MAX;
 use super::log::sled::Sled;
 use super::log::wal::Wal;
-use super::log::{Log, LogStore, Pace, Recovered, Room, invalid};
+use super::log::{Log, LogStore, Pace, Recovered, Room, WAY_OUT, invalid};
 use super::machine::{Machine, Published};
 use super::recover::take_peers;
 use super::snapshots::Snapshots;
@@ -66,6 +67,12 @@ pub(super) fn open(
         return Err(invalid(format!(
             "there are snapshots in {}, but the log in {} is empty; bring the log back, or remove both and let this server join its peers anew",
             directory.join("snapshots").display(),
+            ours.display()
+        )));
+    }
+    if let Some(term) = recovered.vote.map(|vote| vote.leader_id.term).filter(|it| *it > TERM_MAX) {
+        return Err(invalid(format!(
+            "the vote in {} is of term {term}, after which there can be no election; a lone server is brought back by `muster operator recover`; of several servers: {WAY_OUT}",
             ours.display()
         )));
     }

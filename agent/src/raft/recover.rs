@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::LogBackend;
 use super::bond::Bonds;
+use super::judge::TERM_MAX;
 use super::log::sled::Sled;
 use super::log::wal::{Wal, sync_directory};
 use super::log::{LogStore, Record, Recovered, Room, invalid};
@@ -78,6 +79,8 @@ pub struct Folder {
     log: Box<dyn LogStore>,
     recovered: Recovered,
     snapshots: Snapshots,
+    /// Entries that are left out.
+    skipped: BTreeSet<u64>,
 }
 
 impl Folder {
@@ -111,7 +114,28 @@ impl Folder {
             }
         };
         let snapshots = Snapshots::open(&directory.join("snapshots"))?;
-        Ok(Folder { directory, _lock: lock, log, recovered, snapshots })
+        let skipped = BTreeSet::new();
+        Ok(Folder { directory, _lock: lock, log, recovered, snapshots, skipped })
+    }
+
+    /// Leaves out entries that this version cannot read. One that it can read is not left out, whatever its number.
+    pub fn skipping(mut self, entries: &[u64]) -> io::Result<Folder> {
+        let Recovered { first, last, .. } = self.recovered;
+        let (first, last) = (first.unwrap_or(0), last.map_or(0, |id| id.index));
+        for entry in entries {
+            if self.recovered.last.is_none() || !(first..=last).contains(entry) {
+                return Err(invalid(format!(
+                    "there is no entry {entry} to skip: the log holds {first} to {last}"
+                )));
+            }
+            if self.log.reader().read(*entry, *entry, READ_BYTES).is_ok() {
+                return Err(invalid(format!(
+                    "entry {entry} can be read and applied, so it is not skipped"
+                )));
+            }
+        }
+        self.skipped.extend(entries);
+        Ok(self)
     }
 
     /// The state with everything that the log holds, whether it was confirmed or not.
@@ -122,15 +146,20 @@ impl Folder {
         };
         let mut membership = coverage.membership.membership().clone();
         let mut last = coverage.last;
-        let end = self.recovered.last.map_or(0, |id| id.index);
         let reader = self.log.reader();
-        loop {
-            let next = last.map_or(self.recovered.first.unwrap_or(0), |id| id.index + 1);
-            if self.recovered.last.is_none() || next > end {
-                break;
+        let mut next = last.map_or(self.recovered.first.unwrap_or(0), |id| id.index + 1);
+        while let Some(end) = self.recovered.last.filter(|end| next <= end.index) {
+            if self.skipped.contains(&next) {
+                // Its term matters only if nothing follows.
+                last = if next == end.index { Some(end) } else { last };
+                next += 1;
+                continue;
             }
-            let entries = reader.read(next, end, READ_BYTES)?;
+            let skipped = self.skipped.range(next..).next();
+            let upto = skipped.map_or(end.index, |skipped| end.index.min(skipped - 1));
+            let entries = reader.read(next, upto, READ_BYTES)?;
             if entries.first().is_none_or(|entry| entry.log_id.index != next) {
+                let end = end.index;
                 return Err(invalid(format!("the log has no entry {next}, but one at {end}")));
             }
             for entry in entries {
@@ -142,6 +171,7 @@ impl Folder {
                     Payload::Membership(agreed) => membership = agreed,
                 }
                 last = Some(entry.log_id);
+                next = entry.log_id.index + 1;
             }
         }
         let last = last
@@ -202,8 +232,10 @@ impl Folder {
         let coverage =
             Coverage { last: Some(last), membership: StoredMembership::new(Some(last), agreed) };
         self.snapshots.write(&coverage, &store)?;
-        // A term that nobody has voted in: what was promised to lost servers does not hold.
-        let term = self.recovered.vote.map_or(0, |vote| vote.leader_id.term);
+        // A term that nobody has voted in: what was promised to lost servers does not hold. One so far from the log
+        // that no election can follow it was no server's.
+        let voted = self.recovered.vote.map_or(0, |vote| vote.leader_id.term);
+        let term = if voted > TERM_MAX { 0 } else { voted };
         let vote = Vote::new(term.max(last.leader_id.term) + 1, me);
         self.log.write(&[Record::Vote(vote), Record::Purged(last)])?;
         let founder = plan.servers.first().map_or(me, |(id, _, _)| *id);

@@ -7,7 +7,7 @@
 //!            …                                    installed
 //! ```
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,11 +17,20 @@ use openraft::raft::SnapshotResponse;
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use serde::{Deserialize, Serialize};
 
-use super::snapshots::{Coverage, Image, decode, encode};
+use super::judge::{self, Own};
+use super::log::chained;
+use super::snapshots::{Coverage, Image, decode, encode, judge_header, read};
 use super::types::{LogId, ServerId, Types, Vote};
+use crate::store::Store;
 
 /// Small enough that a slow link shows progress within the patience below.
 const PIECE_BYTES: usize = 512 << 10;
+
+/// A larger one is not taken: twice what is sent, for versions that send more.
+const PIECE_BYTES_MAX: usize = 2 * PIECE_BYTES;
+
+/// A snapshot larger than this is not taken: the state has to fit into memory.
+const TOTAL_BYTES_MAX: u64 = 64 << 30;
 
 /// For one piece to arrive.
 const PIECE_MAX: Duration = Duration::from_secs(10);
@@ -38,6 +47,31 @@ pub(super) struct Piece {
     total: u64,
     offset: u64,
     bytes: Bytes,
+}
+
+impl Piece {
+    /// Does what it announces hold together? Nothing of it is kept before.
+    pub(super) fn judge(&self, own: &Own, from: ServerId) -> Result<(), String> {
+        let servers = self.meta.last_membership.membership();
+        judge::snapshot(own, from, &self.vote, self.meta.last_log_id, servers)?;
+        let (total, offset, bytes) = (self.total, self.offset, self.bytes.len());
+        if total == 0 || total > TOTAL_BYTES_MAX {
+            return Err(format!(
+                "a snapshot of `{total}` bytes; at most {TOTAL_BYTES_MAX} are taken"
+            ));
+        }
+        if offset > total || bytes as u64 > total - offset {
+            return Err(format!("{bytes} bytes at `{offset}` of a snapshot of `{total}` bytes"));
+        }
+        if bytes > PIECE_BYTES_MAX {
+            return Err(format!("a piece of {bytes} bytes; at most {PIECE_BYTES_MAX} are taken"));
+        }
+        Ok(())
+    }
+
+    fn coverage(&self) -> Coverage {
+        Coverage { last: self.meta.last_log_id, membership: self.meta.last_membership.clone() }
+    }
 }
 
 /// What the receiver says to a piece.
@@ -146,7 +180,8 @@ pub(super) struct Incoming {
 struct Partial {
     /// What it is a part of: the same bytes only come from the same server.
     of: (ServerId, Option<LogId>, u64),
-    kept: Kept,
+    /// `None` until its header was judged.
+    kept: Option<Kept>,
     length: u64,
 }
 
@@ -174,14 +209,14 @@ impl Incoming {
         piece: Piece,
     ) -> io::Result<Result<Arrived, Received>> {
         let of = (from, piece.meta.last_log_id, piece.total);
-        let mut partial = match self.partial.take().filter(|partial| partial.of == of) {
-            Some(partial) => partial,
-            None => Partial { of, kept: self.empty()?, length: 0 },
-        };
+        let partial = self.partial.take().filter(|partial| partial.of == of);
+        let mut partial = partial.unwrap_or(Partial { of, kept: None, length: 0 });
+        let coverage = piece.coverage();
         let Piece { vote, meta, total, offset, bytes } = piece;
         if offset == partial.length && !bytes.is_empty() {
-            if bytes.len() as u64 > total - offset {
-                return Err(io::Error::other("more pieces than the snapshot has"));
+            if partial.kept.is_none() {
+                judge_header(&bytes, &coverage)?;
+                partial.kept = Some(self.empty()?);
             }
             partial = blocking(move || partial.append(&bytes)).await?;
         }
@@ -190,14 +225,10 @@ impl Incoming {
             self.partial = Some(partial);
             return Ok(Err(Received::Wants { offset }));
         }
-        let image = match (partial.kept, &self.path) {
-            (Kept::File(_), Some(path)) => Image::File(path.clone()),
-            (Kept::File(_), None) => return Err(io::Error::other("a file without a name")),
-            (Kept::Memory(bytes), _) => {
-                let store = blocking(move || decode(&bytes)).await?;
-                Image::State(Box::new(store))
-            }
-        };
+        let kept = partial.kept.ok_or_else(|| io::Error::other("a snapshot without bytes"))?;
+        let path = self.path.clone();
+        let store = blocking(move || whole(kept, path, &coverage)).await?;
+        let image = Image::State(Box::new(store));
         Ok(Ok(Arrived { vote, snapshot: SnapshotOf::<Types, Image> { meta, snapshot: image } }))
     }
 
@@ -212,12 +243,34 @@ impl Incoming {
 impl Partial {
     fn append(mut self, bytes: &[u8]) -> io::Result<Partial> {
         match &mut self.kept {
-            Kept::File(file) => file.write_all(bytes)?,
-            Kept::Memory(kept) => kept.extend_from_slice(bytes),
+            Some(Kept::File(file)) => file.write_all(bytes)?,
+            Some(Kept::Memory(kept)) => kept.extend_from_slice(bytes),
+            None => return Err(io::Error::other("a snapshot without its beginning")),
         }
         self.length += bytes.len() as u64;
         Ok(self)
     }
+}
+
+/// The state that has arrived, read to its last byte: only a sound one is shown to the library, which would end on
+/// any other.
+fn whole(kept: Kept, path: Option<PathBuf>, coverage: &Coverage) -> io::Result<Store> {
+    let (covered, store) = match (kept, path) {
+        (Kept::Memory(bytes), _) => decode(&bytes)?,
+        (Kept::File(file), Some(path)) => {
+            drop(file);
+            let arrived = read(&path);
+            // It is written anew under its name, if it is sound.
+            fs::remove_file(&path)?;
+            arrived?
+        }
+        (Kept::File(_), None) => return Err(io::Error::other("a file without a name")),
+    };
+    if covered != *coverage {
+        return Err(io::Error::other("the snapshot covers other entries than its sender says"));
+    }
+    store.judge().map_err(chained)?;
+    Ok(store)
 }
 
 async fn blocking<T: Send + 'static>(

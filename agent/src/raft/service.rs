@@ -1,18 +1,21 @@
 //! What this server answers to the others.
 
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::type_config::alias::SnapshotOf;
 
-use super::bond::Invitation;
+use super::bond::{Acceptance, Invitation};
 use super::consensus::Consensus;
+use super::forming::INVITATION_MAX;
 use super::forward::Refused;
+use super::judge::{self, Own};
 use super::leaving::Reconfiguration;
 use super::reading::Certainty;
 use super::sending::{Arrived, Piece};
 use super::snapshots::Image;
 use super::transport::Letter;
-use super::types::Types;
+use super::types::{ServerId, Types};
 use crate::rpc::{Handlers, Method, Refusal};
 use crate::store::Change;
 
@@ -24,7 +27,7 @@ impl Consensus {
             .on(
                 Method::Append,
                 self.handler(|it, letter: Letter<AppendEntriesRequest<Types>>| async move {
-                    it.check(&letter)?;
+                    it.check(&letter, judge::append)?;
                     let answer =
                         it.inner.raft.append_entries(letter.body).await.map_err(Refusal::failed)?;
                     if answer.is_success() || answer.is_conflict() {
@@ -36,33 +39,36 @@ impl Consensus {
             .on(
                 Method::Vote,
                 self.handler(|it, letter: Letter<VoteRequest<Types>>| async move {
-                    it.check(&letter)?;
+                    it.check(&letter, judge::vote)?;
                     it.inner.raft.vote(letter.body).await.map_err(Refusal::failed)
                 }),
             )
             .on(
                 Method::PreVote,
                 self.handler(|it, letter: Letter<VoteRequest<Types>>| async move {
-                    it.check(&letter)?;
+                    it.check(&letter, judge::vote)?;
                     it.inner.raft.pre_vote(letter.body).await.map_err(Refusal::failed)
                 }),
             )
             .on(
                 Method::Transfer,
                 self.handler(|it, letter: Letter<TransferLeaderRequest<Types>>| async move {
-                    it.check(&letter)?;
+                    it.check(&letter, judge::transfer)?;
                     it.inner.raft.handle_transfer_leader(letter.body).await.map_err(Refusal::failed)
                 }),
             )
             .on(
                 Method::Snapshot,
                 self.handler(|it, letter: Letter<Piece>| async move {
-                    it.check(&letter)?;
+                    it.check(&letter, |own, from, piece| piece.judge(own, from))?;
                     // A task of its own: a connection may break in the middle of a piece, and what
                     // has arrived so far must not go with it.
                     let taking = tokio::spawn(async move {
-                        // Held until all is installed: the next one uses the same file.
-                        let mut incoming = it.inner.incoming.lock().await;
+                        // Held until all is installed: the next one uses the same file, and is not
+                        // kept in memory meanwhile.
+                        let Ok(mut incoming) = it.inner.incoming.try_lock() else {
+                            return Err(Refusal::busy("a piece of a snapshot is being taken"));
+                        };
                         let taken = incoming.take(letter.from, letter.body).await;
                         match taken.map_err(Refusal::failed)? {
                             Err(wants) => Ok(wants),
@@ -79,6 +85,7 @@ impl Consensus {
             .on(
                 Method::Form,
                 self.handler(|it, invitation: Invitation| async move {
+                    it.check_invitation(&invitation).await?;
                     let taking_part =
                         async { it.inner.raft.is_initialized().await.unwrap_or(true) };
                     let answer = it.inner.network.bonds.answer(&invitation, taking_part).await;
@@ -88,13 +95,14 @@ impl Consensus {
             .on(
                 Method::Propose,
                 self.handler(|it, change: Change| async move {
-                    Ok::<_, Refusal>(it.propose_here(change).await.map_err(Refused::from))
+                    judge::change(&change).map_err(Refusal::malformed)?;
+                    Ok(it.propose_here(change).await.map_err(Refused::from))
                 }),
             )
             .on(
                 Method::Reconfigure,
                 self.handler(|it, letter: Letter<Reconfiguration>| async move {
-                    it.check(&letter)?;
+                    it.check(&letter, |_, _, _| Ok(()))?;
                     let done = it.reconfigure(letter.from, letter.body).await;
                     Ok::<_, Refusal>(done.map_err(Refused::from))
                 }),
@@ -119,8 +127,12 @@ impl Consensus {
         move |request, _| handle(consensus.clone(), request)
     }
 
-    /// Is a letter for this server, from its own cluster?
-    fn check<T>(&self, letter: &Letter<T>) -> Result<(), Refusal> {
+    /// Is a letter for this server, from its own cluster and from a server that is known? Only then its body is judged.
+    fn check<T>(
+        &self,
+        letter: &Letter<T>,
+        judge: impl FnOnce(&Own, ServerId, &T) -> Result<(), String>,
+    ) -> Result<(), Refusal> {
         let ours = self.inner.network.bonds.now().map(|bond| bond.cluster);
         if letter.to != self.inner.id {
             return Err(Refusal::failed(format!("this is server {}", self.inner.id)));
@@ -128,7 +140,53 @@ impl Consensus {
         if ours != Some(letter.cluster) {
             return Err(Refusal::failed("this server is not in that cluster"));
         }
-        Ok(())
+        if letter.from == self.inner.id {
+            return Err(Refusal::malformed("a letter in the name of its addressee"));
+        }
+        if !self.knows(letter.from) {
+            return Err(Refusal::malformed(format!("server `{}` is not known here", letter.from)));
+        }
+        judge(&self.own(), letter.from, &letter.body).map_err(Refusal::malformed)
+    }
+
+    /// Does an invitation come from a server that gossip has told of, and does that server say so itself? A promise
+    /// is for good: one to a cluster that nobody forms would keep this server out of all others.
+    async fn check_invitation(&self, invitation: &Invitation) -> Result<(), Refusal> {
+        let network = &self.inner.network;
+        if invitation.to != network.me || invitation.asks || network.bonds.is_of(invitation.cluster)
+        {
+            return Ok(());
+        }
+        let from = invitation.from.unwrap_or(invitation.founder);
+        if !invitation.formed && from != invitation.founder {
+            return Err(Refusal::malformed(format!(
+                "server `{from}` invites to a cluster that server `{}` is to form",
+                invitation.founder
+            )));
+        }
+        let address = network.roster.borrow().address(from).filter(|_| from != network.me);
+        let Some(address) = address else {
+            return Err(Refusal::malformed(format!(
+                "an invitation from server `{from}`, of which gossip has not told"
+            )));
+        };
+        let question =
+            Invitation { to: from, from: Some(network.me), asks: true, ..invitation.clone() };
+        let deadline = tokio::time::Instant::now() + INVITATION_MAX;
+        match network.pool.call(address, Method::Form, &question, deadline).await {
+            Ok(Acceptance::Accepted) => Ok(()),
+            Ok(_) => Err(Refusal::malformed(format!(
+                "server `{from}` knows nothing of the invitation in its name"
+            ))),
+            Err(error) => Err(Refusal::failed(format!("who invites cannot be asked: {error}"))),
+        }
+    }
+
+    /// Has gossip told of this server, or does it take part?
+    fn knows(&self, id: ServerId) -> bool {
+        let roles = self.inner.roles.borrow_watched();
+        roles.membership_config.membership().get_node(&id).is_some()
+            || self.inner.network.roster.borrow().servers.contains_key(&id)
     }
 
     async fn install(

@@ -160,9 +160,18 @@ pub(super) fn encode(coverage: &Coverage, store: &Store) -> io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// The state in such bytes.
-pub(super) fn decode(mut bytes: &[u8]) -> io::Result<Store> {
-    read_from(&mut bytes).map(|(_, store)| store)
+/// What is in such bytes.
+pub(super) fn decode(mut bytes: &[u8]) -> io::Result<(Coverage, Store)> {
+    read_from(&mut bytes)
+}
+
+/// Do these bytes begin a snapshot that covers this, in a format that this version knows?
+pub(super) fn judge_header(mut bytes: &[u8], expected: &Coverage) -> io::Result<()> {
+    let coverage = read_header(&mut bytes)?;
+    if coverage == *expected {
+        return Ok(());
+    }
+    Err(invalid("the snapshot covers other entries than its sender says".to_owned()))
 }
 
 fn write_to(out: &mut impl Write, coverage: &Coverage, store: &Store) -> io::Result<()> {
@@ -184,7 +193,8 @@ fn write(path: &Path, coverage: &Coverage, store: &Store) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
-fn read(path: &Path) -> io::Result<(Coverage, Store)> {
+/// What is in a file.
+pub(super) fn read(path: &Path) -> io::Result<(Coverage, Store)> {
     read_unnamed(path).map_err(|error| named(path, "cannot read snapshot", &error))
 }
 
@@ -211,7 +221,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn read_from(file: &mut impl Read) -> io::Result<(Coverage, Store)> {
+fn read_header(file: &mut impl Read) -> io::Result<Coverage> {
     let mut magic = [0; 8];
     file.read_exact(&mut magic)?;
     let (version, length, sum) = (number(file)?, number(file)?, number(file)?);
@@ -227,12 +237,20 @@ fn read_from(file: &mut impl Read) -> io::Result<(Coverage, Store)> {
     if length > META_BYTES_MAX {
         return Err(invalid("its header is damaged".to_owned()));
     }
-    let mut meta = vec![0; length as usize];
-    file.read_exact(&mut meta)?;
+    // Grows with what is there, not with what was announced.
+    let mut meta = Vec::new();
+    file.by_ref().take(u64::from(length)).read_to_end(&mut meta)?;
+    if meta.len() < length as usize {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+    }
     if crc32fast::hash(&meta) != sum {
         return Err(invalid("its header is damaged".to_owned()));
     }
-    let coverage: Coverage = rmp_serde::from_slice(&meta).map_err(io::Error::other)?;
+    rmp_serde::from_slice(&meta).map_err(io::Error::other)
+}
+
+fn read_from(file: &mut impl Read) -> io::Result<(Coverage, Store)> {
+    let coverage = read_header(file)?;
     let store = store::snapshot::read(file).map_err(|error| match error {
         snapshot::Error::Format(_) | snapshot::Error::Kind(_) => {
             io::Error::new(io::ErrorKind::Unsupported, error.to_string())

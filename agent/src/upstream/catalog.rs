@@ -40,7 +40,10 @@ pub fn answer_claims(handlers: Handlers, consensus: Consensus, hold: Duration) -
         .on(Method::Claim, move |change: Change, _| {
             let consensus = keeper.clone();
             async move {
-                let propose = || Consensus::propose(&consensus, change.clone());
+                if !matches!(change, Change::Register(_) | Change::Deregister(_)) {
+                    return Err(Refusal::malformed("agents register and deregister, no more"));
+                }
+                let propose = || Consensus::propose_for_peer(&consensus, change.clone());
                 Ok(until_led(hold, propose).await?.0)
             }
         })

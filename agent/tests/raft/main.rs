@@ -12,6 +12,7 @@ mod clusters;
 mod departures;
 mod faults;
 mod full_disk;
+mod hostile;
 mod linear;
 mod log_conformance;
 mod log_damage;

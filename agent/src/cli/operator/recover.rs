@@ -29,7 +29,12 @@ Or recover several, each with the same list of all that are to take part:
     $ muster operator recover -data-dir=/var/lib/muster \\
         -server=ID1 -server=ID2=10.0.0.2:8300
 
-Everything that the server's log holds is kept, also what no majority confirmed. What only the \
+A server that stops with an entry of its log that it cannot read, written by a newer version or by a \
+faulty one, names that entry. Run the version that wrote it, or give up the change in it:
+
+    $ muster operator recover -data-dir=/var/lib/muster -skip-entry=1234
+
+Everything else that the server's log holds is kept, also what no majority confirmed. What only the \
 lost servers knew is lost. The result is a cluster with an ID of its own: lost servers that come \
 back cannot disturb it, and must be emptied before they can join.",
     flags: &[
@@ -40,6 +45,12 @@ back cannot disturb it, and must be emptied before they can join.",
             "id[=ip:port]",
             "A server that is to take part; several times for several. The address is needed only \
              for servers that were unknown. By default this server alone.",
+        ),
+        Flag::texts(
+            "skip-entry",
+            "index",
+            "An entry of the log to leave out, which this version cannot read; several times for \
+             several.",
         ),
     ],
     door: Door::None,
@@ -83,9 +94,20 @@ fn recover(call: &Call) -> Outcome {
             .then(|| "stop the agent first: nobody else may write there".to_owned());
         failed(error.to_string()).or_hint(hint)
     };
-    let folder = Folder::open(&data_dir).map_err(io)?;
+    let mut skipped = Vec::new();
+    for text in call.values.all("skip-entry") {
+        let index = text.parse::<u64>();
+        let wrong = |_| failed(format!("-skip-entry={text}: {text:?} is not an entry's index"));
+        skipped.push(index.map_err(wrong)?);
+    }
+    let folder = Folder::open(&data_dir).and_then(|it| it.skipping(&skipped)).map_err(io)?;
     let plan = folder.recover(me, &wanted, dry).map_err(io)?;
-    Ok(explain(&data_dir, me, &plan, dry).into())
+    let mut text = explain(&data_dir, me, &plan, dry);
+    for index in skipped {
+        let verb = if dry { "would be left out" } else { "was left out" };
+        let _ = writeln!(text, "Entry {index} {verb}.");
+    }
+    Ok(text.into())
 }
 
 fn node_id(data_dir: &Path) -> Result<ServerId, String> {

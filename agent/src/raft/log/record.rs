@@ -162,23 +162,31 @@ fn decode_entry(mut cursor: Cursor) -> io::Result<Entry> {
             // The entry outlives the block it was read in, so it gets bytes of its own.
             let encoded = Bytes::copy_from_slice(&cursor.rest);
             EntryPayload::Normal(Proposal::decode(encoded).map_err(|error| {
-                invalid(format!("log entry {} cannot be applied: {}", id.index, chained(error)))
+                unreadable(id, &format!("cannot be applied: {}", chained(error)))
             })?)
         }
         MEMBERSHIP => {
             let membership: Membership = rmp_serde::from_slice(&cursor.rest).map_err(|error| {
-                invalid(format!("membership in log entry {} cannot be decoded: {error}", id.index))
+                unreadable(id, &format!("has a list of servers that cannot be decoded: {error}"))
             })?;
             EntryPayload::Membership(membership)
         }
         other => {
-            return Err(invalid(format!(
-                "log entry {} has content of kind {other}, which is unknown; it was written by a newer version",
-                id.index
-            )));
+            return Err(unreadable(
+                id,
+                &format!("has content of kind {other}, which is unknown; a newer version wrote it"),
+            ));
         }
     };
     Ok(Entry::new(id, payload))
+}
+
+/// An entry that is whole, and means nothing to this version.
+fn unreadable(id: LogId, what: &str) -> io::Error {
+    let index = id.index;
+    invalid(format!(
+        "log entry {index} {what}; if a newer version wrote it, run that one; to give the entry up, run `muster operator recover -skip-entry={index}` while the server is stopped"
+    ))
 }
 
 fn put(out: &mut Vec<u8>, number: u64) {
