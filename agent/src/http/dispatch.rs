@@ -22,6 +22,9 @@ use super::routes::{self, Answer, Promise, Route};
 use super::{Door, Truth, debug, passing};
 use crate::telemetry::figures::Timing;
 
+/// The head of a request, as much of it as the HTTP engine takes.
+const HEAD_BYTES_MAX: usize = 408 << 10;
+
 /// One connection's view of the door.
 pub(super) struct Dispatch {
     pub(super) door: Arc<Door>,
@@ -163,8 +166,8 @@ impl Dispatch {
         }
     }
 
-    /// Runs the handler of a request that another agent took and passed on. What that agent checked is not checked
-    /// again, with two exceptions: it may be of another version, and know other paths.
+    /// Runs the handler of a request that another agent took and passed on, once it was admitted. The agent may be of
+    /// another version, and know other paths.
     pub(super) fn passed(
         &self,
         method: &Method,
@@ -179,6 +182,23 @@ impl Dispatch {
         let handler = Self::method(method, route)?.ok_or_else(nothing)?;
         let params = Params::parse(query).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
         handler(self.request(headers, path, route, params, body))
+    }
+
+    /// Refuses what configuration forbids in a request that another agent took, with a head of so many bytes.
+    pub(super) fn admit_passed(
+        &self,
+        method: &Method,
+        path: &str,
+        head: usize,
+    ) -> Result<(), Error> {
+        if head > HEAD_BYTES_MAX {
+            return Err(Error::Status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
+        let unescaped = params::unescape(path, false);
+        let printable =
+            |path: &String| self.door.settings.unprintable_paths || routes::is_printable(path);
+        let path = unescaped.filter(printable).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
+        self.admit(method, &path)
     }
 
     /// Refuses what configuration forbids.

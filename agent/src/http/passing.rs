@@ -1,8 +1,9 @@
 //! Requests that one agent takes and another one answers: an agent that is no server passes on all that is not its
 //! own, and a server runs the handlers for it.
 //!
-//! What goes over is what handlers see and what they give back. Connections, limits on clients, compression and the
-//! headers of every answer are the business of the agent that was asked, and only its.
+//! What goes over is what handlers see and what they give back. Connections, compression and the headers of every
+//! answer are the business of the agent that was asked, and only its. Rates, sizes and blocked paths are those of both:
+//! whoever can reach a server's port for agents can do no more there than at its HTTP port.
 
 use std::collections::HashMap;
 use std::io;
@@ -209,6 +210,7 @@ impl Passing {
         let Ok(method) = Method::from_bytes(method.as_bytes()) else {
             return Reply::status(StatusCode::BAD_REQUEST);
         };
+        let cut = cut || body.len() as u64 > upstream::BODY_BYTES_MAX;
         let mut uploading = None;
         let body = match upload {
             None => RequestBody::passed((!cut).then_some(body)),
@@ -219,6 +221,14 @@ impl Passing {
                 RequestBody::uploaded(taken)
             }
         };
+        // What this server forbids it forbids to whoever asks, and for whom: an agent's word on its own limits binds
+        // that agent alone.
+        let own = Dispatch { door: Arc::clone(&self.door), peer: None };
+        let head = [&path, &query, &agent.node_name].iter().map(|it| it.len()).sum::<usize>()
+            + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        if let Err(error) = own.admit_passed(&method, &path, head) {
+            return error.into();
+        }
         let dispatch = Dispatch { door: self.door.of(agent), peer: None };
         let answer = dispatch.passed(&method, (&path, &query), header_map(&headers), body);
         drop((dispatch, path, query, headers));
@@ -242,16 +252,16 @@ async fn send(parts: &Parts<Part>, mut body: Bytes) -> Result<(), Refusal> {
 }
 
 impl Door {
-    /// This door as another agent would have it if it were a server itself: with its name and its limits. What goes
-    /// out is for that agent to dress.
+    /// This door as another agent would have it if it were a server itself: with its name and its limits, as far as
+    /// they do not exceed this server's. What goes out is for that agent to dress.
     fn of(&self, agent: upstream::Agent) -> Arc<Door> {
         let mut parts = self.parts.clone();
         parts.node_name = agent.node_name;
         Arc::new(Door {
             parts,
             settings: Settings {
-                kv_value_bytes_max: agent.kv_value_bytes_max,
-                txn_body_bytes_max: agent.txn_body_bytes_max,
+                kv_value_bytes_max: agent.kv_value_bytes_max.min(self.settings.kv_value_bytes_max),
+                txn_body_bytes_max: agent.txn_body_bytes_max.min(self.settings.txn_body_bytes_max),
                 discovery_max_stale: agent.discovery_max_stale,
                 session_ttl_min: self.settings.session_ttl_min,
                 ..Settings::default()

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use muster_agent::http::{Limits, Listener, Rates, Settings};
+use muster_agent::http::{Limits, Listener, Mode, Rates, Settings};
+use muster_agent::rpc::{Method, Pool};
+use muster_agent::upstream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -194,4 +196,55 @@ async fn who_asks_for_nothing_is_sent_away() {
     // Who has asked is idle for longer, and is answered again.
     known.write_all(question).await.unwrap();
     assert!(known.read(&mut some).await.unwrap() > 0);
+}
+
+/// The status that a server answers to whoever passes a request on, whatever it says of its own limits.
+async fn passed(server: &Server, method: &str, path: &str, body: &'static [u8]) -> u16 {
+    let request = upstream::Request {
+        method: method.into(),
+        path: path.into(),
+        query: String::new(),
+        headers: Vec::new(),
+        body: body.into(),
+        cut: false,
+        upload: None,
+        agent: upstream::Agent {
+            node_name: "stranger".into(),
+            kv_value_bytes_max: u64::MAX,
+            txn_body_bytes_max: u64::MAX,
+            ..upstream::Agent::default()
+        },
+    };
+    let pool = Pool::default();
+    let parts = pool.stream(server.rpc, Method::Http, &request, None).await;
+    match parts.unwrap().next().await.unwrap().unwrap() {
+        upstream::Part::Head(head) => head.status,
+        upstream::Part::Body(_) => panic!("an answer without its beginning"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_holds_its_own_limits_whoever_passes_a_request_on() {
+    static LARGE: [u8; 3000] = [b'x'; 3000];
+    let rates = Rates { mode: Mode::Enforcing, reads: Some(0.3), writes: None };
+    let settings = Settings {
+        block_endpoints: vec!["/v1/session".into()],
+        kv_value_bytes_max: 2000,
+        limits: Limits::new(200, rates),
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    assert_eq!(passed(&server, "PUT", "/v1/kv/a", &LARGE[..100]).await, 200);
+    assert_eq!(passed(&server, "PUT", "/v1/kv/a", &LARGE).await, 413);
+    assert_eq!(passed(&server, "GET", "/v1/session/list", b"").await, 403);
+    assert_eq!(passed(&server, "GET", "/v1/s%65ssion/list", b"").await, 403, "escaped");
+    assert_eq!(passed(&server, "PUT", "/v1/session/create", b"").await, 403);
+    assert_eq!(passed(&server, "GET", "/v1/kv/%01", b"").await, 400);
+    let long = format!("/v1/kv/{}", "x".repeat(1 << 20));
+    assert_eq!(passed(&server, "GET", &long, b"").await, 431);
+    let mut answered = Vec::new();
+    for _ in 0..6 {
+        answered.push(passed(&server, "GET", "/v1/kv/a", b"").await);
+    }
+    assert_eq!((answered[0], answered[5]), (200, 429), "{answered:?}");
 }
