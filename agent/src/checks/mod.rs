@@ -32,6 +32,7 @@ pub mod tcp;
 pub mod tls;
 pub mod ttl;
 pub mod udp;
+mod warmup;
 
 use std::time::Duration;
 
@@ -67,17 +68,21 @@ pub struct Outcome {
     pub output: String,
     /// Counts at once, whatever the thresholds: a script that was killed is not half alive.
     pub decisive: bool,
+    /// Nobody listens there, and that was clear at once: perhaps the program has only begun.
+    pub unheard: bool,
 }
 
 impl Outcome {
     /// A result that the thresholds weigh.
     pub fn new(status: Status, output: impl Into<String>) -> Outcome {
-        Outcome { status, output: output.into(), decisive: false }
+        Outcome { status, output: output.into(), decisive: false, unheard: false }
     }
 
-    /// A failure.
+    /// A failure, in words of our own: a connection that failed, an answer that did not come.
     pub fn critical(output: impl Into<String>) -> Outcome {
-        Outcome::new(Status::Critical, output)
+        let output = output.into();
+        let unheard = speaks_of_nobody(&output);
+        Outcome { unheard, ..Outcome::new(Status::Critical, output) }
     }
 
     /// A result that counts at once.
@@ -86,6 +91,15 @@ impl Outcome {
         self.decisive = true;
         self
     }
+}
+
+/// Is it the error of a connection where nobody listens? A port that an engine publishes accepts all
+/// the same, and hangs up without a word.
+fn speaks_of_nobody(error: &str) -> bool {
+    const ENDS: [&str; 3] = ["connection refused", "connection reset by peer", ": EOF"];
+    // gRPC quotes the reason.
+    let error = error.trim_end_matches('"');
+    ENDS.iter().any(|end| error.ends_with(end)) || error.contains("transport is closing: ")
 }
 
 /// What is said of a program whose time was up, with the output it had until then.
@@ -98,4 +112,36 @@ fn timed_out(timeout: Duration, tail: &Tail) -> String {
         text.push_str(&output);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_connections_where_nobody_listens() {
+        for (error, unheard) in [
+            ("dial tcp 127.0.0.1:1: connect: connection refused", true),
+            ("Get \"http://x/\": dial tcp 127.0.0.1:1: connect: connection refused", true),
+            ("Get \"http://x/\": EOF", true),
+            ("read udp 127.0.0.1:1: connection refused", true),
+            ("Failed to dial to x: dial tcp [::1]:1: connect: connection reset by peer", true),
+            (
+                "desc = \"transport: Error while dialing dial tcp x: connect: connection refused\"",
+                true,
+            ),
+            ("rpc error: code = Unavailable desc = transport is closing: broken pipe", true),
+            ("Get \"/\": stopped after 10 redirects", false),
+            ("Get \"https://web.example/x\": 403 Forbidden", false),
+            ("dial tcp 192.0.2.1:80: i/o timeout", false),
+            ("x509: certificate signed by unknown authority", false),
+            ("gRPC application didn't report service healthy", false),
+            ("TTL expired", false),
+        ] {
+            assert_eq!(Outcome::critical(error).unheard, unheard, "{error}");
+        }
+        // What a program says of others is its answer.
+        let answer = "HTTP GET http://x/: 500 Internal Server Error Output: connection refused";
+        assert!(!Outcome::new(Status::Critical, answer).unheard);
+    }
 }

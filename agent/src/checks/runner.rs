@@ -5,6 +5,8 @@
 //! checks come at the same time (the agent starts), or when its owner said how it is. A TTL check has no runs; it is due when the time
 //! for its report is over.
 //!
+//! A new check whose program does not listen yet is repeated quickly, see `warmup`.
+//!
 //! Two bounds hold whatever the number of checks: connections in flight, and processes. A run that
 //! finds no place waits for one; how late runs begin is counted, and shown among the agent's figures.
 
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lateness::{Late, Lateness};
+use super::warmup::{Next, Warmup};
 use super::{
     Definition, Means, Outcome, Probe, docker, grpc, h2ping, http, os_service, script, tcp, ttl,
     udp,
@@ -82,6 +85,8 @@ struct Entry {
     /// There is a place for it in the heap.
     queued: bool,
     running: Option<AbortHandle>,
+    /// Quick repeats of the first run.
+    warmup: Warmup,
     /// The note of the last report, quoted on expiry.
     note: String,
 }
@@ -138,6 +143,7 @@ impl Runner {
             due,
             queued: false,
             running: None,
+            warmup: if first == First::Now { Warmup::Before } else { Warmup::Over },
             note: String::new(),
         };
         schedule.checks.insert(Arc::clone(id), entry);
@@ -254,26 +260,34 @@ impl Runner {
                 metrics::histogram!("muster.checks.lateness").record(late.as_secs_f64());
                 run_once(&definition.probe, &runner.inner.means).await
             };
-            if runner.finished(&id, registration, definition.interval) {
+            if runner.finished(&id, registration, definition.interval, &outcome) {
                 report(&id, registration, outcome);
             }
         });
         entry.running = Some(task.abort_handle());
     }
 
-    /// A run ended: the next is due. `false` if the check went away in the meantime.
-    fn finished(&self, id: &Arc<str>, registration: u64, interval: Duration) -> bool {
+    /// A run ended: the next is due. Says whether the result counts: it does not if the check went
+    /// away in the meantime, nor if a quick repeat found no more than the run before it.
+    fn finished(
+        &self,
+        id: &Arc<str>,
+        registration: u64,
+        interval: Duration,
+        outcome: &Outcome,
+    ) -> bool {
         let mut schedule = self.lock();
         let Some(entry) = schedule.checks.get_mut(id) else { return false };
         if entry.registration != registration {
             return false;
         }
         entry.running = None;
-        entry.due = Some(Instant::now() + interval);
+        let Next { due, counts } = entry.warmup.next(Instant::now(), interval, outcome.unheard);
+        entry.due = Some(due);
         schedule.queue(id);
         drop(schedule);
         self.inner.changed.notify_one();
-        true
+        counts
     }
 }
 
@@ -394,6 +408,45 @@ mod tests {
         assert_eq!(outcome, Outcome::new(Status::Passing, "hi\n"));
         let _ = running.next().await;
         assert!(begun.elapsed() >= interval, "{:?}", begun.elapsed());
+    }
+
+    /// A port that accepts and hangs up without a word, as an engine's proxy does for a program
+    /// that does not listen yet; then it answers.
+    #[tokio::test]
+    async fn a_new_check_that_nobody_answers_is_repeated_quickly_and_in_silence() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (begun, silence) = (Instant::now(), Duration::from_millis(300));
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+                if begun.elapsed() >= silence {
+                    let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                }
+            }
+        });
+        let probe = Probe::Http(http::Target {
+            url,
+            method: "GET".into(),
+            headers: [].into(),
+            body: String::new(),
+            verify: crate::checks::tls::Verify::default(),
+            follow: true,
+            timeout: Duration::from_secs(10),
+            output_bytes_max: 4096,
+        });
+        let interval = Duration::from_secs(10);
+        let mut running = start();
+        running.runner.add(&"new".into(), definition(probe.clone(), interval), First::Now);
+        let outcome = running.next().await.2;
+        assert_eq!((outcome.status, outcome.unheard), (Status::Critical, true));
+        // Repeats that fail are not reported: the next report is the first that is heard.
+        let outcome = running.next().await.2;
+        assert_eq!(outcome.status, Status::Passing, "{}", outcome.output);
+        let taken = begun.elapsed();
+        assert!(silence <= taken && taken < interval, "{taken:?}");
     }
 
     #[tokio::test]
