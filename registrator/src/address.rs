@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::container::{Attachment, Container, NetworkMode, Port, Protocol};
+use crate::container::{Attachment, Binding, Container, NetworkMode, Port, Protocol};
 use crate::metadata::Metadata;
 
 /// Which pair is registered.
@@ -79,6 +79,17 @@ pub enum Skip {
     /// The wanted network is not attached (or not yet).
     #[error("the container is not attached to network `{0}`")]
     NetworkMissing(String),
+    /// Published for one family, of which the host has no address that is known.
+    #[error(
+        "it is published for {published} only, and no {published} address of the host is known: \
+        give one with --ip or SERVICE_IP"
+    )]
+    FamilyUnknown {
+        /// The family.
+        published: &'static str,
+        /// The host's port.
+        port: u16,
+    },
     /// No address in the wanted family.
     #[error("the container has no address in the wanted family")]
     NoAddress,
@@ -106,13 +117,15 @@ impl<'a> Sandbox<'a> {
     }
 
     /// The ports that may be registered, in order: those exposed or published, else those of the
-    /// joined container. Where a port need not be declared to be reachable (the host's network,
+    /// joined container, if keys ask for a registration: a helper that only shares the network of
+    /// another is not that one's double. Where a port need not be declared to be reachable (the host's network,
     /// internal addresses), also those that the keys name (`SERVICE_8080_NAME`), and where
     /// nothing is declared at all, `SERVICE_PORT`.
     pub fn ports(&self, metadata: &Metadata, mode: Mode) -> BTreeSet<Port> {
         let mut ports = self.container.exposed.clone();
         ports.extend(self.container.published.keys());
         if ports.is_empty()
+            && !metadata.is_empty()
             && let Some(owner) = self.owner
         {
             ports.extend(&owner.exposed);
@@ -138,43 +151,68 @@ impl<'a> Sandbox<'a> {
         ports
     }
 
-    /// Where `port` can be reached. `network` is the container's own wish.
+    /// Where `port` can be reached. `network` is the container's own wish, `agent` the address that
+    /// the catalog answers with for a service without one of its own.
     pub fn endpoint(
         &self,
         port: Port,
         mode: Mode,
         network: Option<&str>,
         settings: &Settings,
+        agent: Option<IpAddr>,
     ) -> Result<Endpoint, Skip> {
         let Some(owner) = self.owner else { return Err(Skip::NoAddress) };
         if owner.network_mode == NetworkMode::Host {
             return Ok(Endpoint { address: settings.host_ip, port: port.number, ..<_>::default() });
         }
         match mode {
-            Mode::Published => published(owner, port, settings),
+            Mode::Published => published(owner, port, settings, agent),
             Mode::Internal => internal(owner, port, network, settings),
-            Mode::Auto => published(owner, port, settings)
+            Mode::Auto => published(owner, port, settings, agent)
                 .or_else(|_| internal(owner, port, network, settings)),
         }
     }
 }
 
-fn published(owner: &Container, port: Port, settings: &Settings) -> Result<Endpoint, Skip> {
+/// The first binding whose address can be told, those of the wanted family first. A port that is
+/// published for one family only is not reached at an address of the other.
+fn published(
+    owner: &Container,
+    port: Port,
+    settings: &Settings,
+    agent: Option<IpAddr>,
+) -> Result<Endpoint, Skip> {
     let bindings = owner.published.get(&port).map(Vec::as_slice).unwrap_or_default();
     if bindings.is_empty() {
         return Err(Skip::NotPublished);
     }
-    let wants_v6 = settings.family == Family::V6;
-    let binding = bindings
+    let wants_v6 = match (settings.family, settings.host_ip.or(agent)) {
+        (Family::V4, _) => false,
+        (Family::V6, _) => true,
+        (Family::Dual, host) => host.is_some_and(|ip| ip.is_ipv6()),
+    };
+    let mut usable: Vec<&Binding> = bindings
         .iter()
         .filter(|binding| settings.allow_loopback || !binding.ip.is_some_and(|ip| ip.is_loopback()))
-        .min_by_key(|binding| binding.v6 != wants_v6)
-        .ok_or(Skip::Loopback)?;
-    Ok(Endpoint {
-        address: settings.host_ip.or(binding.ip),
-        port: binding.port,
-        tagged: BTreeMap::new(),
-    })
+        .collect();
+    usable.sort_by_key(|binding| binding.v6 != wants_v6);
+    let first = *usable.first().ok_or(Skip::Loopback)?;
+    // Until the agent has said where it is, it is taken to be where services are wanted.
+    let agent_is_v6 = agent.map_or(wants_v6, |ip| ip.is_ipv6());
+    let address_of = |binding: &Binding| match (settings.host_ip, binding.ip) {
+        (Some(ip), _) if ip.is_ipv6() == binding.v6 => Some(Some(ip)),
+        (_, Some(ip)) => Some(Some(ip)),
+        (None, None) if agent_is_v6 == binding.v6 => Some(None),
+        _ => None,
+    };
+    usable
+        .iter()
+        .find_map(|binding| Some((address_of(binding)?, binding.port)))
+        .map(|(address, port)| Endpoint { address, port, tagged: BTreeMap::new() })
+        .ok_or(Skip::FamilyUnknown {
+            published: if first.v6 { "IPv6" } else { "IPv4" },
+            port: first.port,
+        })
 }
 
 fn internal(
@@ -294,7 +332,6 @@ fn usable_ip(text: &str, settings: &Settings) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::Binding;
     use crate::fixtures::container;
 
     fn port(text: &str) -> Port {
@@ -346,7 +383,7 @@ mod tests {
         settings: &Settings,
     ) -> Result<String, Skip> {
         let web = example();
-        let found = Sandbox::of(&web, None).endpoint(port(at), mode, network, settings)?;
+        let found = Sandbox::of(&web, None).endpoint(port(at), mode, network, settings, None)?;
         let address = found.address.map_or("agent".to_owned(), |ip| ip.to_string());
         let tagged: Vec<String> =
             found.tagged.iter().map(|(name, ip)| format!(" {name}={ip}")).collect();
@@ -402,6 +439,53 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_one_family_is_registered_at_an_address_of_that_family() {
+        let both = [("0.0.0.0", 84), ("::", 86)];
+        let v6_only = [("::", 86)];
+        let v4_only = [("0.0.0.0", 84)];
+        let one = [("2001:db8::5", 86)];
+        let host = |ip: &str| Settings { host_ip: ip.parse().ok(), ..Settings::default() };
+        let (v4, v6, none) = ("192.0.2.1", "2001:db8::1", "");
+        let unknown = |family| format!("not {family}");
+        for (bindings, ip, agent, expected) in [
+            (&both[..], none, v4, "agent 84".to_owned()),
+            (&both, none, v6, "agent 86".to_owned()),
+            (&both, v4, v6, "192.0.2.1 84".to_owned()),
+            (&both, v6, v4, "2001:db8::1 86".to_owned()),
+            (&v6_only, none, v4, unknown("IPv6")),
+            (&v6_only, none, none, unknown("IPv6")),
+            (&v6_only, none, v6, "agent 86".to_owned()),
+            (&v6_only, v4, v6, unknown("IPv6")),
+            (&v6_only, v6, v4, "2001:db8::1 86".to_owned()),
+            (&v4_only, none, v6, unknown("IPv4")),
+            (&v4_only, v6, v4, unknown("IPv4")),
+            (&v4_only, v4, v6, "192.0.2.1 84".to_owned()),
+            (&one, none, v4, "2001:db8::5 86".to_owned()),
+            (&one, v4, v4, "2001:db8::5 86".to_owned()),
+            (&one, v6, v4, "2001:db8::1 86".to_owned()),
+        ] {
+            let mut web = container("web");
+            publish(&mut web, "80/tcp", bindings);
+            let found = Sandbox::of(&web, None).endpoint(
+                port("80/tcp"),
+                Mode::Published,
+                None,
+                &host(ip),
+                agent.parse().ok(),
+            );
+            let found = match found {
+                Ok(at) => {
+                    let address = at.address.map_or("agent".to_owned(), |ip| ip.to_string());
+                    format!("{address} {}", at.port)
+                }
+                Err(Skip::FamilyUnknown { published, .. }) => unknown(published),
+                Err(skip) => panic!("{skip}"),
+            };
+            assert_eq!(found, expected, "{bindings:?} ip {ip} agent {agent}");
+        }
+    }
+
+    #[test]
     fn a_joined_container_lends_its_addresses_and_ports() {
         let owner = example();
         let mut guest = container("guest");
@@ -411,7 +495,7 @@ mod tests {
         let settings = Settings::default();
         let at = |guest: &Container, joined: Option<&Container>, mode| {
             Sandbox::of(guest, joined)
-                .endpoint(port("80/tcp"), mode, None, &settings)
+                .endpoint(port("80/tcp"), mode, None, &settings, None)
                 .map(|found| (found.address.map(|ip| ip.to_string()), found.port))
         };
         assert_eq!(
@@ -423,11 +507,14 @@ mod tests {
 
         let ports = |guest: &Container| -> Vec<String> {
             Sandbox::of(guest, Some(&owner))
-                .ports(&Metadata::default(), Mode::Published)
+                .ports(&Metadata::of(guest), Mode::Published)
                 .iter()
                 .map(ToString::to_string)
                 .collect()
         };
+        // Nobody asked for anything.
+        assert_eq!(ports(&guest), [""; 0]);
+        guest.labels.insert("SERVICE_NAME".to_owned(), "helper".to_owned());
         assert_eq!(ports(&guest), ["80/tcp", "81/tcp", "82/tcp", "90/tcp"]);
         guest.exposed.insert(port("81/tcp"));
         assert_eq!(ports(&guest), ["81/tcp"]);
@@ -447,7 +534,8 @@ mod tests {
         assert_eq!(ports, [8080, 9090]);
         let settings = Settings { host_ip: "192.0.2.1".parse().ok(), ..Settings::default() };
         for mode in [Mode::Published, Mode::Internal, Mode::Auto] {
-            let found = sandbox.endpoint(port("8080/tcp"), mode, None, &settings).expect("found");
+            let found =
+                sandbox.endpoint(port("8080/tcp"), mode, None, &settings, None).expect("found");
             assert_eq!((found.address, found.port), (settings.host_ip, 8080));
         }
     }

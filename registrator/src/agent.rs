@@ -45,20 +45,22 @@ impl Agent {
             self.host.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&host);
             host
         };
-        let services = agent.services().await?.value;
+        let services = agent.services().await?;
+        let unreadable = services.meta.odd_rows.into_iter().map(|odd| odd.key).collect();
         let mut checks: BTreeMap<String, BTreeMap<String, SeenCheck>> = BTreeMap::new();
         for (id, check) in agent.checks().await?.value {
             let AgentCheck { service_id, status, notes, .. } = check;
             checks.entry(service_id).or_default().insert(id, SeenCheck { status, notes });
         }
         let services = services
+            .value
             .into_iter()
             .map(|(id, service)| {
                 let checks = checks.remove(&id).unwrap_or_default();
                 (id, seen(service, checks))
             })
             .collect();
-        Ok(Observation { services, agent_host })
+        Ok(Observation { services, unreadable, agent_host })
     }
 
     /// Makes one call.

@@ -94,6 +94,11 @@ impl Metadata {
         }
     }
 
+    /// Whether there is no key at all.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The value of `name` (lower-case, without prefix) that applies to `port`.
     pub fn get(&self, port: u16, name: &str) -> Option<Value<'_>> {
         let entries = self.keys.get(name)?;

@@ -1,6 +1,7 @@
 //! The whole daemon between a fake engine on a unix socket and a fake agent.
 
 mod fake;
+mod histories;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -297,6 +298,31 @@ async fn the_end_does_what_was_asked_for() {
     assert_eq!(world.agent.writes(), expected);
 }
 
+/// Rows that others put into the agent: ports that are none, nothing where a list should be, and
+/// rows that make no sense at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_rows_of_the_agent_cost_themselves_alone() {
+    let world = World::new().await;
+    for (id, row) in [
+        ("far", json!({ "Service": "far", "Port": 70_000 })),
+        ("below", json!({ "Service": "below", "Port": -1, "Tags": null, "Meta": null })),
+        ("text", json!({ "Service": "text", "Port": "http" })),
+        ("list", json!([1, 2])),
+        ("new", json!({ "Service": "new", "Port": 1, "Novel": { "a": [] }, "Weights": null })),
+        (service("mine").as_str(), json!({ "Service": 7 })),
+    ] {
+        world.agent.put(id, row);
+    }
+    world.engine.put(container("web", false));
+    world.engine.put(container("mine", false));
+    let daemon = world.run();
+    eventually("it is registered", || world.agent.has(&service("web"))).await;
+    daemon.ready().await;
+    // Nobody knows whose the row is.
+    assert_eq!(world.agent.writes(), [format!("+{}", service("web"))]);
+    daemon.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_costs_next_to_nothing() {
     let world = World::new().await;
@@ -304,11 +330,11 @@ async fn idle_costs_next_to_nothing() {
     let daemon = world.run();
     eventually("it is registered", || world.agent.has(&service("web"))).await;
     daemon.ready().await;
-    // The second list follows after a second; then there is silence for a minute. Silence can
-    // only be listened to.
+    // The second list follows after a second, and the container is inspected; then there is silence
+    // for a minute. Silence can only be listened to.
     let asked = world.engine.asked();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert!(world.engine.asked() <= asked + 1, "{} questions", world.engine.asked() - asked);
+    assert!(world.engine.asked() <= asked + 2, "{} questions", world.engine.asked() - asked);
     daemon.end().await;
 }
 

@@ -160,6 +160,17 @@ fn names_ids_and_ports() {
             &["SERVICE_NAME=dns"],
             &["host1:shop-web-1:53 dns-53 :53", "host1:shop-web-1:53:udp dns-53 :53 #udp"],
         ),
+        // One id for two protocols of a port.
+        (
+            &["53=53", "53/udp=53"],
+            &["SERVICE_53_ID=dns", "SERVICE_53_NAME=dns"],
+            &["dns dns :53", "dns:udp dns :53 #udp"],
+        ),
+        (
+            &two,
+            &["SERVICE_80_ID=x", "SERVICE_443_ID=x"],
+            &["x web-80 :8080", "x:443 web-443 :8443"],
+        ),
         (&one, &["SERVICE_ID=my-web"], &["my-web web :8080"]),
         (&two, &["SERVICE_ID=my-web"], &["my-web:80 web-80 :8080", "my-web:443 web-443 :8443"]),
         (
@@ -304,6 +315,31 @@ fn addresses() {
 }
 
 #[test]
+fn a_port_of_one_family_needs_an_address_of_that_family() {
+    let only_v6 = |keys: &[&str]| {
+        let mut json = with(&["80=8080"], keys);
+        let ports = json.pointer_mut("/NetworkSettings/Ports").expect("ports");
+        *ports = json!({ "80/tcp": [{ "HostIp": "::", "HostPort": "8080" }] });
+        json
+    };
+    let mut settings = settings();
+    settings.agent_host = Some("192.0.2.10".to_owned());
+    let plan = check(only_v6(&[]), &settings, &[]);
+    assert_eq!(
+        plan.warnings,
+        ["port 80/tcp: not registered: it is published for IPv6 only, and no IPv6 address of the \
+         host is known: give one with --ip or SERVICE_IP"]
+    );
+    let named = ["host1:shop-web-1:80 web 2001:db8::9:8080"];
+    check(only_v6(&["SERVICE_IP=2001:db8::9"]), &settings, &named);
+    settings.address.host_ip = "2001:db8::9".parse().ok();
+    check(only_v6(&[]), &settings, &named);
+    settings.address.host_ip = None;
+    settings.agent_host = Some("2001:db8::10".to_owned());
+    check(only_v6(&[]), &settings, &["host1:shop-web-1:80 web :8080"]);
+}
+
+#[test]
 fn network_modes() {
     let mut host = with(&["80"], &[]);
     host["HostConfig"]["NetworkMode"] = json!("host");
@@ -322,9 +358,12 @@ fn network_modes() {
     guest["Name"] = json!("/sidecar");
     guest["HostConfig"]["NetworkMode"] = json!(format!("container:{}", owner.id));
     guest["NetworkSettings"]["Networks"] = json!({});
-    let guest = container(guest);
+    let mut guest = container(guest);
     assert_eq!(guest.network_mode, NetworkMode::Container(owner.id.clone()));
     let mut settings = settings();
+    // It only shares the network, and asks for nothing: it is not its owner's double.
+    assert_eq!(lines(&plan(&guest, Some(&owner), &settings)), Vec::<String>::new());
+    guest.labels.insert("SERVICE_NAME".to_owned(), "web".to_owned());
     assert_eq!(lines(&plan(&guest, Some(&owner), &settings)), ["host1:sidecar:80 web :8080"]);
     settings.address.mode = Mode::Internal;
     let internal = lines(&plan(&guest, Some(&owner), &settings));

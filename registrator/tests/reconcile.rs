@@ -54,6 +54,8 @@ struct World {
     /// What exists in the engine.
     engine: BTreeMap<String, Container>,
     engine_connected: bool,
+    /// Events are lost although the stream is up.
+    deaf: bool,
     /// What the agent shows.
     agent: BTreeMap<String, Seen>,
     agent_up: bool,
@@ -81,6 +83,7 @@ impl World {
             now: start,
             engine: BTreeMap::new(),
             engine_connected: true,
+            deaf: false,
             agent: BTreeMap::new(),
             agent_up: true,
             asked: Vec::new(),
@@ -121,7 +124,7 @@ impl World {
     }
 
     fn news(&mut self, news: News) {
-        if self.engine_connected {
+        if self.engine_connected && !self.deaf {
             self.step(Input::Engine(news));
         }
     }
@@ -147,7 +150,8 @@ impl World {
                 Input::Inspected { id, outcome }
             }
             Output::Observe(epoch) => {
-                let observation = Observation { services: self.agent.clone(), agent_host: None };
+                let services = self.agent.clone();
+                let observation = Observation { services, ..Observation::default() };
                 let outcome = if self.agent_up { Ok(observation) } else { Err("no".to_owned()) };
                 Input::Observed { epoch, outcome }
             }
@@ -520,6 +524,156 @@ fn what_somebody_else_removes_or_changes_is_repaired_at_the_resync() {
     assert_eq!(wrote, ["+host1:other:80", "+host1:web:80"]);
 }
 
+/// A restart with another port, a pause, a rename and so on while no event comes through.
+#[test]
+fn what_no_event_told_is_found_at_the_next_list() {
+    type Change = fn(&mut World);
+    let changed: fn(&mut World, fn(&mut Container)) = |world, change| {
+        change(world.engine.get_mut(&id_of("web")).expect("there"));
+    };
+    let rows: [Change; 7] = [
+        // another port
+        |world| {
+            world.die("web", 0);
+            world.run(container("web", 7, &[]));
+        },
+        // a restart without a difference
+        |world| {
+            world.die("web", 0);
+            world.run(web());
+        },
+        // an end
+        |world| world.die("web", 0),
+        // a removal
+        |world| {
+            world.die("web", 0);
+            world.remove("web");
+        },
+        // a start
+        |world| world.run(container("late", 2, &[])),
+        // a pause
+        |world| {
+            world.engine.get_mut(&id_of("web")).expect("there").run = Run::Paused;
+        },
+        // a start during a drain
+        |world| {
+            world.deaf = false;
+            world.signal("web", 15);
+            world.deaf = true;
+            world.die("web", 0);
+            world.run(web());
+        },
+    ];
+    for change in rows {
+        let mut world = World::new();
+        world.list();
+        world.run(web());
+        world.settle();
+        world.deaf = true;
+        change(&mut world);
+        world.settle();
+        world.list();
+        world.quiesce();
+        world.assert_converged();
+    }
+    let changes: [fn(&mut Container); 4] = [
+        |web| web.name.push('x'),
+        |web| drop(web.labels.insert("SERVICE_TAGS".to_owned(), "new".to_owned())),
+        |web| web.published.values_mut().for_each(|bindings| bindings[0].port = 9),
+        |web| web.health = Some(DockerHealth::Healthy),
+    ];
+    for change in changes {
+        let mut world = World::new();
+        world.list();
+        world.run(web());
+        world.settle();
+        changed(&mut world, change);
+        world.list();
+        world.quiesce();
+        world.assert_converged();
+        assert_ne!(world.wrote().len(), 1, "more than the first registration");
+    }
+}
+
+#[test]
+fn an_inspection_that_is_older_than_the_list_is_not_believed() {
+    let mut world = World::new();
+    world.list();
+    world.quiesce();
+    let mut ended = web();
+    ended.run = Run::Exited(0);
+    world.engine.insert(ended.id.clone(), ended);
+    world.news(News::Changed(id_of("web")));
+    world.answer(0);
+    world.deaf = true;
+    world.run(web());
+    world.list();
+    world.quiesce();
+    world.assert_converged();
+}
+
+#[test]
+fn a_container_that_restarts_all_the_time_costs_few_writes() {
+    let mut world = World::new();
+    world.list();
+    world.run(web());
+    world.quiesce();
+    assert_eq!(world.wrote(), ["+host1:web:80"]);
+    let restart = |world: &mut World| {
+        world.die("web", 1);
+        world.quiesce();
+        world.run(web());
+        world.quiesce();
+    };
+    // One restart is not held back at all.
+    restart(&mut world);
+    assert_eq!(world.wrote(), ["-host1:web:80", "+host1:web:80"]);
+    world.pass(Duration::from_secs(40));
+    for _ in 0..10 {
+        restart(&mut world);
+        world.pass(Duration::from_millis(800));
+    }
+    let wrote = world.wrote();
+    assert!(wrote.len() <= 7, "{wrote:?}");
+    assert!(world.agent.is_empty() && world.reconciler.status().pending > 0);
+    // It lives: in the end it is back, and what is long past is no reproach.
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.wrote(), ["+host1:web:80"]);
+    world.assert_converged();
+    restart(&mut world);
+    assert_eq!(world.wrote(), ["-host1:web:80", "+host1:web:80"]);
+
+    // Without a bound there is no such thing.
+    let mut world = World::with(Policy { hold_max: Duration::ZERO, ..Policy::default() });
+    world.list();
+    world.run(web());
+    world.quiesce();
+    (0..10).for_each(|_| restart(&mut world));
+    assert_eq!(world.wrote().len(), 21);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_left_alone() {
+    let mut world = World::new();
+    world.list();
+    world.run(web());
+    world.run(container("other", 1, &[]));
+    while let Some(output) = world.asked.iter().position(|o| !matches!(o, Output::Observe(_))) {
+        world.answer(output);
+        world.deliver(0);
+    }
+    let unreadable = [WEB.to_owned()].into();
+    let outcome = Ok(Observation { unreadable, ..Observation::default() });
+    world.asked.clear();
+    world.step(Input::Observed { epoch: 0, outcome });
+    world.quiesce();
+    assert_eq!(world.wrote(), ["+host1:other:80"]);
+    // The next reading shows it again.
+    world.step(Input::AgentChanged);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.wrote(), ["+host1:web:80"]);
+}
+
 #[test]
 fn health_pause_and_rename_follow_the_events() {
     let mut world = World::new();
@@ -744,6 +898,7 @@ enum Op {
     Pause(usize, bool),
     Health(usize, bool),
     Rename(usize),
+    Deafen(bool),
     LoseEngine,
     FindEngine,
     LoseAgent,
@@ -767,6 +922,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (which.clone(), any::<bool>()).prop_map(|(n, paused)| Op::Pause(n, paused)),
         2 => (which.clone(), any::<bool>()).prop_map(|(n, healthy)| Op::Health(n, healthy)),
         1 => which.prop_map(Op::Rename),
+        2 => any::<bool>().prop_map(Op::Deafen),
         1 => Just(Op::LoseEngine),
         2 => Just(Op::FindEngine),
         1 => Just(Op::LoseAgent),
@@ -851,6 +1007,7 @@ fn perform(world: &mut World, op: &Op) {
                 world.news(News::Changed(id));
             }
         }
+        Op::Deafen(deaf) => world.deaf = deaf,
         Op::LoseEngine => {
             if world.engine_connected {
                 world.news(News::Lost("test".to_owned()));
@@ -893,6 +1050,7 @@ proptest! {
             perform(&mut world, op);
         }
         world.agent_up = true;
+        world.deaf = false;
         if !world.engine_connected {
             world.engine_connected = true;
         }

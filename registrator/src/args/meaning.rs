@@ -122,6 +122,7 @@ impl Args {
             beat_every,
             drain_timeout: self.drain_timeout,
             retry_interval: self.retry_interval.max(Duration::from_millis(10)),
+            hold_max: self.restart_hold_max,
         })
     }
 

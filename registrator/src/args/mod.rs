@@ -149,6 +149,11 @@ pub struct Args {
         help_heading = "When")]
     pub drain_timeout: Duration,
 
+    /// How long at most a service is held back whose container restarts again and again; 0: never
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds,
+        help_heading = "When")]
+    pub restart_hold_max: Duration,
+
     /// First pause after a failure, doubled up to 5 s (a refusal: 60 s). A bare number means ms
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = milliseconds,
         help_heading = "When")]

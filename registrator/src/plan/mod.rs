@@ -5,6 +5,7 @@
 //! scripts keep their meaning. Its traps are not: see the module docs of [`crate::metadata`],
 //! [`crate::address`] and [`crate::check`].
 
+mod ids;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use crate::address::{self, Endpoint, Mode, Sandbox, Skip};
 use crate::check::{self, Beat, Target};
 use crate::container::{Container, Port, Protocol, Run};
 use crate::metadata::{Metadata, parse_list, parse_seconds, parse_switch};
+
+use ids::Ids;
 
 pub use settings::{Deregister, Filter, NameSuffix, Settings};
 
@@ -129,8 +132,17 @@ impl Planner<'_> {
         let chosen: Vec<Chosen> =
             ports.into_iter().filter_map(|port| self.choose(&sandbox, port)).collect();
         let several = chosen.len() > 1;
+        let numbered: Vec<Port> = chosen.iter().map(|chosen| chosen.port).collect();
+        let default = format!("{}:{}", self.settings.instance, self.container.name);
+        let mut ids = Ids::new(&numbered, self.metadata, &default);
+        for (port, (holder, id)) in &ids.losers {
+            let text = format!("not registered: port {holder} has the id `{id}` already");
+            self.warn(*port, &text);
+        }
         for Chosen { port, endpoint } in chosen {
-            if let Some(wanted) = self.service(port, &endpoint, several) {
+            if let Some(id) = ids.of.remove(&port)
+                && let Some(wanted) = self.service(port, &endpoint, id, several)
+            {
                 self.plan.services.push(wanted);
             }
         }
@@ -163,7 +175,18 @@ impl Planner<'_> {
             None => self.settings.address.mode,
         };
         let network = self.metadata.text(at, "network");
-        match sandbox.endpoint(port, mode, network, &self.settings.address) {
+        let agent = self.settings.agent_host.as_deref().and_then(|host| host.parse().ok());
+        let found = sandbox.endpoint(port, mode, network, &self.settings.address, agent);
+        // Another family than the agent's is no fault where the user names the address.
+        let unnamed = match &found {
+            Err(skip @ Skip::FamilyUnknown { port, .. }) => Some((skip.clone(), *port)),
+            _ => None,
+        };
+        let found = match &unnamed {
+            Some((_, port)) => Ok(Endpoint { port: *port, ..Endpoint::default() }),
+            None => found,
+        };
+        match found {
             Ok(mut endpoint) => {
                 let mut warnings = Vec::new();
                 address::override_endpoint(
@@ -176,6 +199,10 @@ impl Planner<'_> {
                 );
                 for text in &warnings {
                     self.warn(port, text);
+                }
+                if let Some((skip, _)) = unnamed.filter(|_| endpoint.address.is_none()) {
+                    self.warn(port, &format!("not registered: {skip}"));
+                    return None;
                 }
                 Some(Chosen { port, endpoint })
             }
@@ -190,8 +217,13 @@ impl Planner<'_> {
         }
     }
 
-    fn service(&mut self, port: Port, endpoint: &Endpoint, several: bool) -> Option<Wanted> {
-        let id = self.id(port, several);
+    fn service(
+        &mut self,
+        port: Port,
+        endpoint: &Endpoint,
+        id: String,
+        several: bool,
+    ) -> Option<Wanted> {
         let name = self.name(port, several);
         let host = match (&endpoint.address, &self.settings.agent_host) {
             (Some(ip), _) => ip.to_string(),
@@ -263,24 +295,6 @@ impl Planner<'_> {
             .parsed(port, "drain", "a duration such as 5s", parse_seconds)
             .filter(|drain| !drain.is_zero());
         Some(Wanted { id, container, definition, beat, drain })
-    }
-
-    /// `<instance>:<container>:<port>[:udp]`, or the user's own; a user's id for all ports gets
-    /// the port added where there are several, since equal ids would overwrite each other.
-    fn id(&self, port: Port, several: bool) -> String {
-        let protocol = match port.protocol {
-            Protocol::Tcp => "",
-            Protocol::Udp => ":udp",
-            Protocol::Sctp => ":sctp",
-        };
-        match self.metadata.get(port.number, "id").filter(|id| !id.text.is_empty()) {
-            Some(id) if several && !id.for_port => format!("{}:{}{protocol}", id.text, port.number),
-            Some(id) => id.text.to_owned(),
-            None => {
-                let (instance, name) = (&self.settings.instance, &self.container.name);
-                format!("{instance}:{name}:{}{protocol}", port.number)
-            }
-        }
     }
 
     fn name(&self, port: Port, several: bool) -> String {

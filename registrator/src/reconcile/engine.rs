@@ -102,7 +102,8 @@ impl Reconciler {
     }
 
     pub(super) fn list(&mut self, ids: Vec<String>) {
-        // After a gap everything may be different; otherwise events have told about it.
+        // What runs is looked at every time: an event that was lost while the stream stayed up (a
+        // restart, another address, name or network, a pause) leaves no other trace.
         let after_gap = !self.engine_up;
         self.engine_up = true;
         self.engine_lost = None;
@@ -112,13 +113,9 @@ impl Reconciler {
             .containers
             .iter()
             .filter(|(id, entry)| {
-                let believed_running = match &entry.state {
-                    State::Known(container) => !matches!(container.run, Run::Exited(_)),
-                    State::Gone { .. } => false,
-                    // An inspection under way knows no less than this list.
-                    State::Unknown => return after_gap || !entry.looking,
-                };
-                after_gap || believed_running != running.contains(*id)
+                // One that is known to have ended is here only because its services are kept. An
+                // inspection under way may have been answered before this list was.
+                after_gap || !matches!(entry.state, State::Gone { .. }) || running.contains(*id)
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -211,8 +208,16 @@ impl Reconciler {
                 if entry.drain.as_ref().is_some_and(|drain| drain.run != container.started_at) {
                     entry.drain = None;
                 }
+                let signals = std::mem::take(&mut entry.signals);
+                if entry.drain.is_none()
+                    && signals.is_empty()
+                    && matches!(&entry.state, State::Known(known) if **known == container)
+                {
+                    // Its plan is what it was.
+                    return;
+                }
                 entry.state = State::Known(Box::new(container));
-                for (signal, at) in std::mem::take(&mut entry.signals) {
+                for (signal, at) in signals {
                     self.drain(now, id, signal, at);
                 }
             }

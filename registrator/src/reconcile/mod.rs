@@ -18,9 +18,11 @@
 //! - Only services that carry its own mark are changed or removed, and never because the engine
 //!   or the agent is out of reach, nor before the engine has said what runs.
 //! - A container that is told to stop is out (or in maintenance) before it is dead.
+//! - A container in a crash loop costs few writes, see `presence`.
 
 mod engine;
 mod pause;
+mod presence;
 mod services;
 mod targets;
 
@@ -33,6 +35,7 @@ use crate::event::News;
 use crate::plan::{self, Deregister};
 
 use engine::{Entry, State};
+use presence::{FORGOTTEN_AFTER, Presence};
 use services::{Agent, Track};
 
 /// When and how hard to try. All pauses get a jitter of up to a quarter.
@@ -48,6 +51,8 @@ pub struct Policy {
     pub drain_timeout: Duration,
     /// First pause after a failure; doubles up to a bound.
     pub retry_interval: Duration,
+    /// How long at most a service that comes and goes is held back; 0: not at all.
+    pub hold_max: Duration,
 }
 
 impl Default for Policy {
@@ -58,6 +63,7 @@ impl Default for Policy {
             beat_every: Duration::from_secs(20),
             drain_timeout: Duration::from_mins(5),
             retry_interval: Duration::from_millis(100),
+            hold_max: Duration::from_secs(30),
         }
     }
 }
@@ -114,6 +120,8 @@ pub enum Input {
 pub struct Observation {
     /// By id.
     pub services: BTreeMap<String, Seen>,
+    /// Ids of those whose rows could not be read.
+    pub unreadable: BTreeSet<String>,
     /// The agent's own address.
     pub agent_host: Option<String>,
 }
@@ -168,10 +176,14 @@ pub struct Reconciler {
     /// Ids whose plan must be made again.
     stale_plans: BTreeSet<String>,
     targets: BTreeMap<String, Target>,
+    /// When services came and went.
+    presence: BTreeMap<String, Presence>,
     /// Services that several containers want; only the newest gets them.
     contested: BTreeSet<String>,
     agent: Agent,
     seen: BTreeMap<String, Seen>,
+    /// Services of the agent about which nothing is known but the id.
+    unreadable: BTreeSet<String>,
     tracks: BTreeMap<String, Track>,
     /// Services to compare.
     dirty: BTreeSet<String>,
@@ -193,9 +205,11 @@ impl Reconciler {
             looks: BTreeSet::new(),
             stale_plans: BTreeSet::new(),
             targets: BTreeMap::new(),
+            presence: BTreeMap::new(),
             contested: BTreeSet::new(),
             agent: Agent::default(),
             seen: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
             tracks: BTreeMap::new(),
             dirty: BTreeSet::new(),
             epoch: 0,
@@ -303,7 +317,7 @@ impl Reconciler {
         if self.stopping.is_none() {
             self.send_looks(now, &mut out);
         }
-        self.forget();
+        self.forget(now);
         out
     }
 
@@ -343,7 +357,9 @@ impl Reconciler {
     }
 
     /// Drops what no service refers to any more, so that memory follows what exists.
-    fn forget(&mut self) {
+    fn forget(&mut self, now: Instant) {
+        let is_old = |gone: Instant| now.saturating_duration_since(gone) >= FORGOTTEN_AFTER;
+        self.presence.retain(|_, presence| !presence.gone().is_some_and(is_old));
         let Self { containers, seen, tracks, targets, dirty, looks, .. } = self;
         let any_gone = containers.values().any(|entry| matches!(entry.state, State::Gone { .. }));
         if any_gone {

@@ -77,6 +77,10 @@ impl Reconciler {
                     self.stale_plans.extend(self.containers.keys().cloned());
                 }
                 let before = std::mem::replace(&mut self.seen, observation.services);
+                for id in observation.unreadable.difference(&self.unreadable) {
+                    warn!(service = id, "the agent's row of it cannot be read: it is passed over");
+                }
+                self.unreadable = observation.unreadable;
                 // The answer may be older than a call that was made meanwhile.
                 for (id, track) in &self.tracks {
                     if track.in_flight || track.written > epoch {
@@ -197,6 +201,10 @@ impl Reconciler {
     }
 
     pub(super) fn compare(&mut self, now: Instant, id: String, out: &mut Vec<Output>) {
+        if self.unreadable.contains(&id) {
+            // It may be anybody's.
+            return;
+        }
         let track = self.tracks.entry(id.clone()).or_default();
         if track.in_flight || track.not_before.is_some_and(|at| at > now) {
             // It becomes dirty again when the call is done or the pause is over.
@@ -213,6 +221,14 @@ impl Reconciler {
             }
             return;
         };
+        if seen.is_none()
+            && let Some(presence) = self.presence.get(&id)
+            && let until = presence.held_until(self.policy.hold_max)
+            && until > now
+        {
+            track.not_before = Some(until);
+            return;
+        }
         // Several containers want this id, and the one that has it is not inspected yet: after a
         // restart it would lose the service to an older one for a moment.
         if let Some(holder) = seen.and_then(Seen::container)

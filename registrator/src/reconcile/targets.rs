@@ -1,12 +1,13 @@
 //! From containers to targets: plans made again where something changed, drains, contested ids.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{debug, warn};
 
 use super::engine::{Entry, State};
+use super::presence::Presence;
 use super::{OnExit, Reconciler};
 use crate::container::{Container, NetworkMode, Run, short_id};
 use crate::diff::{REASON, Target};
@@ -117,10 +118,39 @@ impl Reconciler {
             }
         }
         self.contested = contested;
+        self.note_presence(now, &before);
         self.merge();
         for id in before.keys().chain(self.targets.keys()) {
             if before.get(id) != self.targets.get(id) {
                 self.dirty.insert(id.clone());
+            }
+        }
+    }
+
+    fn note_presence(&mut self, now: Instant, before: &BTreeMap<String, Target>) {
+        for id in before.keys().filter(|id| !self.targets.contains_key(*id)) {
+            if let Some(presence) = self.presence.get_mut(id) {
+                presence.leave(now);
+            }
+        }
+        let hold_max = self.policy.hold_max;
+        for id in self.targets.keys().filter(|id| !before.contains_key(*id)) {
+            let Some(presence) = self.presence.get_mut(id) else {
+                self.presence.insert(id.clone(), Presence::first(now));
+                continue;
+            };
+            if presence.arrive(now) && !presence.hold(hold_max).is_zero() {
+                let (hold, returns) = (presence.hold(hold_max), presence.quick());
+                if hold < hold_max {
+                    warn!(
+                        service = id,
+                        returns,
+                        hold_s = hold.as_secs(),
+                        "it comes and goes: it is held back until it has lived for a while"
+                    );
+                } else {
+                    debug!(service = id, returns, "it still comes and goes");
+                }
             }
         }
     }

@@ -80,6 +80,10 @@ impl Agent {
         self.state.lock().expect("state").services.get(id).cloned().unwrap_or_default()
     }
 
+    pub(crate) fn services(&self) -> BTreeMap<String, Value> {
+        self.state.lock().expect("state").services.clone()
+    }
+
     pub(crate) fn check_status(&self, id: &str) -> String {
         let state = self.state.lock().expect("state");
         let status = state.checks.get(id).and_then(|check| check["Status"].as_str());

@@ -13,7 +13,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Body, Server, reply};
 
@@ -23,6 +23,9 @@ struct State {
     listeners: Vec<mpsc::UnboundedSender<Bytes>>,
     refused: Vec<String>,
     asked: usize,
+    lists: usize,
+    /// Requests for lists wait once this many were answered.
+    lists_max: Option<usize>,
     event_queries: Vec<String>,
 }
 
@@ -30,12 +33,13 @@ struct State {
 pub(crate) struct Engine {
     socket: PathBuf,
     state: Arc<Mutex<State>>,
+    more_lists: Arc<Notify>,
     server: Option<Server>,
 }
 
 impl Engine {
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket, state: Arc::default(), server: None }
+        Self { socket, state: Arc::default(), more_lists: Arc::default(), server: None }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -45,15 +49,22 @@ impl Engine {
     pub(crate) fn start(&mut self) {
         let _ = std::fs::remove_file(&self.socket);
         let listener = Arc::new(UnixListener::bind(&self.socket).expect("a socket"));
-        let state = Arc::clone(&self.state);
+        let (state, more_lists) = (Arc::clone(&self.state), Arc::clone(&self.more_lists));
         self.server = Some(Server::start(
             move || {
                 let listener = Arc::clone(&listener);
                 async move { listener.accept().await.map(|(stream, _)| stream) }
             },
             move |request| {
-                let state = Arc::clone(&state);
-                async move { answer(&state, &request) }
+                let (state, more_lists) = (Arc::clone(&state), Arc::clone(&more_lists));
+                async move {
+                    if request.uri().path() == "/containers/json" {
+                        while !may_list(&state) {
+                            more_lists.notified().await;
+                        }
+                    }
+                    answer(&state, &request)
+                }
             },
         ));
     }
@@ -73,6 +84,28 @@ impl Engine {
     /// How many requests were answered.
     pub(crate) fn asked(&self) -> usize {
         self.state.lock().expect("state").asked
+    }
+
+    /// Answers so many more requests for lists; the next ones wait. Says how many there will have
+    /// been by then.
+    pub(crate) fn limit_lists(&self, more: usize) -> usize {
+        let mut state = self.state.lock().expect("state");
+        let max = state.lists + more;
+        state.lists_max = Some(max);
+        drop(state);
+        // The watcher asks for one list at a time.
+        self.more_lists.notify_one();
+        max
+    }
+
+    /// How many requests for lists were answered.
+    pub(crate) fn lists(&self) -> usize {
+        self.state.lock().expect("state").lists
+    }
+
+    /// Whole inspections.
+    pub(crate) fn containers(&self) -> Vec<Value> {
+        self.state.lock().expect("state").containers.values().cloned().collect()
     }
 
     /// Query strings of the requests for events.
@@ -99,21 +132,42 @@ impl Engine {
         self.state.lock().expect("state").containers.remove(id);
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the engine counts in wall time")]
     pub(crate) fn event(&self, id: &str, action: &str, attributes: &Value) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_nanos();
-        let mut line = json!({
+        self.say(json!({
             "Type": "container",
             "Action": action,
             "Actor": { "ID": id, "Attributes": attributes },
-            "scope": "local",
-            "timeNano": u64::try_from(now).expect("a time"),
-        })
-        .to_string();
-        line.push('\n');
-        let mut state = self.state.lock().expect("state");
-        state.listeners.retain(|listener| listener.send(Bytes::from(line.clone())).is_ok());
+        }));
     }
+
+    /// An event of a network about a container.
+    pub(crate) fn network_event(&self, container: &str, action: &str) {
+        self.say(json!({
+            "Type": "network",
+            "Action": action,
+            "Actor": { "ID": "extra", "Attributes": { "container": container } },
+        }));
+    }
+
+    fn say(&self, mut event: Value) {
+        event["scope"] = json!("local");
+        event["timeNano"] = json!(clock());
+        let line = Bytes::from(format!("{event}\n"));
+        let mut state = self.state.lock().expect("state");
+        state.listeners.retain(|listener| listener.send(line.clone()).is_ok());
+    }
+}
+
+/// The engine's clock, in nanoseconds since the epoch.
+#[expect(clippy::disallowed_methods, reason = "the engine counts in wall time")]
+pub(crate) fn clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_nanos();
+    u64::try_from(now).expect("a time")
+}
+
+fn may_list(state: &Mutex<State>) -> bool {
+    let state = state.lock().expect("state");
+    state.lists_max.is_none_or(|max| state.lists < max)
 }
 
 fn answer(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Body> {
@@ -127,6 +181,7 @@ fn answer(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Body> {
                 .map(|c| json!({ "Id": c["Id"], "Names": [c["Name"]], "State": "running" }))
                 .collect();
             state.asked += 1;
+            state.lists += 1;
             reply(200, Value::from(list).to_string())
         }
         (&Method::GET, "/events", _) => {
