@@ -27,11 +27,11 @@ pub(super) const ROUTES: &[Route] = &[
     route("/v1/catalog/register", &["PUT"], &[register]),
     route("/v1/catalog/deregister", &["PUT"], &[deregister]),
     route("/v1/catalog/datacenters", &["GET"], &[datacenters]),
-    route("/v1/catalog/nodes", &["GET"], &[nodes]),
-    route("/v1/catalog/services", &["GET"], &[services]),
-    route("/v1/catalog/service/", &["GET"], &[service]),
-    route("/v1/catalog/node/", &["GET"], &[node]),
-    route("/v1/catalog/node-services/", &["GET"], &[node_services]),
+    route("/v1/catalog/nodes", &["GET"], &[nodes]).waits(),
+    route("/v1/catalog/services", &["GET"], &[services]).waits(),
+    route("/v1/catalog/service/", &["GET"], &[service]).waits(),
+    route("/v1/catalog/node/", &["GET"], &[node]).waits(),
+    route("/v1/catalog/node-services/", &["GET"], &[node_services]).waits(),
 ];
 
 /// A question about the catalog.

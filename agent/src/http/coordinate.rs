@@ -23,8 +23,8 @@ use crate::store::Store;
 
 pub(super) const ROUTES: &[Route] = &[
     route("/v1/coordinate/datacenters", &["GET"], &[datacenters]),
-    route("/v1/coordinate/nodes", &["GET"], &[nodes]),
-    route("/v1/coordinate/node/", &["GET"], &[node]),
+    route("/v1/coordinate/nodes", &["GET"], &[nodes]).waits(),
+    route("/v1/coordinate/node/", &["GET"], &[node]).waits(),
     route("/v1/coordinate/update", &["PUT"], &[update]),
 ];
 

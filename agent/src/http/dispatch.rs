@@ -116,8 +116,8 @@ impl Dispatch {
             return Err((Reply::status(StatusCode::INTERNAL_SERVER_ERROR), manner));
         };
         self.admit(&head.method, &path).map_err(|error| (error.into(), manner))?;
-        let handler = match Self::method(&head.method, route) {
-            Ok(Some(handler)) => handler,
+        match Self::method(&head.method, route) {
+            Ok(Some(_)) => {}
             Ok(None) => {
                 let reply = Reply::empty().with(http::header::ALLOW, reply::allow(route.methods));
                 return Err((reply, manner));
@@ -127,8 +127,25 @@ impl Dispatch {
                 manner.gzip &= head.method != Method::HEAD;
                 return Err((error.into(), manner));
             }
-        };
-        let answer = match &self.door.parts.truth {
+        }
+        match self.answer(head, path, route, params, body) {
+            Ok(answer) => Ok((answer, manner)),
+            Err(error) => Err((error.into(), manner)),
+        }
+    }
+
+    /// Has a request answered by whoever is to answer it.
+    fn answer(
+        &self,
+        head: http::request::Parts,
+        path: String,
+        route: &Route,
+        params: Params,
+        body: RequestBody,
+    ) -> Result<Answer, Error> {
+        let handler =
+            Self::method(&head.method, route)?.ok_or_else(|| Error::NotFound(String::new()))?;
+        match &self.door.parts.truth {
             Truth::Elsewhere(upstream) if !routes::is_own(&path) => {
                 passing::pass_on(&self.door, upstream.clone(), head, body)
             }
@@ -138,11 +155,39 @@ impl Dispatch {
                 passing::pass_on(&self.door, leader.clone(), head, body)
             }
             _ => handler(self.request(head.headers, path, route, params, body)),
-        };
-        match answer {
-            Ok(answer) => Ok((answer, manner)),
-            Err(error) => Err((error.into(), manner)),
         }
+    }
+
+    /// Answers one question of many as if its GET had come alone, where that can wait for another answer.
+    pub(super) fn ask(&self, path_and_query: &str, headers: HeaderMap) -> Result<Answer, Error> {
+        let wrong = |why: &str| Error::invalid(format!("`{path_and_query}` {why}"));
+        let uri: http::Uri = path_and_query
+            .parse()
+            .map_err(|_| wrong("is no path: escape what is not plain text"))?;
+        if uri.authority().is_some() || !path_and_query.starts_with('/') {
+            return Err(wrong("is no path: begin with `/v1/`"));
+        }
+        let path =
+            params::unescape(uri.path(), false).ok_or_else(|| wrong("has a wrong escape"))?;
+        if !self.door.settings.unprintable_paths && !routes::is_printable(&path) {
+            return Err(wrong("has characters that cannot be printed"));
+        }
+        let known = self.door.router.find(&path).filter(|_| routes::cleaned(&path).is_none());
+        let Some(known) = known else { return Err(Error::NotFound(format!("no path `{path}`"))) };
+        let params = Params::parse(uri.query().unwrap_or_default())
+            .ok_or_else(|| wrong("has a parameter with a wrong escape"))?;
+        self.admit(&Method::GET, &path)?;
+        Self::method(&Method::GET, known.route)?;
+        if !known.route.waits {
+            return Err(Error::invalid(format!("`{path}` has nothing to wait for: ask it alone")));
+        }
+        if params.has("raw") {
+            return Err(Error::invalid("Cannot stream ?raw values, an event stream carries text."));
+        }
+        let mut head = http::Request::new(()).into_parts().0;
+        head.uri = uri;
+        head.headers = headers;
+        self.answer(head, path, known.route, params, RequestBody::none())
     }
 
     fn request(
@@ -162,6 +207,7 @@ impl Dispatch {
             path,
             route_len: route.path.len(),
             params,
+            peer: self.peer,
             body,
         }
     }
@@ -207,7 +253,7 @@ impl Dispatch {
         if settings.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_str())) {
             return Err(Error::Forbidden("Endpoint is blocked by agent configuration"));
         }
-        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let reads = routes::only_reads(method, path);
         if let Err(too_many) = settings.limits.admit(path, reads) {
             return Err(Error::TooMany { retry_after: too_many.retry_after });
         }

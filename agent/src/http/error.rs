@@ -36,6 +36,9 @@ pub enum Error {
         /// When to come again.
         retry_after: std::time::Duration,
     },
+    /// More of something than this agent keeps at the same time; the text says of what.
+    #[error("{0}")]
+    Busy(String),
     /// A body above its limit.
     #[error("{0}")]
     TooLarge(String),
@@ -84,9 +87,9 @@ impl Error {
             Error::Denied(_) | Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Error::TooMany { .. } | Error::Upstream(upstream::Error::Exceeded { .. }) => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Error::TooMany { .. }
+            | Error::Busy(_)
+            | Error::Upstream(upstream::Error::Exceeded { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Disabled(_) => StatusCode::UNAUTHORIZED,

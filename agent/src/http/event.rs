@@ -30,8 +30,10 @@ use crate::local::Audience;
 use crate::read::wait_with_jitter;
 use crate::remote_exec;
 
-pub(super) const ROUTES: &[Route] =
-    &[route("/v1/event/fire/", &["PUT"], &[fire]), route("/v1/event/list", &["GET"], &[list])];
+pub(super) const ROUTES: &[Route] = &[
+    route("/v1/event/fire/", &["PUT"], &[fire]),
+    route("/v1/event/list", &["GET"], &[list]).waits(),
+];
 
 /// Events that are remembered.
 const EVENTS_MAX: usize = 256;

@@ -1,5 +1,6 @@
 //! What a request says: path, parameters, token, and how its answer is wanted.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(crate) struct Request {
     pub(super) path: String,
     /// Length of the route's part of the path.
     pub(super) route_len: usize,
+    /// Whose it is; `None` on a Unix socket, and for one that another agent took.
+    pub(super) peer: Option<IpAddr>,
     pub(super) body: RequestBody,
 }
 

@@ -16,10 +16,10 @@ use crate::read::{Body, Query};
 use crate::store::{Check, Found, Index, Instance, Scope, Store};
 
 pub(super) const ROUTES: &[Route] = &[
-    route("/v1/health/service/", &["GET"], &[service]),
-    route("/v1/health/node/", &["GET"], &[node]),
-    route("/v1/health/checks/", &["GET"], &[checks]),
-    route("/v1/health/state/", &["GET"], &[state]),
+    route("/v1/health/service/", &["GET"], &[service]).waits(),
+    route("/v1/health/node/", &["GET"], &[node]).waits(),
+    route("/v1/health/checks/", &["GET"], &[checks]).waits(),
+    route("/v1/health/state/", &["GET"], &[state]).waits(),
 ];
 
 /// A question about health.

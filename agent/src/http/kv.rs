@@ -20,7 +20,7 @@ use crate::read::{Body, Outcome, Query};
 use crate::store::{Change, Found, Index, KvChange, KvVerb, Reply as Applied, Store};
 
 pub(super) const ROUTES: &[Route] =
-    &[route("/v1/kv/", &["GET", "PUT", "DELETE"], &[get, put, delete])];
+    &[route("/v1/kv/", &["GET", "PUT", "DELETE"], &[get, put, delete]).waits()];
 
 /// A question about keys.
 struct Keys {

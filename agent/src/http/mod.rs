@@ -11,6 +11,8 @@
 //! On an agent that is no server, only its own end points are answered so; `passing.rs` has servers answer all others,
 //! where the same handlers run for it.
 //!
+//! `watch/` asks many questions for one client, each as if it had come alone.
+//!
 //! A handler is an ordinary function from `extract::Request` to `routes::Answer`: it takes what
 //! it needs from the request, checks it with the reference's words, and gives back either an answer
 //! or a small future. Only `error.rs` knows which error has which status code.
@@ -53,6 +55,7 @@ mod status;
 mod stream;
 mod time;
 mod txn;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,6 +131,8 @@ pub(crate) struct Door {
     pub(crate) coordinates: Arc<coordinate::Coordinates>,
     pub(crate) events: Arc<event::Events>,
     pub(crate) snapshots: Arc<snapshot::Gate>,
+    /// Questions on streams of many.
+    watching: Arc<watch::Places>,
     /// Were the datacenters asked for with `?cached` before?
     datacenters_cached: Arc<AtomicBool>,
     router: Arc<routes::Router>,
@@ -149,6 +154,7 @@ impl Door {
             coordinates: Arc::new(coordinate::Coordinates::new()),
             events: Arc::new(event::Events::new()),
             snapshots: Arc::default(),
+            watching: Arc::default(),
             datacenters_cached: Arc::default(),
             router: Arc::new(routes::Router::new()),
             response_headers,

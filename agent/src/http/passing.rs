@@ -269,6 +269,7 @@ impl Door {
             coordinates: Arc::clone(&self.coordinates),
             events: Arc::clone(&self.events),
             snapshots: Arc::clone(&self.snapshots),
+            watching: Arc::clone(&self.watching),
             datacenters_cached: Arc::clone(&self.datacenters_cached),
             router: Arc::clone(&self.router),
             response_headers: Vec::new(),

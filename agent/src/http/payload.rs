@@ -36,6 +36,11 @@ const DRAIN_BYTES_MAX: u64 = 16 << 20;
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
 
 impl RequestBody {
+    /// The body of a request that has none.
+    pub(super) fn none() -> RequestBody {
+        RequestBody(None)
+    }
+
     /// Most requests have none, and cost nothing here.
     pub(super) fn new(body: Incoming) -> RequestBody {
         if body.is_end_stream() {

@@ -26,6 +26,9 @@ pub(crate) const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-la
 pub(crate) const CONSISTENCY: HeaderName =
     HeaderName::from_static("x-consul-effective-consistency");
 
+/// Of what one service of an agent is, to wait for another with `?hash=`.
+pub(crate) const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
+
 /// Our addition: the row after which the next page begins. Percent escapes stand for what headers
 /// cannot carry, so that it can be sent back as it is.
 pub(crate) const AFTER: HeaderName = HeaderName::from_static("x-muster-after");

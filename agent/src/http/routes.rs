@@ -50,6 +50,15 @@ pub(crate) struct Route {
     pub(crate) methods: &'static [&'static str],
     /// One for each method.
     pub(crate) handlers: &'static [Handler],
+    /// Can a GET wait for another answer?
+    pub(crate) waits: bool,
+}
+
+impl Route {
+    /// A route whose GET can wait for another answer.
+    pub(crate) const fn waits(self) -> Route {
+        Route { waits: true, ..self }
+    }
 }
 
 /// A route. `methods` and `handlers` belong together by position.
@@ -59,7 +68,7 @@ pub(crate) const fn route(
     handlers: &'static [Handler],
 ) -> Route {
     assert!(methods.len() == handlers.len(), "a handler for each method");
-    Route { path, methods, handlers }
+    Route { path, methods, handlers, waits: false }
 }
 
 /// All routes of the API, collected from the files that define them.
@@ -77,6 +86,7 @@ fn table() -> impl Iterator<Item = &'static Route> {
         super::snapshot::ROUTES,
         super::status::ROUTES,
         super::txn::ROUTES,
+        super::watch::ROUTES,
     ]
     .into_iter()
     .flatten()
@@ -156,7 +166,18 @@ fn family(path: &str) -> &str {
 pub(super) fn is_own(path: &str) -> bool {
     // Access control is refused by what the agent is told, not by what the cluster knows.
     // Events are heard by each agent for itself.
-    ["/v1/agent/", "/v1/acl/", "/v1/event/"].iter().any(|own| path.starts_with(own))
+    // Many questions on one stream are asked one by one, of whoever answers each.
+    path == WATCH
+        || ["/v1/agent/", "/v1/acl/", "/v1/event/"].iter().any(|own| path.starts_with(own))
+}
+
+/// Questions on one stream.
+const WATCH: &str = "/v1/watch";
+
+/// Does a request only read? Questions on one stream do, although they come as a POST.
+pub(super) fn only_reads(method: &http::Method, path: &str) -> bool {
+    use http::Method;
+    path == WATCH || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// Is this answered by the leader alone, whatever server is asked? Who takes part is for it to say.

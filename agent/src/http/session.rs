@@ -25,9 +25,9 @@ pub(super) const ROUTES: &[Route] = &[
     route("/v1/session/create", &["PUT"], &[create]),
     route("/v1/session/destroy/", &["PUT"], &[destroy]),
     route("/v1/session/renew/", &["PUT"], &[renew]),
-    route("/v1/session/info/", &["GET"], &[info]),
-    route("/v1/session/node/", &["GET"], &[of_node]),
-    route("/v1/session/list", &["GET"], &[list]),
+    route("/v1/session/info/", &["GET"], &[info]).waits(),
+    route("/v1/session/node/", &["GET"], &[of_node]).waits(),
+    route("/v1/session/list", &["GET"], &[list]).waits(),
 ];
 
 /// The longest TTL.

@@ -129,7 +129,12 @@ pub(super) fn itself(config: &Config) -> muster_client::Settings {
         Some(HttpAddress::Unix(path)) => format!("unix://{}", path.display()),
         None => String::new(),
     };
-    muster_client::Settings { address, ..muster_client::Settings::default() }
+    let mut settings = muster_client::Settings { address, ..muster_client::Settings::default() };
+    // A quarter of what it takes of one address, as every program; 0 is no limit.
+    if let max @ 1.. = config.http_limits.max_conns_per_client {
+        settings.connections_max = (max / 4).clamp(2, settings.connections_max);
+    }
+    settings
 }
 
 /// The way by which remote executions are read and answered, if they are allowed.

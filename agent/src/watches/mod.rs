@@ -14,10 +14,11 @@ mod changes;
 mod definition;
 mod question;
 
+use std::collections::HashMap;
 use std::process::Stdio;
 use std::time::Duration;
 
-use muster_client::{Client, Consistency, Secret, Settings, Update, WatchSettings};
+use muster_client::{Client, Consistency, Secret, Settings, Update, WatchSet, WatchSettings};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,8 @@ pub struct Watches {
     agent: Settings,
     tls: Tls,
     running: Vec<(Definition, CancellationToken)>,
+    /// Those with the same token and datacenter share connections.
+    sets: HashMap<(Option<String>, Option<String>), WatchSet>,
 }
 
 impl Drop for Watches {
@@ -55,7 +58,7 @@ impl Drop for Watches {
 impl Watches {
     /// None yet. `agent` is how this agent reaches itself.
     pub fn new(agent: Settings, tls: Tls) -> Watches {
-        Watches { agent, tls, running: Vec::new() }
+        Watches { agent, tls, running: Vec::new(), sets: HashMap::new() }
     }
 
     /// Follows these from now on. One that was followed already goes on undisturbed.
@@ -72,24 +75,36 @@ impl Watches {
         for (_, stop) in before {
             stop.cancel();
         }
+        let asks = |key: &(_, _)| self.running.iter().any(|(it, _)| key == &whose(it));
+        self.sets.retain(|key, _| asks(key));
     }
 
-    fn begin(&self, definition: Definition) -> (Definition, CancellationToken) {
+    fn begin(&mut self, definition: Definition) -> (Definition, CancellationToken) {
         let stop = CancellationToken::new();
-        match Client::new(self.settings(&definition)) {
-            Ok(client) => {
+        match self.share(&definition) {
+            Ok(set) => {
                 let (followed, tls) = (definition.clone(), self.tls.clone());
                 let stopped = stop.clone();
                 tokio::spawn(async move {
                     tokio::select! {
                         () = stopped.cancelled() => {}
-                        () = follow(client, &followed, &tls) => {}
+                        () = follow(set, &followed, &tls) => {}
                     }
                 });
             }
             Err(error) => tracing::error!(%error, "a watch cannot reach its own agent"),
         }
         (definition, stop)
+    }
+
+    /// The set that a watch belongs to.
+    fn share(&mut self, definition: &Definition) -> Result<WatchSet, muster_client::Error> {
+        if let Some(set) = self.sets.get(&whose(definition)) {
+            return Ok(set.clone());
+        }
+        let set = Client::new(self.settings(definition))?.watch_set();
+        self.sets.insert(whose(definition), set.clone());
+        Ok(set)
     }
 
     fn settings(&self, definition: &Definition) -> Settings {
@@ -102,11 +117,16 @@ impl Watches {
     }
 }
 
-async fn follow(client: Client, definition: &Definition, tls: &Tls) {
+/// Who asks, and of which datacenter.
+fn whose(definition: &Definition) -> (Option<String>, Option<String>) {
+    (definition.token.clone(), definition.datacenter.clone())
+}
+
+async fn follow(set: WatchSet, definition: &Definition, tls: &Tls) {
     let consistency = if definition.stale { Consistency::Stale } else { Consistency::Default };
     let settings =
         WatchSettings { consistency, backoff_max: BACKOFF_MAX, ..WatchSettings::default() };
-    let mut watch = client.watch(definition.question.query(), settings);
+    let mut watch = set.watch(definition.question.query(), settings);
     let mut last: Option<String> = None;
     loop {
         match watch.next().await {

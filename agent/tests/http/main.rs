@@ -12,6 +12,7 @@ mod limits;
 mod paging;
 mod rows;
 mod sessions;
+mod sets;
 mod snapshots;
 mod streams;
 mod support;

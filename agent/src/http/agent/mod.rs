@@ -49,7 +49,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("/v1/agent/token/", &["PUT"], &[identity::token]),
     route("/v1/agent/maintenance", &["PUT"], &[services::node_maintenance]),
     route("/v1/agent/services", &["GET"], &[services::list]),
-    route("/v1/agent/service/", &["GET"], &[services::one]),
+    route("/v1/agent/service/", &["GET"], &[services::one]).waits(),
     route("/v1/agent/service/register", &["PUT"], &[services::register]),
     route("/v1/agent/service/deregister/", &["PUT"], &[services::deregister]),
     route("/v1/agent/service/maintenance/", &["PUT"], &[services::maintenance]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderValue;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
@@ -15,12 +15,11 @@ use crate::filter::{Filter, schema};
 use crate::http::encode::Layout;
 use crate::http::error::Error;
 use crate::http::extract::Request;
-use crate::http::reply::Reply;
+use crate::http::reply::{CONTENT_HASH, Reply};
 use crate::http::routes::{Answer, later, now};
 use crate::local::{Existing, Local, Source};
 use crate::store::Service;
 
-const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 /// The wait of a blocking request that names none, and the longest.
 const WAIT_DEFAULT: Duration = Duration::from_mins(5);
 const WAIT_MAX: Duration = Duration::from_mins(10);

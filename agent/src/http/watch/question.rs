@@ -1,0 +1,289 @@
+//! One question of many: where it is, what its next request says, and what comes of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::StreamExt as _;
+use http::header::{HeaderName, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use muster_client::types::{format_duration, parse_nanos};
+use serde::Serialize;
+
+use super::super::dispatch::Dispatch;
+use super::super::params;
+use super::super::reply::{CONTENT_HASH, Content, INDEX, Reply};
+use super::super::routes::Answer;
+use crate::read::WAIT_MAX;
+
+/// How long one look waits for a change, if the question does not say.
+const WAIT: Duration = Duration::from_mins(1);
+/// And at least: nobody hears of a wait that ends without news.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+/// The pause after a first failure; doubled up to the longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// An answer that a server sends in pieces is put together up to this size.
+const PASSED_BYTES_MAX: usize = 128 << 20;
+/// Larger data are sent as they are, shared with all who get the same.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+/// How servers say that nobody leads.
+const NO_LEADER: &str = "No cluster leader";
+
+/// Where a question is: what is newer than this is news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Position {
+    Index(u64),
+    /// The hash of what was answered, as the client or the agent wrote it.
+    Hash(String),
+}
+
+/// A question and where it is.
+#[derive(Debug)]
+pub(super) struct Question {
+    name: String,
+    path: String,
+    /// Without what says where it is and how long it waits.
+    query: String,
+    wait: Duration,
+    position: Option<Position>,
+    failures: u32,
+    /// Before the next request after a failure.
+    pause: Duration,
+    /// What was said last, if that was a failure.
+    failure: Option<(StatusCode, String)>,
+}
+
+/// A failure as clients see it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Failed<'a> {
+    name: &'a str,
+    status: u16,
+    error: &'a str,
+}
+
+/// What came of one request.
+enum Came {
+    /// Something at this position.
+    Datum(Position, Bytes),
+    Failure {
+        status: StatusCode,
+        text: String,
+        pause: Duration,
+    },
+}
+
+impl Question {
+    /// A question as it would be asked alone.
+    pub(super) fn new(name: String, path_and_query: &str) -> Question {
+        let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+        let (mut position, mut wait) = (None, WAIT);
+        // What is no number and no duration stays: the handler has its words for it.
+        let rest = query.split(['&', ';']).filter(|pair| match pair.split_once('=') {
+            Some(("index", text)) => match params::go_unsigned(text) {
+                Ok(index) => {
+                    position = position.take().or((index > 0).then_some(Position::Index(index)));
+                    false
+                }
+                Err(_) => !text.is_empty(),
+            },
+            Some(("hash", text)) => {
+                position = (!text.is_empty()).then(|| Position::Hash(text.to_owned()));
+                false
+            }
+            Some(("wait", text)) => match parse_nanos(text) {
+                Some(nanos) => {
+                    wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+                    false
+                }
+                None => !text.is_empty(),
+            },
+            _ => !pair.is_empty(),
+        });
+        let query = rest.collect::<Vec<_>>().join("&");
+        Question {
+            name,
+            path: path.to_owned(),
+            query,
+            wait: wait.clamp(WAIT_MIN, WAIT_MAX),
+            position,
+            failures: 0,
+            pause: Duration::ZERO,
+            failure: None,
+        }
+    }
+
+    /// The next request: for what is newer than what is known.
+    fn request(&self) -> String {
+        let mut text = format!("{}?{}", self.path, self.query);
+        let parameter = match &self.position {
+            None => return text,
+            Some(Position::Index(index)) => format!("index={index}"),
+            Some(Position::Hash(hash)) => format!("hash={hash}"),
+        };
+        if !self.query.is_empty() {
+            text.push('&');
+        }
+        text + &parameter + "&wait=" + &format_duration(self.wait)
+    }
+
+    /// Asks until there is something to say: a first or changed answer, or a failure.
+    pub(super) async fn next(
+        &mut self,
+        dispatch: &Dispatch,
+        headers: &HeaderMap,
+    ) -> VecDeque<Bytes> {
+        loop {
+            if self.failures > 0 {
+                tokio::time::sleep(self.pause).await;
+            }
+            match ask(dispatch, &self.request(), headers.clone()).await {
+                Came::Datum(position, datum) => {
+                    self.failures = 0;
+                    let recovered = self.failure.take().is_some();
+                    if recovered || self.position.as_ref() != Some(&position) {
+                        let said = answer(&self.name, &position, datum);
+                        self.position = Some(position);
+                        return said;
+                    }
+                }
+                Came::Failure { status, text, pause } => {
+                    self.failures = self.failures.saturating_add(1);
+                    self.pause = pause.max(backoff(self.failures));
+                    // Whoever answers next may be another server: from the beginning.
+                    self.position = None;
+                    let failure = Some((status, text));
+                    if self.failure != failure {
+                        self.failure = failure;
+                        return self.failed().into();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says why there is no answer.
+    fn failed(&self) -> [Bytes; 1] {
+        let (status, text) = self.failure.as_ref().map_or((0, ""), |(s, t)| (s.as_u16(), t));
+        let failed = Failed { name: &self.name, status, error: text };
+        let datum = serde_json::to_string(&failed).expect("texts and a number are JSON");
+        let event = if text == NO_LEADER { "unavailable" } else { "error" };
+        [Bytes::from(format!("event: {event}\ndata: {datum}\n\n"))]
+    }
+}
+
+/// The pause after so many failures in a row, spread so that many do not come back at once.
+fn backoff(failures: u32) -> Duration {
+    let doubled = PAUSE.saturating_mul(1 << failures.min(16).saturating_sub(1));
+    doubled.min(PAUSE_MAX).mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+async fn ask(dispatch: &Dispatch, request: &str, headers: HeaderMap) -> Came {
+    let reply = match dispatch.ask(request, headers) {
+        Ok(Answer::Now(reply)) => reply,
+        Ok(Answer::Later(promise)) => promise.await.unwrap_or_else(Reply::from),
+        Err(error) => error.into(),
+    };
+    let header = |name: HeaderName| reply.headers.get(name)?.to_str().ok();
+    let index = header(INDEX).and_then(|text| text.parse().ok()).map(Position::Index);
+    let position = index.or_else(|| Some(Position::Hash(header(CONTENT_HASH)?.to_owned())));
+    let pause = header(RETRY_AFTER).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let pause = Duration::from_secs(pause).min(PAUSE_MAX);
+    let (status, missing) = (reply.status, reply.status == StatusCode::NOT_FOUND);
+    let failure = |status, text: String| Came::Failure { status, text, pause };
+    let body = match reply.content {
+        Content::Bytes(bytes) => bytes,
+        Content::Shared(found) => found.rows.bytes().clone(),
+        Content::Stream(_) => Bytes::new(),
+        Content::Passed(_, mut pieces) => {
+            let mut whole = BytesMut::new();
+            while let Some(piece) = pieces.next().await {
+                match piece {
+                    Ok(piece) if whole.len() + piece.len() <= PASSED_BYTES_MAX => {
+                        whole.put(piece);
+                    }
+                    Ok(_) => {
+                        let text = format!("the answer is larger than {PASSED_BYTES_MAX} bytes");
+                        return failure(StatusCode::PAYLOAD_TOO_LARGE, text);
+                    }
+                    Err(error) => {
+                        return failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+                    }
+                }
+            }
+            whole.freeze()
+        }
+    };
+    match position {
+        Some(position) if status == StatusCode::OK => Came::Datum(position, body),
+        Some(position @ Position::Index(_)) if missing => {
+            Came::Datum(position, Bytes::from_static(b"null"))
+        }
+        _ if status == StatusCode::OK => {
+            let text = "the answer has no index to wait on: ask this path alone";
+            failure(StatusCode::BAD_REQUEST, text.to_owned())
+        }
+        _ => failure(status, String::from_utf8_lossy(&body).trim_end().to_owned()),
+    }
+}
+
+/// One answer as an event: `id: name position`, and the datum.
+fn answer(name: &str, position: &Position, datum: Bytes) -> VecDeque<Bytes> {
+    let id = match position {
+        Position::Index(index) => format!("id: {name} {index}\n"),
+        Position::Hash(hash) => format!("id: {name} {hash}\n"),
+    };
+    let datum = datum.slice(..datum.trim_ascii_end().len());
+    if datum.len() > COPIED_BYTES_MAX && !datum.contains(&b'\n') {
+        return [Bytes::from(id + "data: "), datum, Bytes::from_static(b"\n\n")].into();
+    }
+    let mut text = Vec::with_capacity(id.len() + datum.len() + datum.len() / 8 + 16);
+    text.extend_from_slice(id.as_bytes());
+    for line in datum.split(|byte| *byte == b'\n') {
+        text.extend_from_slice(b"data: ");
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+    text.push(b'\n');
+    [Bytes::from(text)].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_asked_from_where_it_is() {
+        let check = |asked: &str, expected: &str| {
+            assert_eq!(Question::new("n".into(), asked).request(), expected, "{asked}");
+        };
+        check("/v1/kv/a", "/v1/kv/a?");
+        check("/v1/kv/a?", "/v1/kv/a?");
+        check("/v1/kv/a?index=0&wait=5s", "/v1/kv/a?");
+        check("/v1/kv/a?index=7", "/v1/kv/a?index=7&wait=1m0s");
+        check("/v1/kv/a?index=7&stale&index=9", "/v1/kv/a?stale&index=7&wait=1m0s");
+        check("/v1/kv/a%3F?wait=10m&index=7&dc=x%20y", "/v1/kv/a%3F?dc=x%20y&index=7&wait=10m0s");
+        check("/v1/kv/a?index=7&wait=1ms", "/v1/kv/a?index=7&wait=1s");
+        check("/v1/kv/a?index=7&wait=90h", "/v1/kv/a?index=7&wait=10m0s");
+        check("/v1/kv/a?index=x&wait=y", "/v1/kv/a?index=x&wait=y");
+        check("/v1/agent/service/a?hash=1f", "/v1/agent/service/a?hash=1f&wait=1m0s");
+    }
+
+    #[test]
+    fn answers_are_events() {
+        let check = |datum: &str, expected: &str| {
+            let said = answer("a b", &Position::Index(7), Bytes::copy_from_slice(datum.as_bytes()));
+            let said = said.into_iter().collect::<Vec<_>>().concat();
+            assert_eq!(String::from_utf8_lossy(&said), expected);
+        };
+        check("[]", "id: a b 7\ndata: []\n\n");
+        check("[\n    1\n]\n", "id: a b 7\ndata: [\ndata:     1\ndata: ]\n\n");
+        let large = format!("[\"{}\"]", "x".repeat(COPIED_BYTES_MAX));
+        check(&large, &format!("id: a b 7\ndata: {large}\n\n"));
+        let body = Bytes::from(large);
+        let said = answer("n", &Position::Hash("1f".into()), body.clone());
+        assert_eq!(said[1].as_ptr(), body.as_ptr(), "a large datum is shared");
+        assert_eq!(&said[0][..], b"id: n 1f\ndata: ");
+    }
+}
