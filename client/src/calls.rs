@@ -7,14 +7,16 @@ use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::warn;
 
+use crate::rows::listed;
 use crate::transport::{accepted, decode};
 use crate::types::{
     AgentCheck, AgentService, CatalogDeregistration, CatalogNode, CatalogRegistration,
     CatalogService, CheckDefinition, HealthCheck, KvPair, Member, Node, ServiceDefinition,
     ServiceEntry, Session, SessionDefinition, Status, Tags,
 };
-use crate::{Client, Error, Raw, ReadOptions, Response, ServiceQuery};
+use crate::{Client, Error, Raw, ReadOptions, Response, Rows, ServiceQuery};
 
 impl Client {
     /// The agent's own state.
@@ -57,17 +59,27 @@ impl Agent {
         Ok(self.0.get("/v1/agent/self", vec![], &ReadOptions::default()).await?.value)
     }
     /// The members it knows; of all datacenters with `wan`.
-    pub async fn members(&self, wan: bool) -> Result<Response<Vec<Member>>, Error> {
+    pub async fn members(&self, wan: bool) -> Result<Vec<Member>, Error> {
         let query = if wan { vec![("wan", "1".into())] } else { vec![] };
-        self.0.rows("/v1/agent/members", query, &ReadOptions::default()).await
+        self.list("/v1/agent/members", query).await
     }
     /// Its services by id.
-    pub async fn services(&self) -> Result<Response<BTreeMap<String, AgentService>>, Error> {
-        self.0.rows("/v1/agent/services", vec![], &ReadOptions::default()).await
+    pub async fn services(&self) -> Result<BTreeMap<String, AgentService>, Error> {
+        self.list("/v1/agent/services", vec![]).await
     }
     /// Its checks by id.
-    pub async fn checks(&self) -> Result<Response<BTreeMap<String, AgentCheck>>, Error> {
-        self.0.rows("/v1/agent/checks", vec![], &ReadOptions::default()).await
+    pub async fn checks(&self) -> Result<BTreeMap<String, AgentCheck>, Error> {
+        self.list("/v1/agent/checks", vec![]).await
+    }
+    /// Rows that cannot be read are left out, and named in the log. [`Client::rows`] hands them
+    /// out.
+    async fn list<R: Rows>(&self, path: &str, query: Vec<(&str, String)>) -> Result<R, Error> {
+        let found = self.0.rows(path, query, &ReadOptions::default()).await?;
+        if !found.meta.odd_rows.is_empty() {
+            let rows = listed(&found.meta.odd_rows);
+            warn!(path, rows, "rows that cannot be read are left out of the answer");
+        }
+        Ok(found.value)
     }
     /// Registers a service or changes it. `replace_existing_checks` drops checks that the
     /// definition does not name.

@@ -115,9 +115,9 @@ async fn services_and_their_health() {
     let (agent, catalog, health) = (client.agent(), client.catalog(), client.health());
     let now = ReadOptions::default();
     agent.register_service(&web(), false).await.unwrap();
-    let services = agent.services().await.unwrap().value;
+    let services = agent.services().await.unwrap();
     assert_eq!(services["web/1 ü"].tags, ["a", "b c"]);
-    assert_eq!(agent.checks().await.unwrap().value["service:web/1 ü"].status, Status::Critical);
+    assert_eq!(agent.checks().await.unwrap()["service:web/1 ü"].status, Status::Critical);
 
     // The agent tells the catalog in its own time: wait for what it tells, each time by index.
     let any = ServiceQuery::default();
@@ -157,14 +157,14 @@ async fn services_and_their_health() {
     assert!(health.state("passing", &now).await.unwrap().value.len() >= 2);
 
     agent.service_maintenance("web/1 ü", true, "for a while").await.unwrap();
-    assert_eq!(agent.checks().await.unwrap().value.len(), 2);
+    assert_eq!(agent.checks().await.unwrap().len(), 2);
     agent.service_maintenance("web/1 ü", false, "").await.unwrap();
     let missing = agent.service_maintenance("nope", true, "").await.expect_err("it is unknown");
     assert!(missing.is_not_found() && !missing.is_transient(), "{missing}");
     agent.node_maintenance(true, "").await.unwrap();
     agent.node_maintenance(false, "").await.unwrap();
     agent.deregister_service("web/1 ü").await.unwrap();
-    assert!(agent.services().await.unwrap().value.is_empty());
+    assert!(agent.services().await.unwrap().is_empty());
 
     let external = CatalogRegistration {
         node: "external".into(),
@@ -177,7 +177,7 @@ async fn services_and_their_health() {
     catalog.deregister(&gone).await.unwrap();
     assert_eq!(catalog.nodes(&now).await.unwrap().value.len(), 1);
     assert_eq!(catalog.datacenters().await.unwrap(), ["dc1"]);
-    assert_eq!(agent.members(false).await.unwrap().value[0].name, reference.node);
+    assert_eq!(agent.members(false).await.unwrap()[0].name, reference.node);
     assert_eq!(agent.self_().await.unwrap()["Config"]["NodeName"], reference.node.as_str());
     assert_eq!(
         vec![client.status().leader().await.unwrap()],

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_client::types::{AgentCheck, AgentService};
-use muster_client::{Client, Consistency, Error, Query, Update, WatchSettings};
+use muster_client::{
+    Client, Consistency, Error, Query, ReadOptions, Response, Update, WatchSettings,
+};
 use tokio::sync::Notify;
 use tracing::debug;
 
@@ -45,10 +47,13 @@ impl Agent {
             self.host.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&host);
             host
         };
-        let services = agent.services().await?;
-        let unreadable = services.meta.odd_rows.into_iter().map(|odd| odd.key).collect();
+        let now = ReadOptions::default();
+        let services: Response<BTreeMap<String, AgentService>> =
+            self.client.rows("/v1/agent/services", vec![], &now).await?;
+        let unreadable =
+            services.meta.odd_rows.into_iter().map(|odd| (odd.key, Seen::unreadable()));
         let mut checks: BTreeMap<String, BTreeMap<String, SeenCheck>> = BTreeMap::new();
-        for (id, check) in agent.checks().await?.value {
+        for (id, check) in agent.checks().await? {
             let AgentCheck { service_id, status, notes, .. } = check;
             checks.entry(service_id).or_default().insert(id, SeenCheck { status, notes });
         }
@@ -59,8 +64,9 @@ impl Agent {
                 let checks = checks.remove(&id).unwrap_or_default();
                 (id, seen(service, checks))
             })
+            .chain(unreadable)
             .collect();
-        Ok(Observation { services, unreadable, agent_host })
+        Ok(Observation { services, agent_host })
     }
 
     /// Makes one call.
@@ -160,5 +166,6 @@ fn seen(service: AgentService, checks: BTreeMap<String, SeenCheck>) -> Seen {
             .collect(),
         enable_tag_override: service.enable_tag_override,
         checks,
+        unreadable: false,
     }
 }

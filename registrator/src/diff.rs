@@ -29,6 +29,8 @@ pub struct Seen {
     pub enable_tag_override: bool,
     /// Its checks by id.
     pub checks: BTreeMap<String, SeenCheck>,
+    /// Its row could not be read: it may be anybody's.
+    pub unreadable: bool,
 }
 
 /// A check as the agent shows it.
@@ -41,6 +43,11 @@ pub struct SeenCheck {
 }
 
 impl Seen {
+    /// A service of which nothing is known but that it is there.
+    pub fn unreadable() -> Self {
+        Self { unreadable: true, ..Self::default() }
+    }
+
     /// The id of the container behind it, if a registrator wrote one.
     pub fn container(&self) -> Option<&str> {
         self.meta.get(META_CONTAINER).map(String::as_str)
@@ -75,6 +82,7 @@ impl Seen {
             tagged: tagged(definition).collect(),
             enable_tag_override: definition.enable_tag_override,
             checks,
+            unreadable: false,
         }
     }
 }

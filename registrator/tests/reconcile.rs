@@ -150,8 +150,7 @@ impl World {
                 Input::Inspected { id, outcome }
             }
             Output::Observe(epoch) => {
-                let services = self.agent.clone();
-                let observation = Observation { services, ..Observation::default() };
+                let observation = Observation { services: self.agent.clone(), agent_host: None };
                 let outcome = if self.agent_up { Ok(observation) } else { Err("no".to_owned()) };
                 Input::Observed { epoch, outcome }
             }
@@ -662,8 +661,8 @@ fn a_row_that_cannot_be_read_is_left_alone() {
         world.answer(output);
         world.deliver(0);
     }
-    let unreadable = [WEB.to_owned()].into();
-    let outcome = Ok(Observation { unreadable, ..Observation::default() });
+    let services = [(WEB.to_owned(), Seen::unreadable())].into();
+    let outcome = Ok(Observation { services, agent_host: None });
     world.asked.clear();
     world.step(Input::Observed { epoch: 0, outcome });
     world.quiesce();

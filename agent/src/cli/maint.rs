@@ -1,8 +1,11 @@
 //! `maint`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use muster_client::Error;
+use muster_client::types::AgentCheck;
+use muster_client::{Error, ReadOptions};
+use serde_json::Value;
 
 use super::command::{Call, Door, Failure, Flag, Outcome, Spec, rows_of, wait};
 
@@ -57,12 +60,13 @@ fn maint(call: &Call) -> Outcome {
 }
 
 fn list(call: &Call) -> Outcome {
-    let agent = call.client()?.agent();
+    const CHECKS: &str = "/v1/agent/checks";
+    let client = call.client()?;
     let found = wait(async {
-        let about = agent.self_().await?;
-        Ok((about, rows_of(agent.checks().await?)))
+        let about = client.agent().self_().await?;
+        Ok((about, rows_of(client.rows(CHECKS, vec![], &ReadOptions::default()).await?)))
     })?;
-    let (about, checks) =
+    let (about, checks): (Value, BTreeMap<String, AgentCheck>) =
         found.map_err(|error: Error| call.failed("Error querying {} agent", &error))?;
     let mut services = String::new();
     let mut node = String::new();

@@ -120,8 +120,6 @@ pub enum Input {
 pub struct Observation {
     /// By id.
     pub services: BTreeMap<String, Seen>,
-    /// Ids of those whose rows could not be read.
-    pub unreadable: BTreeSet<String>,
     /// The agent's own address.
     pub agent_host: Option<String>,
 }
@@ -182,8 +180,6 @@ pub struct Reconciler {
     contested: BTreeSet<String>,
     agent: Agent,
     seen: BTreeMap<String, Seen>,
-    /// Services of the agent about which nothing is known but the id.
-    unreadable: BTreeSet<String>,
     tracks: BTreeMap<String, Track>,
     /// Services to compare.
     dirty: BTreeSet<String>,
@@ -209,7 +205,6 @@ impl Reconciler {
             contested: BTreeSet::new(),
             agent: Agent::default(),
             seen: BTreeMap::new(),
-            unreadable: BTreeSet::new(),
             tracks: BTreeMap::new(),
             dirty: BTreeSet::new(),
             epoch: 0,

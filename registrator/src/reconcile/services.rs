@@ -77,10 +77,11 @@ impl Reconciler {
                     self.stale_plans.extend(self.containers.keys().cloned());
                 }
                 let before = std::mem::replace(&mut self.seen, observation.services);
-                for id in observation.unreadable.difference(&self.unreadable) {
-                    warn!(service = id, "the agent's row of it cannot be read: it is passed over");
+                for (id, _) in self.seen.iter().filter(|(_, seen)| seen.unreadable) {
+                    if !before.get(id).is_some_and(|before| before.unreadable) {
+                        warn!(service = id, "its row at the agent cannot be read: left alone");
+                    }
                 }
-                self.unreadable = observation.unreadable;
                 // The answer may be older than a call that was made meanwhile.
                 for (id, track) in &self.tracks {
                     if track.in_flight || track.written > epoch {
@@ -201,8 +202,7 @@ impl Reconciler {
     }
 
     pub(super) fn compare(&mut self, now: Instant, id: String, out: &mut Vec<Output>) {
-        if self.unreadable.contains(&id) {
-            // It may be anybody's.
+        if self.seen.get(&id).is_some_and(|seen| seen.unreadable) {
             return;
         }
         let track = self.tracks.entry(id.clone()).or_default();

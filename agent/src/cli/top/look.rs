@@ -67,7 +67,7 @@ impl Look {
         let about = client.agent().self_().await?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let config = &about["Config"];
-        let members = client.agent().members(false).await?.value;
+        let members = client.agent().members(false).await?;
         let catalog = client.catalog();
         // Without a leader, a server or the right to ask, the rest is still worth a look.
         let leader = client.status().leader().await.unwrap_or_default();
