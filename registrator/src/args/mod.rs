@@ -122,8 +122,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "keep", help_heading = "When")]
     pub on_exit: OnExitArg,
 
-    /// How often everything is compared though nothing hints at a change; costs nothing when
-    /// equal; 0: never. A bare number means seconds
+    /// How often all containers are inspected, and all services compared, though nothing hints at
+    /// a change; writes nothing when equal; 0: never. A bare number means seconds
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds,
         help_heading = "When")]
     pub resync: Duration,
