@@ -11,6 +11,7 @@
 //! | [`disk`] | a running program's disk made slow, or failing |
 //! | [`servers`] | servers that agree, and what they hold |
 //! | [`compose`] | the stack of `docker-compose.yml` under a project name of its own |
+//! | [`hostile`] | a peer of bad will at a server's port for agents |
 //! | [`load`] | GETs and POSTs on fresh and reused connections, counted apart |
 //!
 //! Nothing here uses the project's own client: a fault in it must not hide a fault in the agent.
@@ -19,6 +20,7 @@ pub mod agents;
 pub mod compose;
 pub mod disk;
 pub mod dns;
+pub mod hostile;
 pub mod http;
 pub mod load;
 pub mod process;
