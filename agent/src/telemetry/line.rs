@@ -1,10 +1,49 @@
 //! One event as a line of text or of JSON.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
+
+/// Could the character begin another line, move a terminal's cursor, or turn the order of what is read?
+pub(crate) fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A text without such characters: whoever chose it cannot write lines of their own into the log.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| {
+        let (plain, odd) =
+            if is_unsafe(c) { (None, Some(c.escape_default())) } else { (Some(c), None) };
+        plain.into_iter().chain(odd.into_iter().flatten())
+    };
+    Cow::Owned(text.chars().flat_map(escape).collect())
+}
+
+/// JSON in which such characters are written as numbers. They stand only within its texts.
+fn json_escaped(json: &str) -> Cow<'_, str> {
+    if !json.contains(is_unsafe) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_unsafe(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                // Writing to a text cannot fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    Cow::Owned(text)
+}
 
 /// Content of one log event.
 pub(super) struct Record {
@@ -52,12 +91,13 @@ impl Record {
             Level::TRACE => "[TRACE]",
         };
         let moment = utc(self.moment.seconds, self.moment.nanos / 1_000_000, 3);
-        let mut text = format!("{moment} {level} {}: {}", self.part, self.message);
+        let message = escaped(&self.message);
+        let mut text = format!("{moment} {level} {}: {message}", self.part);
         for (position, (name, value)) in self.fields.iter().enumerate() {
-            let before = if position == 0 && !self.message.is_empty() { ": " } else { " " };
+            let before = if position == 0 && !message.is_empty() { ": " } else { " " };
             let _ = match value {
                 Value::String(word) if is_plain(word) => write!(text, "{before}{name}={word}"),
-                value => write!(text, "{before}{name}={value}"),
+                value => write!(text, "{before}{name}={}", json_escaped(&value.to_string())),
             };
         }
         text.push('\n');
@@ -75,7 +115,7 @@ impl Record {
         for (name, value) in &self.fields {
             object.insert((*name).to_owned(), value.clone());
         }
-        Value::Object(object).to_string() + "\n"
+        json_escaped(&Value::Object(object).to_string()).into_owned() + "\n"
     }
 
     fn take(&mut self, field: &Field, value: Value) {
@@ -110,7 +150,7 @@ impl Visit for Record {
 
 /// Can the word stand without quotes? A line break in it would be a second line.
 fn is_plain(word: &str) -> bool {
-    !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"')
+    !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || is_unsafe(c) || c == '"')
 }
 
 #[expect(clippy::disallowed_methods, reason = "log lines carry wall time")]
@@ -170,5 +210,37 @@ mod tests {
         assert_eq!(json["@level"], "warn");
         assert_eq!(json["@timestamp"], "2026-11-21T09:24:54.801234Z");
         assert_eq!((json["@message"].as_str(), json["n"].as_u64()), (Some("it is so"), Some(3)));
+    }
+
+    #[test]
+    fn nobody_writes_lines_of_their_own() {
+        let forged = "x\n2026-01-01T00:00:00.000Z [ERROR] agent: forged";
+        for odd in [
+            forged,
+            "a\rb",
+            "a\r\nb",
+            "a\0b",
+            "\u{1b}[2Jb",
+            "\u{9b}2Jb",
+            "a\u{85}b",
+            "a\u{2028}b",
+            "a\u{202e}b",
+            "a\u{7f}b",
+        ] {
+            let mut record = record(vec![
+                ("name", odd.into()),
+                ("names", vec![odd, "b"].into()),
+                ("debug", format!("{odd:?}").into()),
+            ]);
+            record.message = format!("the name {odd} is taken");
+            for line in [record.text(), record.json()] {
+                let body = line.strip_suffix('\n').expect("one end");
+                assert!(!body.contains(is_unsafe), "{odd:?}: {body:?}");
+            }
+            let json: Value = serde_json::from_str(&record.json()).expect("JSON");
+            assert_eq!((json["name"].as_str(), &json["names"][0]), (Some(odd), &json["name"]));
+        }
+        assert_eq!(escaped("Knoten ü"), "Knoten ü");
+        assert_eq!(escaped("a\nb\u{1b}"), "a\\nb\\u{1b}");
     }
 }

@@ -32,6 +32,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{self, Context, Layer, SubscriberExt as _};
 
 use line::Record;
+pub(crate) use line::{escaped, is_unsafe};
 
 /// Lines that may wait for one listener; further ones are dropped and counted.
 const LISTENER_LINES_MAX: usize = 512;
