@@ -15,6 +15,13 @@ pub(super) fn host_name() -> Result<String, Error> {
         })
 }
 
+/// Refuses a name that no other member would accept.
+pub(super) fn check_node_name(name: &str) -> Result<(), Error> {
+    crate::gossip::node_name(name).map_err(|unfit| {
+        Error(format!("node_name is not usable: {unfit}\nhint: give another one with -node"))
+    })
+}
+
 /// Refuses pairs that the catalog would not take.
 pub(super) fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), Error> {
     if meta.len() > 64 {

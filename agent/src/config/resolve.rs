@@ -140,6 +140,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         Some(name) if !name.is_empty() => name.to_owned(),
         _ => identity::host_name()?,
     };
+    identity::check_node_name(&node_name)?;
     let node_id = match written.text("node_id") {
         Some(id) if !id.is_empty() => Some(
             uuid::Uuid::parse_str(id)

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::core::PACKET_ROOM;
 use super::member::Name;
 use super::message::Message;
 
@@ -31,8 +32,13 @@ pub(super) struct Broadcasts {
 }
 
 impl Broadcasts {
-    /// Takes news of a member (`about`), or such that stand for themselves.
+    /// Takes news of a member (`about`), or such that stand for themselves. What no packet has room for is dropped:
+    /// it would wait for good, and a leave waits for the queue.
     pub(super) fn push(&mut self, message: Message, about: Option<Name>) {
+        let size = message.size();
+        if size > PACKET_ROOM {
+            return;
+        }
         let turn = (0, std::cmp::Reverse(self.count));
         self.count += 1;
         if let Some(name) = &about
@@ -40,7 +46,6 @@ impl Broadcasts {
         {
             self.waiting.remove(&older);
         }
-        let size = message.size();
         self.waiting.insert(turn, News { message, size, about });
         if self.waiting.len() > NEWS_MAX
             && let Some((_, news)) = self.waiting.pop_last()
@@ -142,6 +147,14 @@ mod tests {
         }
         assert_eq!(sent(&mut queue, 2 * size), [news("c", 1).0, news("b", 1).0]);
         assert_eq!(sent(&mut queue, size), [news("a", 1).0]);
+    }
+
+    #[test]
+    fn what_no_packet_has_room_for_does_not_wait() {
+        let mut queue = Broadcasts::default();
+        let (message, about) = news(&"x".repeat(PACKET_ROOM), 1);
+        queue.push(message, about);
+        assert!(queue.is_empty() && queue.about.is_empty());
     }
 
     #[test]

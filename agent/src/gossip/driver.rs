@@ -12,16 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::connections::{Connections, Place, UNIT};
 use super::core::{Core, Input, Notice, Output, PACKET_ROOM, Timing, Token, Unanswered};
 use super::keyring::Keyring;
 use super::member::{Details, Name, TIME_AT_START, Tags, Time, UserEvent};
 use super::members::{Feed, Members, Stats};
 use super::message::{Answer, Message, Request};
+use super::validate::Unfit;
 use super::wire;
 
 /// Datagrams are not longer.
@@ -29,12 +31,12 @@ const DATAGRAM_MAX: usize = 64 * 1024;
 /// Datagrams that are taken before anything else gets its turn: about as many as wait in the system's
 /// buffer when this process was stopped for a while.
 const BURST: usize = 1024;
-/// Connections served at once; others wait in the system's queue.
-const CONNECTIONS_MAX: usize = 128;
 /// Wishes and connections' questions that wait for the core.
 const INBOX: usize = 256;
-/// Longest time for a connection's question to come and its answer to go.
+/// Longest time for a connection's question to come and its answer to go, from when it was accepted.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// Longest time until the first bytes of a question come: who connects has it ready.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// What a member of a pool needs to know.
 #[derive(Debug, Clone)]
@@ -57,6 +59,8 @@ pub struct Settings {
     pub keyring_file: Option<PathBuf>,
     /// Networks that are listened to, as base and number of bits; all if empty.
     pub allowed: Vec<(IpAddr, u8)>,
+    /// Connections of others that may be open at once.
+    pub connections_max: usize,
 }
 
 /// Why a member could not start.
@@ -80,6 +84,9 @@ pub enum Error {
         /// How much it takes.
         bytes: usize,
     },
+    /// Others would not believe it.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
 }
 
 /// What the core's task is asked.
@@ -117,6 +124,7 @@ pub async fn start(
     if bytes > PACKET_ROOM {
         return Err(Error::TooLong { bytes });
     }
+    me.validate()?;
     let core = Core::new(TIME_AT_START, me, settings.timing.clone(), rand::random());
     let (wishes, inbox) = mpsc::channel(INBOX);
     let shared = Arc::new(Shared {
@@ -125,7 +133,7 @@ pub async fn start(
         stats: Arc::default(),
         allowed: settings.allowed,
         wishes: wishes.clone(),
-        places: Semaphore::new(CONNECTIONS_MAX),
+        connections: Arc::new(Connections::new(settings.connections_max)),
     });
     let (members, feed) = Members::new(&core, wishes, Arc::clone(&shared));
     let driver = Driver {
@@ -175,7 +183,7 @@ pub(super) struct Shared {
     pub(super) stats: Arc<Stats>,
     allowed: Vec<(IpAddr, u8)>,
     wishes: mpsc::Sender<Wish>,
-    places: Semaphore,
+    connections: Arc<Connections>,
 }
 
 impl Shared {
@@ -199,16 +207,22 @@ impl Shared {
             };
             let mut stream = TcpStream::connect(to).await.map_err(said)?;
             let text = |error: io::Error| plain(&error);
-            send(&mut stream, self.keyring.seal(wire::question(request))).await.map_err(text)?;
-            let heard = receive(&mut stream).await.map_err(|error| match error.kind() {
+            let (asked, of_keys) = (wire::question(request), matches!(request, Request::Keys(_)));
+            let asked =
+                if of_keys { self.keyring.seal_always(asked) } else { self.keyring.seal(asked) };
+            send(&mut stream, asked).await.map_err(text)?;
+            let heard = self.receive(&mut stream).await.map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
                     "the other side closed the connection: its keys may be others".to_owned()
                 }
                 _ => plain(&error),
             })?;
-            let heard =
-                self.keyring.open(heard).ok_or("the answer is not sealed with a key of ours")?;
-            Ok(wire::read_answer(&heard).map_err(|error| error.to_string())?)
+            let (heard, _bytes) = heard;
+            let trusted = !of_keys || self.keyring.may_tell_of_keys(&heard);
+            let heard = self.keyring.open(heard).filter(|_| trusted);
+            let heard = heard.ok_or("the answer is not sealed with a key of ours")?;
+            let _turn = self.turn(&heard).await;
+            Ok(read(heard, wire::read_answer).await.map_err(|error| error.to_string())?)
         };
         match timeout(patience, meeting).await {
             Ok(result) => result,
@@ -217,34 +231,103 @@ impl Shared {
     }
 
     /// Serves one connection.
-    async fn serve(&self, mut stream: TcpStream) {
-        let stats = &self.stats;
-        let served = async {
-            let Ok(heard) = receive(&mut stream).await else {
-                stats.garbage();
-                return;
-            };
-            let opened = self.keyring.open(heard);
-            let Some(Ok(request)) = opened.map(|bytes| wire::read_question(&bytes)) else {
-                stats.garbage();
-                return;
-            };
-            let answer = match request {
-                Request::Keys(order) => Answer::Keys(self.obey(&order).await),
-                request => {
-                    let (reply, answer) = oneshot::channel();
-                    if self.wishes.send(Wish::Asked(request, reply)).await.is_err() {
-                        return;
-                    }
-                    let Ok(answer) = answer.await else { return };
-                    answer
-                }
-            };
-            // Who does not take its answer goes without.
-            let _ = send(&mut stream, self.keyring.seal(wire::answer(&answer))).await;
+    async fn serve(&self, mut stream: TcpStream, place: &Place) {
+        let asked = timeout(SILENCE_MAX, stream.peek(&mut [0])).await;
+        if !matches!(asked, Ok(Ok(1..))) {
+            self.stats.garbage();
+            return;
+        }
+        let Ok((heard, bytes)) = self.receive(&mut stream).await else {
+            self.stats.garbage();
+            return;
         };
-        let _ = timeout(CONNECTION_TIME, served).await;
+        place.waits(None);
+        let Some(answer) = self.answer(heard).await else { return };
+        drop(bytes);
+        let _bytes = self.connections.reserve(answer.len()).await;
+        place.waits(Some(Instant::now()));
+        // Who does not take its answer goes without.
+        let _ = send(&mut stream, answer).await;
     }
+
+    /// The answer to a question, both as they go over a connection.
+    async fn answer(&self, heard: Vec<u8>) -> Option<Vec<u8>> {
+        let trusted = self.keyring.may_tell_of_keys(&heard);
+        let Some(opened) = self.keyring.open(heard) else {
+            self.stats.garbage();
+            return None;
+        };
+        // Until the core has taken it over: what was read takes several times what came.
+        let turn = self.turn(&opened).await;
+        let Ok(request) = read(opened, wire::read_question).await else {
+            self.stats.garbage();
+            return None;
+        };
+        let answer = match request {
+            Request::Keys(_) if !trusted => {
+                self.stats.garbage();
+                Answer::Refused("orders to the keyring are taken only if they are encrypted".into())
+            }
+            Request::Keys(order) => {
+                let report = Answer::Keys(self.obey(&order).await);
+                return Some(self.keyring.seal_always(wire::answer(&report)));
+            }
+            request => {
+                let (reply, answer) = oneshot::channel();
+                self.wishes.send(Wish::Asked(request, reply)).await.ok()?;
+                answer.await.ok()?
+            }
+        };
+        drop(turn);
+        Some(self.keyring.seal(wire::answer(&answer)))
+    }
+
+    /// Waits for its turn if it takes much more memory to read than it has bytes.
+    async fn turn(&self, heard: &[u8]) -> Option<SemaphorePermit<'_>> {
+        if wire::is_heavy(heard) { Some(self.connections.turn().await) } else { None }
+    }
+
+    /// One frame of a connection. Memory grows with what comes, not with what is announced, and what all connections
+    /// together take is bounded: the permit counts for as long as it is kept.
+    async fn receive(
+        &self,
+        stream: &mut TcpStream,
+    ) -> io::Result<(Vec<u8>, Option<OwnedSemaphorePermit>)> {
+        use tokio::io::AsyncReadExt;
+        let length = stream.read_u32().await? as usize;
+        if length > wire::STREAM_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
+        }
+        let (mut bytes, mut reserved) = (Vec::new(), None::<OwnedSemaphorePermit>);
+        while bytes.len() < length {
+            if !bytes.is_empty() {
+                let more = self.connections.reserve(UNIT).await;
+                match &mut reserved {
+                    Some(reserved) => reserved.merge(more),
+                    None => reserved = Some(more),
+                }
+            }
+            let part = UNIT.min(length - bytes.len());
+            let before = bytes.len();
+            (&mut *stream).take(part as u64).read_to_end(&mut bytes).await?;
+            if bytes.len() - before < part {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok((bytes, reserved))
+    }
+}
+
+/// Reads a question or an answer; a long one beside the tasks, for it takes a while.
+async fn read<T: Send + 'static>(
+    bytes: Vec<u8>,
+    read: fn(&[u8]) -> Result<T, wire::Malformed>,
+) -> Result<T, wire::Malformed> {
+    if !wire::is_heavy(&bytes) {
+        return read(&bytes);
+    }
+    let read = tokio::task::spawn_blocking(move || read(&bytes));
+    read.await.unwrap_or(Err(wire::Malformed))
 }
 
 /// Connections, each served by its own task.
@@ -264,16 +347,18 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
             shared.stats.garbage();
             continue;
         }
+        // One that comes when all places are taken by who does something is closed: it can come again. To let it wait
+        // would take a file handle, which other interfaces need, too.
+        let Some(place) = shared.connections.admit(from.ip(), Instant::now()) else {
+            shared.stats.garbage();
+            continue;
+        };
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
-            let served = async {
-                // The semaphore is never closed.
-                let Ok(_place) = shared.places.acquire().await else { return };
-                shared.serve(stream).await;
-            };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = served => {}
+                () = place.ended() => shared.stats.garbage(),
+                _ = timeout(CONNECTION_TIME, shared.serve(stream, &place)) => {}
             }
         });
     }
@@ -452,18 +537,6 @@ async fn send(stream: &mut TcpStream, bytes: Vec<u8>) -> io::Result<()> {
     stream.write_all(&length.to_be_bytes()).await?;
     stream.write_all(&bytes).await?;
     stream.flush().await
-}
-
-async fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    use tokio::io::AsyncReadExt;
-    let length = stream.read_u32().await? as usize;
-    if length > wire::STREAM_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
-    }
-    // Memory grows with what comes, not with what is announced.
-    let mut bytes = Vec::with_capacity(length.min(DATAGRAM_MAX));
-    stream.take(length as u64).read_to_end(&mut bytes).await?;
-    if bytes.len() < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
 }
 
 fn within(base: IpAddr, bits: u8, address: IpAddr) -> bool {

@@ -235,15 +235,26 @@ impl Keyring {
     }
 
     /// What is said, as it goes out.
-    pub(super) fn seal(&self, plain: Vec<u8>) -> Vec<u8> {
+    pub fn seal(&self, plain: Vec<u8>) -> Vec<u8> {
+        if self.verify_outgoing { self.seal_always(plain) } else { plain }
+    }
+
+    /// What tells of keys, as it goes out: never openly where there is a key.
+    pub(super) fn seal_always(&self, plain: Vec<u8>) -> Vec<u8> {
         let keys = self.keys.load();
-        let Some(key) = keys.first().filter(|_| self.verify_outgoing) else { return plain };
+        let Some(key) = keys.first() else { return plain };
         let nonce: [u8; NONCE] = rand::random();
         match key.seal(&nonce, &plain) {
             Some(sealed) => [&[SEALED], &nonce[..], &sealed].concat(),
             // Only what is longer than 64 GiB cannot be sealed; saying nothing is then right.
             None => Vec::new(),
         }
+    }
+
+    /// May what was heard so, and could be opened, tell of keys? Where there are keys, only who has one may know or
+    /// change them, though everything else is taken openly for a while.
+    pub(super) fn may_tell_of_keys(&self, heard: &[u8]) -> bool {
+        heard.first() == Some(&SEALED) || !self.is_on()
     }
 
     /// What was heard, as it was meant; nothing if it is not from this pool.

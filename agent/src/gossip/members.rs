@@ -12,8 +12,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::core::{Core, Counters, Notice, Unanswered};
 use super::driver::{Shared, Wish};
 use super::keyring::{Keyring, Order, Report};
-use super::member::{Member, Name, Status, Tags, UserEvent};
+use super::member::{Details, Member, Name, Status, Tags, UserEvent};
 use super::message::{Answer, Request};
+use super::validate::Unfit;
 use super::vivaldi::Coordinate;
 use crate::telemetry::figures::names;
 
@@ -102,6 +103,17 @@ pub struct Members {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the gossip pool is shut down")]
 pub struct Stopped;
+
+/// Why this member does not say something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nobody is left to say it.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// No other member would take it.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+}
 
 /// Where the driver puts what is new.
 #[derive(Debug)]
@@ -208,15 +220,20 @@ impl Members {
     }
 
     /// Tells all members something. Says the event's place in their order.
-    pub async fn fire(&self, event: UserEvent) -> Result<u64, Stopped> {
+    pub async fn fire(&self, event: UserEvent) -> Result<u64, Refused> {
+        event.validate()?;
         let (at, place) = oneshot::channel();
         self.wishes.send(Wish::Fire(event, at)).await.map_err(|_| Stopped)?;
-        place.await.map_err(|_| Stopped)
+        Ok(place.await.map_err(|_| Stopped)?)
     }
 
     /// Says something else of this member from now on.
-    pub async fn set_tags(&self, tags: Tags) -> Result<(), Stopped> {
-        self.wishes.send(Wish::SetTags(tags)).await.map_err(|_| Stopped)
+    pub async fn set_tags(&self, tags: Tags) -> Result<(), Refused> {
+        let me = self.roll.borrow().get(&self.name).map(|me| Arc::clone(&me.details));
+        if let Some(me) = me {
+            Details { tags: tags.clone(), ..Details::clone(&me) }.validate()?;
+        }
+        Ok(self.wishes.send(Wish::SetTags(tags)).await.map_err(|_| Stopped)?)
     }
 
     /// The keys of this member.

@@ -81,14 +81,15 @@ pub struct Claim {
 }
 
 impl Message {
+    /// Room that kind and length take.
+    pub(super) const FRAME: usize = 3;
+
     /// Room that the message takes in a datagram at most.
     pub fn size(&self) -> usize {
-        /// Kind and length.
-        const FRAME: usize = 3;
         /// An address of either family, with its port.
         const ADDRESS: usize = 19;
         let text = |text: &str| 2 + text.len();
-        FRAME
+        Message::FRAME
             + match self {
                 Message::Ping { target, .. } => 5 + text(target) + ADDRESS,
                 Message::Ack { coordinate, .. } => {
@@ -99,10 +100,7 @@ impl Message {
                 Message::Alive(details) => details.size(),
                 Message::Suspect(claim) | Message::Failed(claim) => claim.size(),
                 Message::Left { claim, .. } => 1 + claim.size(),
-                Message::Event(event) => {
-                    let filters: usize = event.filters.iter().map(|filter| text(filter)).sum();
-                    16 + 10 + text(&event.name) + 3 + event.payload.len() + filters
-                }
+                Message::Event(event) => event.size(),
             }
     }
 }
@@ -113,6 +111,14 @@ impl Details {
         let tags: usize = self.tags.iter().map(|(k, v)| super::wire::tag_size(k, v)).sum();
         let address = if self.address.is_ipv4() { 7 } else { 19 };
         2 + self.name.len() + 16 + address + 8 + 2 + tags
+    }
+}
+
+impl UserEvent {
+    /// Room that it takes at most.
+    pub(super) fn size(&self) -> usize {
+        let texts = self.filters.iter().chain([&self.name]).map(|text| 2 + text.len());
+        16 + 10 + 3 + self.payload.len() + texts.sum::<usize>()
     }
 }
 

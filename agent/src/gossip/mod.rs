@@ -5,6 +5,8 @@
 //! broadcast   news on their way   suspicion   terms of doubt   vivaldi   places in the network
 //! message ─ wire ─ keyring        what is said, as bytes, encrypted
 //! driver      sockets, timers, one task that owns the core
+//! validate    limits on what members say, heard and said alike
+//! newcomers   how many new names may come in   connections   of others, and their bounds
 //! members     the handle to a pool: who is there now, and news of it
 //! pools       the handle of everybody else: all pools of an agent as one
 //! ```
@@ -13,6 +15,7 @@
 //! travel with each statement of a member.
 
 mod broadcast;
+mod connections;
 pub mod core;
 mod driver;
 mod join;
@@ -20,8 +23,10 @@ mod keyring;
 mod member;
 mod members;
 pub mod message;
+mod newcomers;
 mod pools;
 mod suspicion;
+mod validate;
 pub mod vivaldi;
 pub mod wire;
 
@@ -33,5 +38,7 @@ pub use member::{
     Details, Incarnation, Member, Name, RECONNECT_TIMEOUT, ROLE, SEGMENT, SEGMENT_NAME_MAX,
     SEGMENTS_MAX, SERVER, State, Status, TIME_AT_START, Tags, Time, UserEvent,
 };
-pub use members::{Members, Roll};
+pub use members::{Members, Refused, Roll};
+pub use newcomers::{NEW_NAMES_A_MINUTE, Newcomers};
 pub use pools::Pools;
+pub use validate::{Unfit, node_name};

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::member::{Member, Name, Status, UserEvent};
-use super::members::{EVENTS_BEHIND, Members, Roll, Stopped};
+use super::members::{EVENTS_BEHIND, Members, Refused, Roll, Stopped};
 
 /// Events known by id, so that none goes round in circles between pools. More than all pools' queues
 /// together hold is not needed.
@@ -115,7 +115,7 @@ impl Pools {
     }
 
     /// Tells all members something. Says the event's place in the order of the agent's own pool.
-    pub async fn fire(&self, event: UserEvent) -> Result<u64, Stopped> {
+    pub async fn fire(&self, event: UserEvent) -> Result<u64, Refused> {
         self.own().fire(event).await
     }
 

@@ -37,7 +37,17 @@ const OF_SEGMENT: u8 = 6;
 /// Bytes of a question or an answer at most: the knowledge of about 100,000 members.
 pub(super) const STREAM_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Questions and answers from this size on are deflated.
-const DEFLATE_FROM: usize = 4096;
+pub(super) const DEFLATE_FROM: usize = 4096;
+/// Bytes that come of one deflated byte at most. What members say of themselves gives four to eight.
+const INFLATION_MAX: usize = 100;
+/// Members of a question or an answer, as many as a pool may have.
+pub(super) const MEMBERS_MAX: usize = 128 * 1024;
+/// Bytes of a member in a question or an answer at least: its id alone takes 16.
+const MEMBER_BYTES_MIN: usize = 28;
+/// Events of a question or an answer. Those of late are 64.
+const EVENTS_MAX: usize = 1024;
+/// Bytes of an event at least.
+const EVENT_BYTES_MIN: usize = 22;
 
 /// Keys of tags that have a number. The place is the number: only ever add at the end.
 const TAG_KEYS: [&str; 21] = [
@@ -128,7 +138,8 @@ pub fn read_datagram(segment: &str, bytes: &[u8]) -> Result<Vec<Message>> {
     let mut messages = Vec::new();
     while !from.0.is_empty() {
         let (kind, mut body) = from.frame()?;
-        messages.extend(body.message(kind)?);
+        // A message that makes no sense costs itself alone.
+        messages.extend(body.message(kind).ok().flatten());
     }
     Ok(messages)
 }
@@ -193,24 +204,32 @@ pub fn read_answer(bytes: &[u8]) -> Result<Answer> {
     }
 }
 
+/// Does reading it take much more memory than it has bytes?
+pub(super) fn is_heavy(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&DEFLATED) || bytes.len() > DEFLATE_FROM
+}
+
 fn deflated(bytes: Vec<u8>) -> Vec<u8> {
     if bytes.len() < DEFLATE_FROM {
         return bytes;
     }
     let mut out = flate2::write::DeflateEncoder::new(vec![DEFLATED], flate2::Compression::fast());
     let written = out.write_all(&bytes).and_then(|()| out.finish());
-    written.unwrap_or(bytes)
+    // What no reader would inflate goes as it is.
+    let fits = |packed: &Vec<u8>| bytes.len() <= (packed.len() - 1).saturating_mul(INFLATION_MAX);
+    written.ok().filter(fits).unwrap_or(bytes)
 }
 
 /// What was deflated; nothing if it was not.
 fn inflated(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     let Some(packed) = bytes.strip_prefix(&[DEFLATED]) else { return Ok(None) };
+    let limit = STREAM_BYTES_MAX.min(packed.len().saturating_mul(INFLATION_MAX));
     let mut out = Vec::new();
     flate2::read::DeflateDecoder::new(packed)
-        .take(STREAM_BYTES_MAX as u64 + 1)
+        .take(limit as u64 + 1)
         .read_to_end(&mut out)
         .map_err(|_| Malformed)?;
-    if out.len() > STREAM_BYTES_MAX { Err(Malformed) } else { Ok(Some(out)) }
+    if out.len() > limit { Err(Malformed) } else { Ok(Some(out)) }
 }
 
 #[cfg(test)]

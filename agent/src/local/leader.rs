@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::diff::{LEADER_CHECK, LEADER_SERVICE};
 use crate::checks::Status;
-use crate::gossip::{self, Member, Pools, Roll, UserEvent};
+use crate::gossip::{self, Member, NEW_NAMES_A_MINUTE, Newcomers, Pools, Roll, UserEvent};
 use crate::raft::Consensus;
 use crate::store::{Change, Check, Deregister, Node, Register, Reply, Service, Store, Weights};
 use crate::telemetry::figures::names;
@@ -29,6 +29,8 @@ use crate::telemetry::figures::names;
 const INTERVAL: Duration = Duration::from_mins(1);
 /// Pause after a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// New nodes that were too many are looked at again after.
+const LATER: Duration = Duration::from_secs(10);
 /// Writes under way at once: after an election all members may be news.
 const WRITES_AT_ONCE: usize = 16;
 /// A node of which the pool knows nothing has this long to turn up before it counts as failed: after
@@ -47,6 +49,7 @@ pub async fn lead(
     let mut seen = None;
     let mut absent = BTreeMap::new();
     let mut led = false;
+    let (began, mut newcomers) = (Instant::now(), Newcomers::default());
     loop {
         let mut pause = INTERVAL;
         let leads = consensus.is_leader();
@@ -75,8 +78,22 @@ pub async fn lead(
                 all.extend(absences(&mut absent, &now, &store, Instant::now(), forget_after));
                 all
             };
+            let wanted = changes.len();
+            let changes = admitted(changes, pools.name(), &store, &mut newcomers, began.elapsed());
+            let withheld = wanted - changes.len();
+            if withheld > 0 {
+                tracing::warn!(
+                    withheld,
+                    "members are not in the catalog yet: more than {NEW_NAMES_A_MINUTE} new nodes came within a minute"
+                );
+            }
             seen = if write(&consensus, changes).await {
-                Some(now)
+                if withheld > 0 {
+                    pause = LATER;
+                    None
+                } else {
+                    Some(now)
+                }
             } else {
                 pause = RETRY;
                 None
@@ -121,6 +138,24 @@ async fn write(consensus: &Consensus, changes: Vec<Change>) -> bool {
         }
     }
     well
+}
+
+/// Without those that would make more nodes than may come within a minute; the leader's own is never too many.
+fn admitted(
+    mut changes: Vec<Change>,
+    own: &str,
+    store: &Store,
+    newcomers: &mut Newcomers,
+    now: Duration,
+) -> Vec<Change> {
+    let catalog = store.catalog();
+    changes.retain(|change| match change {
+        Change::Register(row) if *row.node.name != *own => {
+            catalog.node_named(&row.node.name).is_some() || newcomers.admit(now)
+        }
+        _ => true,
+    });
+    changes
 }
 
 /// What all members together make necessary.
@@ -402,6 +437,29 @@ mod tests {
         assert_eq!(changes.len(), 1);
         apply(&mut store, changes);
         assert!(store.catalog().node_named("n2").is_none());
+    }
+
+    #[test]
+    fn no_more_nodes_come_in_than_a_minute_may_bring() {
+        let mut store = Store::default();
+        let known = member("known", 1, "node", gossip::Status::Alive);
+        let changes = all(&roll(&[known]), "n1", &store);
+        apply(&mut store, changes);
+        let named = |name: &str| {
+            let node = Node { name: name.into(), ..Node::default() };
+            let row = Register { node, skip_node_update: false, service: None, checks: vec![] };
+            Change::Register(Box::new(row))
+        };
+        let many = || {
+            let made_up = (0..100_000).map(|number| named(&format!("made-up-{number}")));
+            made_up.chain([named("known"), named("n1"), remove(&Node::default())]).collect()
+        };
+        let (mut newcomers, most) = (Newcomers::default(), NEW_NAMES_A_MINUTE as usize);
+        let minute = Duration::from_mins(1);
+        let mut taken = |now| admitted(many(), "n1", &store, &mut newcomers, now).len();
+        assert_eq!(taken(minute), most + 3, "what is known, its own and what goes, too");
+        assert_eq!(taken(minute), 3);
+        assert_eq!(taken(2 * minute), most + 3);
     }
 
     #[test]

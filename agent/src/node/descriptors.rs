@@ -28,6 +28,14 @@ pub(super) fn raise() -> io::Result<Raised> {
     Ok(Raised { before, now })
 }
 
+/// How many may be open now.
+pub(super) fn limit() -> usize {
+    /// What systems start programs with.
+    const USUAL: u64 = 1024;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(USUAL, |(soft, _)| soft);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 fn wanted(soft: u64, hard: u64) -> u64 {
     hard.min(MAX).max(soft)
 }

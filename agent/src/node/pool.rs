@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::start::start_part;
-use super::{Error, REFERENCE_VERSION, memory, segments};
+use super::{Error, REFERENCE_VERSION, descriptors, memory, segments};
 use crate::config::{Config, Segment};
 use crate::gossip::{self, Joining, Keyring, Members, Pools};
 
@@ -102,7 +102,17 @@ fn settings(config: &Config, node_id: &str, keyring: Keyring) -> Result<gossip::
         keyring,
         keyring_file: keyring_file(config),
         allowed: tuning.allowed.clone(),
+        connections_max: connections_max(config),
     })
+}
+
+/// Connections that each pool may have. All pools together get an eighth of what may be open: HTTP, DNS and RPC have
+/// to go on accepting, whatever comes to the ports of gossip.
+fn connections_max(config: &Config) -> usize {
+    /// More are never needed: a question takes milliseconds.
+    const MAX: usize = 1024;
+    let all = descriptors::limit() / 8 / (1 + config.segments.served.len());
+    all.clamp(8, MAX)
 }
 
 /// The same agent in a segment that it serves. The keys are the same as everywhere.

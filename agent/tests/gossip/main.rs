@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may stop at the first surprise")]
 
 mod foca_pool;
+mod hostile;
 mod oracle;
 mod pools;
 mod simulation;

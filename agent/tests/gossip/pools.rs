@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// No single thing in these tests takes longer, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Agent {
-    members: Members,
+pub(crate) struct Agent {
+    pub(crate) members: Members,
     stop: CancellationToken,
 }
 
@@ -24,7 +24,7 @@ impl Drop for Agent {
     }
 }
 
-fn settings(name: &str, dc: &str, keys: &[Vec<u8>]) -> Settings {
+pub(crate) fn settings(name: &str, dc: &str, keys: &[Vec<u8>]) -> Settings {
     let quick = Duration::from_millis(100);
     Settings {
         bind: "127.0.0.1:0".parse().unwrap(),
@@ -42,17 +42,18 @@ fn settings(name: &str, dc: &str, keys: &[Vec<u8>]) -> Settings {
         keyring: Keyring::new(keys).unwrap(),
         keyring_file: None,
         allowed: Vec::new(),
+        connections_max: 64,
     }
 }
 
-async fn start(settings: Settings) -> Agent {
+pub(crate) async fn start(settings: Settings) -> Agent {
     let stop = CancellationToken::new();
     let (members, run) = gossip::start(settings, stop.clone()).await.unwrap();
     tokio::spawn(run);
     Agent { members, stop }
 }
 
-async fn pool(count: usize, keys: &[Vec<u8>]) -> Vec<Agent> {
+pub(crate) async fn pool(count: usize, keys: &[Vec<u8>]) -> Vec<Agent> {
     let mut agents = Vec::new();
     for number in 0..count {
         agents.push(start(settings(&format!("n{number}"), "dc1", keys)).await);
@@ -67,7 +68,7 @@ async fn pool(count: usize, keys: &[Vec<u8>]) -> Vec<Agent> {
     agents
 }
 
-async fn until(agent: &Agent, done: impl Fn(&Members) -> bool) {
+pub(crate) async fn until(agent: &Agent, done: impl Fn(&Members) -> bool) {
     let mut roll = agent.members.watch();
     let waited = tokio::time::timeout(PATIENCE, async {
         while !done(&agent.members) {
@@ -77,7 +78,7 @@ async fn until(agent: &Agent, done: impl Fn(&Members) -> bool) {
     waited.await.expect("it comes to be in time");
 }
 
-fn sees(members: &Members, name: &str) -> Option<Status> {
+pub(crate) fn sees(members: &Members, name: &str) -> Option<Status> {
     members.roll().get(name).map(|member| member.status)
 }
 

@@ -183,6 +183,7 @@ async fn alone(shutdown: &CancellationToken) -> gossip::Members {
         keyring: gossip::Keyring::new(&[]).unwrap(),
         keyring_file: None,
         allowed: Vec::new(),
+        connections_max: 64,
     };
     let (members, run) = gossip::start(settings, shutdown.child_token()).await.unwrap();
     tokio::spawn(run);

@@ -198,4 +198,6 @@ pub struct Counters {
     pub refutations: u64,
     /// Members declared failed here, for nobody else had done so before.
     pub failures: u64,
+    /// Statements that were not believed.
+    pub refused: u64,
 }

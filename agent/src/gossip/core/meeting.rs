@@ -15,9 +15,13 @@ use super::probe::exchange_pause;
 use super::{Core, Output, Peer, Phase, State, Time, Token, Unanswered};
 use crate::gossip::member::{Details, Name, UserEvent};
 use crate::gossip::message::{Answer, Claim, Knowledge, Known, Request};
+use crate::gossip::validate;
 
 /// Longest time of a meeting.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Characters of the reason for a refusal.
+const REASON_CHARS_MAX: usize = 512;
 
 /// What a meeting is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +122,10 @@ impl Core {
                     // Who asked says it better itself: it came to the wrong place.
                     return self.introduction(now);
                 }
+                if let Err(unfit) = theirs.from.validate() {
+                    self.refuse(now, &unfit, out);
+                    return Answer::Refused(unfit.to_string());
+                }
                 if !self.is_at_home(&theirs.from) {
                     // It takes this member for who lived here before.
                     return self.introduction(now);
@@ -159,7 +167,10 @@ impl Core {
         let result = match result {
             Ok(Answer::Exchange(theirs)) => {
                 let well = if is_join { self.acceptable(&theirs) } else { Ok(()) };
+                // A pool may be larger than what comes in otherwise: this member asked for it.
+                self.newcomers.expect(if is_join { theirs.members.len() + 1 } else { 0 });
                 let merged = well.map(|()| self.merge(now, &theirs, out));
+                self.newcomers.expect(0);
                 if purpose == Purpose::Compare && Digest::of(&theirs) != self.digest {
                     // They told what they know, and this member knows more.
                     self.exchange(now, theirs.from.address, out);
@@ -174,6 +185,8 @@ impl Core {
             Ok(other) => Err(format!("answered with something else: {other:?}")),
         };
         if let Purpose::Join(token) = purpose {
+            // The other side chose some of these words, and they reach terminals and logs.
+            let result = result.map_err(|reason| validate::shown(&reason, REASON_CHARS_MAX));
             out.push(Output::Joined { token, result });
         }
     }
@@ -245,6 +258,10 @@ impl Core {
         if !self.is_at_home(&theirs.from) {
             return;
         }
+        if let Err(unfit) = theirs.from.validate() {
+            self.refuse(now, &unfit, out);
+            return;
+        }
         // A newcomer's news are none to those it has them from.
         let newcomer = self.peers.is_empty() && theirs.join;
         self.alive(now, &theirs.from, true, out);
@@ -264,7 +281,10 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         for event in events.iter().rev() {
-            self.event(now, event, deaf, out);
+            match event.validate() {
+                Ok(()) => self.event(now, event, deaf, out),
+                Err(unfit) => self.refuse(now, &unfit, out),
+            }
         }
         let ahead = clock.saturating_sub(self.event_clock);
         self.event_clock += u64::from(u32::try_from(ahead).unwrap_or(0));
@@ -272,6 +292,10 @@ impl Core {
 
     fn merge_one(&mut self, now: Time, known: &Known, spread: bool, out: &mut Vec<Output>) {
         let details = &known.details;
+        if let Err(unfit) = details.validate() {
+            self.refuse(now, &unfit, out);
+            return;
+        }
         if known.state.is_live() {
             self.alive(now, details, spread, out);
         } else if details.name != self.me.name && !self.peers.contains_key(&details.name) {
@@ -304,6 +328,13 @@ impl Core {
         let name = &details.name;
         let limit = details.remembered(*state, &self.timing);
         if *age >= limit || self.is_forgotten(details) || !self.is_at_home(details) {
+            return;
+        }
+        if let Err(unfit) = self.is_plausible(now, name, details.incarnation) {
+            self.refuse(now, &unfit, out);
+            return;
+        }
+        if !self.admit(now, name, out) {
             return;
         }
         // Clocks of drivers start late enough for this: see `Time`.

@@ -6,6 +6,7 @@
 //! ```text
 //! probe.rs    ping one member after the other ─▶ silent: ask others, and by TCP ─▶ Suspect
 //! rumour.rs   Alive, Suspect, Failed, Left: which statement wins, and what it changes
+//! refusal.rs  what is not believed: statements beyond the limits, new names beyond a number
 //! meeting.rs  all that two members know, exchanged over a connection: on joining, then now and then
 //!
 //!           Alive ──no answer──▶ Suspect ──no objection──▶ Failed ──long──▶ (forgotten)
@@ -19,6 +20,7 @@ mod digest;
 mod io;
 mod meeting;
 mod probe;
+mod refusal;
 mod rumour;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,7 +37,9 @@ use uuid::Uuid;
 use super::broadcast::{self, Broadcasts};
 use super::member::{Details, Incarnation, Member, Name, State, Status, Time, UserEvent};
 use super::message::{Claim, Knowledge, Message, Summary};
+use super::newcomers::Newcomers;
 use super::suspicion::{Awareness, Suspicion};
+use super::validate::CLOCKS_DIFFER_MAX;
 use super::vivaldi::{Coordinate, Place};
 use digest::Digest;
 pub use io::{Counters, Input, Notice, Output, Timing, Token, Unanswered};
@@ -83,6 +87,8 @@ enum Phase {
 pub struct Core {
     timing: Timing,
     me: Arc<Details>,
+    /// When this member began, and its first incarnation: what its wall clock showed.
+    begun: (Time, Incarnation),
     phase: Phase,
     rng: SmallRng,
     /// Everybody else, in the order in which they are asked.
@@ -94,7 +100,10 @@ pub struct Core {
     leaving: BTreeSet<Name>,
     /// Who else claims a member's name.
     conflicts: BTreeMap<Name, Arc<str>>,
-    forgotten: VecDeque<(Name, Incarnation)>,
+    /// The last statement of each member that was forgotten, the first to go first.
+    forgotten: IndexMap<Name, Incarnation>,
+    newcomers: Newcomers,
+    refusals: refusal::Refusals,
     broadcasts: Broadcasts,
     awareness: Awareness,
     place: Place,
@@ -139,6 +148,7 @@ impl Core {
         digest.toggle(&me, State::Alive);
         Core {
             timing,
+            begun: (now, me.incarnation),
             me,
             phase: Phase::Active,
             peers: IndexMap::new(),
@@ -147,7 +157,9 @@ impl Core {
             suspicions: BTreeMap::new(),
             leaving: BTreeSet::new(),
             conflicts: BTreeMap::new(),
-            forgotten: VecDeque::new(),
+            forgotten: IndexMap::new(),
+            newcomers: Newcomers::default(),
+            refusals: refusal::Refusals::default(),
             broadcasts: Broadcasts::default(),
             awareness: Awareness::default(),
             place: Place::default(),
@@ -205,14 +217,19 @@ impl Core {
             }
             Input::Fire(mut event) => {
                 event.ltime = self.event_clock;
+                if let Err(unfit) = event.validate() {
+                    self.refuse(now, &unfit, out);
+                    return;
+                }
                 self.event(now, &Arc::new(event), false, out);
             }
             Input::SetTags(tags) => {
-                let me = Details {
-                    tags,
-                    incarnation: self.me.incarnation + 1,
-                    ..Details::clone(&self.me)
-                };
+                let incarnation = self.me.incarnation.saturating_add(1);
+                let me = Details { incarnation, tags, ..Details::clone(&self.me) };
+                if let Err(unfit) = me.validate() {
+                    self.refuse(now, &unfit, out);
+                    return;
+                }
                 self.speak(me);
                 out.push(Output::Notice(Notice::Updated(self.me.name.clone())));
             }
@@ -406,11 +423,29 @@ impl Core {
         self.broadcasts.push(news, Some(self.me.name.clone()));
     }
 
-    /// Objects to what is said of oneself: `incarnation` was the last that was spoken of.
-    fn refute(&mut self, incarnation: Incarnation) {
+    /// The largest incarnation that anybody believes. It grows with time, so that there is always room for a member to
+    /// object to whatever was believed before.
+    fn incarnation_max(&self, now: Time) -> Incarnation {
+        let (begun, clock) = self.begun;
+        let since = u64::try_from(now.saturating_sub(begun).as_millis()).unwrap_or(u64::MAX);
+        clock.saturating_add(since).saturating_add(CLOCKS_DIFFER_MAX)
+    }
+
+    /// Objects to what is said of oneself: `incarnation` was the last that was spoken of. What nobody believes is not
+    /// taken for a number to get ahead of.
+    fn refute(&mut self, now: Time, incarnation: Incarnation) {
         self.counters.refutations += 1;
-        let incarnation = incarnation.max(self.me.incarnation) + 1;
+        let said = if incarnation > self.incarnation_max(now) { 0 } else { incarnation };
+        let incarnation = said.max(self.me.incarnation).saturating_add(1);
         self.speak(Details { incarnation, ..Details::clone(&self.me) });
+    }
+
+    /// Passes on at once what must not wait, unless something was passed on just now: who is told one thing after
+    /// the other must not make this member flood the others.
+    fn gossip_urgently(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now >= self.last_gossip + self.timing.gossip_interval / 8 {
+            self.gossip(now, out);
+        }
     }
 
     fn leave(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -445,7 +480,7 @@ impl Core {
         }
         // A clock that somebody set to the end of time must not stop all others.
         let sane = event.ltime.min(self.event_clock.saturating_add(u64::from(u32::MAX)));
-        self.event_clock = self.event_clock.max(sane + 1);
+        self.event_clock = self.event_clock.max(sane.saturating_add(1));
         if self.heard.len() == EVENTS_KNOWN_MAX {
             self.heard.pop_front();
         }

@@ -6,6 +6,7 @@ use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time};
 use crate::gossip::member::{Details, Incarnation, Name};
 use crate::gossip::message::{Claim, Known, Message};
 use crate::gossip::suspicion::Suspicion;
+use crate::gossip::validate::{self, Unfit};
 
 impl Peer {
     pub(super) fn new(details: Arc<Details>, state: State, since: Time) -> Peer {
@@ -29,6 +30,10 @@ impl Peer {
 
 impl Core {
     pub(super) fn message(&mut self, now: Time, message: Message, out: &mut Vec<Output>) {
+        if let Err(unfit) = message.validate() {
+            self.refuse(now, &unfit, out);
+            return;
+        }
         match message {
             Message::Ping { seq, target, reply_to } => {
                 // Whoever lived here before does not answer through this member.
@@ -73,8 +78,15 @@ impl Core {
             return;
         }
         let name = said.name.clone();
+        if let Err(unfit) = self.is_plausible(now, &name, said.incarnation) {
+            self.refuse(now, &unfit, out);
+            return;
+        }
         let notice = match self.peers.get_mut(&name) {
             None => {
+                if !self.admit(now, &name, out) {
+                    return;
+                }
                 self.insert(Peer::new(Arc::clone(said), State::Alive, now));
                 Notice::Joined(name.clone())
             }
@@ -119,8 +131,18 @@ impl Core {
         out.push(Output::Notice(notice));
     }
 
+    /// Could a member have said so much by now?
+    pub(super) fn is_plausible(
+        &self,
+        now: Time,
+        name: &str,
+        said: Incarnation,
+    ) -> Result<(), Unfit> {
+        validate::incarnation(name, said, self.incarnation_max(now))
+    }
+
     fn alive_with_my_name(&mut self, now: Time, said: &Arc<Details>, out: &mut Vec<Output>) {
-        if said.id != self.me.id {
+        if said.id != self.me.id && said.address != self.me.address {
             // Somebody else has the name as well. If it was there first, others do not believe
             // this member; it tells them again until the name is free.
             self.next_exchange = self.next_exchange.min(now + self.retry);
@@ -130,8 +152,8 @@ impl Core {
         } else if said.incarnation > self.me.incarnation
             || (said.incarnation == self.me.incarnation && **said != *self.me)
         {
-            // What an earlier life of this member said, with a clock that was ahead.
-            self.refute(said.incarnation);
+            // What an earlier life of this member said, with a clock that was ahead; or a lie.
+            self.refute(now, said.incarnation);
         }
     }
 
@@ -154,10 +176,14 @@ impl Core {
                 && self.phase == Phase::Active
             {
                 self.awareness.worse(1, self.timing.awareness_max);
-                self.refute(claim.incarnation);
+                self.refute(now, claim.incarnation);
                 // The objection is urgent.
-                self.gossip(now, out);
+                self.gossip_urgently(now, out);
             }
+            return;
+        }
+        if let Err(unfit) = self.is_plausible(now, &claim.name, claim.incarnation) {
+            self.refuse(now, &unfit, out);
             return;
         }
         let members = self.live + 1;
@@ -185,12 +211,9 @@ impl Core {
 
     /// Doubts that lasted long enough become certainty.
     pub(super) fn doubts_end(&mut self, now: Time, out: &mut Vec<Output>) {
-        while let Some(name) = self
-            .suspicions
-            .iter()
-            .find(|(_, doubt)| now >= doubt.deadline())
-            .map(|(name, _)| name.clone())
-        {
+        let over = self.suspicions.iter().filter(|(_, doubt)| now >= doubt.deadline());
+        let over: Vec<Name> = over.map(|(name, _)| name.clone()).collect();
+        for name in over {
             self.suspicions.remove(&name);
             let Some(peer) = self.peers.get(&name) else { continue };
             self.counters.failures += 1;
@@ -208,6 +231,10 @@ impl Core {
     pub(super) fn fail(&mut self, now: Time, claim: &Arc<Claim>, out: &mut Vec<Output>) {
         if claim.name == self.me.name {
             self.said_gone(now, claim, out);
+            return;
+        }
+        if let Err(unfit) = self.is_plausible(now, &claim.name, claim.incarnation) {
+            self.refuse(now, &unfit, out);
             return;
         }
         let Some(peer) = self.peers.get_mut(&claim.name) else { return };
@@ -241,6 +268,10 @@ impl Core {
     ) {
         if claim.name == self.me.name {
             self.said_gone(now, claim, out);
+            return;
+        }
+        if let Err(unfit) = self.is_plausible(now, &claim.name, claim.incarnation) {
+            self.refuse(now, &unfit, out);
             return;
         }
         let Some(peer) = self.peers.get_mut(&claim.name) else { return };
@@ -286,13 +317,13 @@ impl Core {
         }
         if self.is_me(&claim.name, claim.id) {
             if claim.incarnation >= self.me.incarnation {
-                self.refute(claim.incarnation);
-                self.gossip(now, out);
+                self.refute(now, claim.incarnation);
+                self.gossip_urgently(now, out);
             }
         } else {
             // Who had the name is gone: it is free.
             self.conflicts.remove(&claim.name);
-            self.refute(claim.incarnation);
+            self.refute(now, claim.incarnation);
             out.push(Output::Notice(Notice::Updated(claim.name.clone())));
         }
     }
@@ -321,17 +352,16 @@ impl Core {
         self.conflicts.remove(name);
         self.place.forget(name);
         if self.forgotten.len() == FORGOTTEN_MAX {
-            self.forgotten.pop_front();
+            self.forgotten.shift_remove_index(0);
         }
-        self.forgotten.push_back((name.clone(), incarnation));
+        let before = self.forgotten.shift_remove(name).unwrap_or(incarnation);
+        self.forgotten.insert(name.clone(), incarnation.max(before));
         out.push(Output::Notice(Notice::Reaped(name.clone())));
     }
 
     /// Was it forgotten, and has said nothing since?
     pub(super) fn is_forgotten(&self, said: &Details) -> bool {
-        let is_it =
-            |(name, at): &(Name, Incarnation)| *name == said.name && said.incarnation <= *at;
-        self.forgotten.iter().any(is_it)
+        self.forgotten.get(&said.name).is_some_and(|at| said.incarnation <= *at)
     }
 
     /// Forgets who has been gone for long.

@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{ID, Malformed, Result, TAG_KEYS, kind};
+use super::{
+    EVENT_BYTES_MIN, EVENTS_MAX, ID, MEMBER_BYTES_MIN, MEMBERS_MAX, Malformed, Result, TAG_KEYS,
+    kind,
+};
 use crate::gossip::keyring::{Order, Report};
 use crate::gossip::member::{Details, Name, State, Tags, UserEvent};
 use crate::gossip::message::{Claim, Knowledge, Known, Message, Summary};
@@ -49,8 +52,13 @@ impl<'a> Reader<'a> {
 
     /// A number of things of which each takes at least a byte.
     fn count(&mut self) -> Result<usize> {
+        self.count_of(usize::MAX, 1)
+    }
+
+    /// A number of things, `max` of them at most, of which each takes at least `size_min` bytes.
+    fn count_of(&mut self, max: usize, size_min: usize) -> Result<usize> {
         let count = usize::try_from(self.number()?).map_err(|_| Malformed)?;
-        if count > self.0.len() { Err(Malformed) } else { Ok(count) }
+        if count > max.min(self.0.len() / size_min) { Err(Malformed) } else { Ok(count) }
     }
 
     fn bytes(&mut self) -> Result<&'a [u8]> {
@@ -148,9 +156,6 @@ impl<'a> Reader<'a> {
             let value = if repeats { id.to_string() } else { value };
             tags.extend(key.map(|key| (key, value)));
         }
-        if name.is_empty() {
-            return Err(Malformed);
-        }
         Ok(Details { name, id, address, incarnation, tags })
     }
 
@@ -175,8 +180,8 @@ impl<'a> Reader<'a> {
 
     fn events(&mut self) -> Result<(u64, Vec<Arc<UserEvent>>)> {
         let clock = self.number()?;
-        let events =
-            (0..self.count()?).map(|_| self.event().map(Arc::new)).collect::<Result<_>>()?;
+        let count = self.count_of(EVENTS_MAX, EVENT_BYTES_MIN)?;
+        let events = (0..count).map(|_| self.event().map(Arc::new)).collect::<Result<_>>()?;
         Ok((clock, events))
     }
 
@@ -190,7 +195,7 @@ impl<'a> Reader<'a> {
         let join = self.byte()? != 0;
         let from = Arc::new(self.details()?);
         let (event_clock, events) = self.events()?;
-        let members = (0..self.count()?)
+        let members = (0..self.count_of(MEMBERS_MAX, MEMBER_BYTES_MIN)?)
             .map(|_| {
                 let state = match self.byte()? {
                     0 => State::Alive,

@@ -150,6 +150,51 @@ fn bombs_do_not_go_off() {
     assert_eq!(read_question(&packed.finish().unwrap()), Err(Malformed));
 }
 
+/// Deflated, as it goes over a connection.
+fn packed(plain: &[u8]) -> Vec<u8> {
+    let mut packed =
+        flate2::write::DeflateEncoder::new(vec![DEFLATED], flate2::Compression::best());
+    packed.write_all(plain).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn what_grows_too_much_is_not_inflated() {
+    let mut of_zeros = Writer(vec![QUESTION]);
+    of_zeros.frame(kind::STREAM_PING, |out| out.text(&"0".repeat(1 << 20)));
+    assert_eq!(read_question(&of_zeros.0).map(|_| ()), Ok(()), "its size alone is no fault");
+    assert_eq!(read_question(&packed(&of_zeros.0)), Err(Malformed));
+    // What members really say is far from that, and what is not goes as it is.
+    let event = UserEvent {
+        id: Uuid::nil(),
+        ltime: 1,
+        name: "x".repeat(1 << 20),
+        payload: Bytes::new(),
+        filters: Default::default(),
+    };
+    let said = Summary { events: vec![Arc::new(event)], ..summary() };
+    let bytes = question(&Request::Compare(Box::new(said.clone())));
+    assert_eq!(bytes[0], QUESTION);
+    assert_eq!(read_question(&bytes), Ok(Request::Compare(Box::new(said))));
+}
+
+#[test]
+fn more_members_than_a_pool_has_are_not_read() {
+    let mut knowledge = knowledge(1);
+    knowledge.members = vec![knowledge.members[0].clone(); MEMBERS_MAX + 1];
+    let question = |knowledge: Knowledge| question(&Request::Exchange(Box::new(knowledge)));
+    assert_eq!(read_question(&question(knowledge.clone())), Err(Malformed));
+    knowledge.members.truncate(1000);
+    assert!(read_question(&question(knowledge)).is_ok());
+}
+
+#[test]
+fn a_message_that_makes_no_sense_costs_itself_alone() {
+    let mut bytes = vec![DATAGRAM, kind::ALIVE, 2, 0xff, 0xff];
+    bytes.extend_from_slice(&datagram("", &messages())[1..]);
+    assert_eq!(read_datagram("", &bytes).unwrap(), messages());
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), first in 0_u8..6) {
