@@ -148,6 +148,16 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Which part ended, in words.
+fn part(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
+    match ended {
+        Some(Ok(name)) => name.to_owned(),
+        Some(Err(error)) if error.is_panic() => "unknown: it panicked".to_owned(),
+        Some(Err(_)) => "unknown: it was cancelled".to_owned(),
+        None => "all".to_owned(),
+    }
+}
+
 /// Resolves when agreement ended on a server.
 async fn failed(consensus: Option<&Consensus>) -> String {
     match consensus {
@@ -230,7 +240,7 @@ impl Node {
                     return 1;
                 }
                 ended = self.tasks.join_next() => {
-                    error!(part = ?ended, "a part of the agent ended unasked");
+                    error!(part = part(ended), "a part of the agent ended unasked");
                     return 1;
                 }
             };
