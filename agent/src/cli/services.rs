@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use muster_client::types::{ServiceAddress, ServiceDefinition};
 use serde_json::Value;
 
@@ -74,7 +73,7 @@ fn field<'a>(definition: &'a Value, name: &str) -> Option<&'a str> {
 
 fn register(call: &Call) -> Outcome {
     let name = call.values.text("name").filter(|name| !name.is_empty());
-    let bodies: Vec<(String, Vec<u8>)> = match (call.operands.is_empty(), name) {
+    let definitions = match (call.operands.is_empty(), name) {
         (true, None) => {
             return Err(Failure::new(
                 "Service registration requires at least one argument or flags.",
@@ -83,31 +82,22 @@ fn register(call: &Call) -> Outcome {
         (false, Some(_)) => {
             return Err(Failure::new("Service registration requires arguments or -id, not both."));
         }
-        (true, Some(name)) => {
-            let definition = from_flags(call, name)?;
-            let body = serde_json::to_vec(&definition)
-                .map_err(|error| Failure::new(format!("cannot encode the service: {error}")))?;
-            vec![(name.to_owned(), body)]
-        }
-        (false, None) => {
-            let definitions = definitions(call)?;
-            config::judge_services(&definitions)
-                .map_err(|error| Failure::new(format!("Error: {error}")))?;
-            let body = |definition: &Value| {
-                let name = field(definition, "name").unwrap_or_default().to_owned();
-                (name, definition.to_string().into_bytes())
-            };
-            definitions.iter().map(body).collect()
-        }
+        (true, Some(name)) => vec![from_flags(call, name)?],
+        // In the words of the API, which has other names for some keys of files.
+        (false, None) => config::read_services(&definitions(call)?)
+            .map_err(|error| Failure::new(format!("Error: {error}")))?,
     };
-    let client = call.client()?;
-    each(bodies, |(name, body)| {
-        let client = &client;
+    let agent = call.client()?.agent();
+    each(definitions, |mut definition| {
+        let agent = &agent;
+        for check in definition.check.iter_mut().chain(&mut definition.checks) {
+            // It can only be the service that it stands in.
+            check.service_id = None;
+        }
         async move {
-            // As written: the agent understands the spelling of files, and knows best what is wrong.
-            let path = "/v1/agent/service/register";
-            match client.put(path, &[], Bytes::from(body)).await {
-                Ok(_) => Ok(format!("Registered service: {name}\n")),
+            let name = &definition.name;
+            match agent.register_service(&definition, false).await {
+                Ok(()) => Ok(format!("Registered service: {name}\n")),
                 Err(error) => {
                     Err(call.failed(&format!("Error registering service {name:?}"), &error))
                 }

@@ -289,4 +289,64 @@ mod tests {
         let found = faults("check", &check);
         assert!(found.unknown.is_empty() && found.misfits.is_empty(), "{found:?}");
     }
+
+    /// A check with this key, and what else it takes to be one.
+    fn with(key: &str, shape: Shape) -> Value {
+        let value = match (key, shape) {
+            ("status", _) => json!("passing"),
+            ("http", _) => json!("http://127.0.0.1/"),
+            ("tcp" | "udp" | "grpc" | "h2ping", _) => json!("127.0.0.1:1"),
+            ("timeout" | "interval" | "ttl", _) => json!("11s"),
+            ("deregister_critical_service_after" | "deregistercriticalserviceafter", _) => {
+                json!("2m")
+            }
+            (_, Shape::Number) => json!(3),
+            (_, Shape::Switch) => json!(true),
+            (_, Shape::Texts) => json!(["a"]),
+            (_, Shape::Headers) => json!({"h": ["v"]}),
+            _ => json!("x"),
+        };
+        let base = match key {
+            "ttl" | "alias_service" => json!({}),
+            "alias_node" => json!({"alias_service": "x"}),
+            "args" | "scriptargs" | "tcp" | "udp" | "grpc" | "h2ping" | "os_service" | "http" => {
+                json!({"interval": "10s"})
+            }
+            "docker_container_id" | "dockercontainerid" => {
+                json!({"args": ["a"], "interval": "10s"})
+            }
+            "shell" => json!({"docker_container_id": "x", "args": ["a"], "interval": "10s"}),
+            "tcp_use_tls" => json!({"tcp": "127.0.0.1:1", "interval": "10s"}),
+            "grpc_use_tls" => json!({"grpc": "127.0.0.1:1", "interval": "10s"}),
+            "h2ping_use_tls" => json!({"h2ping": "127.0.0.1:1", "interval": "10s"}),
+            _ => json!({"http": "http://127.0.0.1/", "interval": "10s"}),
+        };
+        let mut check = base;
+        check[key] = value;
+        check
+    }
+
+    /// `services register` tells an agent what a file says; each key must arrive there.
+    #[test]
+    fn every_key_of_a_file_can_be_told_to_an_agent() {
+        use crate::local::{Settings, Source, definition};
+        let shared = Settings::default().shared();
+        for (key, shape) in CHECK {
+            let check = with(key, *shape);
+            for service in [
+                json!({"name": "web", "check": check}),
+                json!({"name": "web", "checks": [check, {"ttl": "10s", "id": "second"}]}),
+            ] {
+                let [read] = &crate::config::read_services(&[service]).expect(key)[..] else {
+                    panic!("one service")
+                };
+                let mut read = read.clone();
+                // A check in a service is that service's.
+                read.check.iter_mut().chain(&mut read.checks).for_each(|it| it.service_id = None);
+                let told = serde_json::to_value(&read).expect("JSON");
+                let heard = definition::service(told, Source::Api, shared);
+                assert_eq!(heard.as_ref().ok(), Some(&read), "{key}: {heard:?}");
+            }
+        }
+    }
 }

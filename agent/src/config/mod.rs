@@ -25,6 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_client::types::ServiceDefinition;
 use serde_json::Value;
 
 use crate::checks::tls::{Authorities, Tls};
@@ -181,13 +182,13 @@ pub fn service_definitions(sources: &[PathBuf]) -> Result<Vec<Value>, Error> {
     Ok(definitions)
 }
 
-/// Judges service definitions as an agent would that had them in its own files, so that a mistake in the
-/// last of them is found before the first one is registered.
-pub fn judge_services(definitions: &[Value]) -> Result<(), Error> {
+/// Reads service definitions as an agent would that had them in its own files, so that a mistake in the
+/// last of them is found before the first one is registered, and every key of a file works for any agent.
+pub fn read_services(definitions: &[Value]) -> Result<Vec<ServiceDefinition>, Error> {
     // Whether scripts may run is up to the agent that runs them.
     let settings = local::Settings { enable_script_checks: true, ..local::Settings::default() };
     local::Configured::read(&settings, definitions, &[], |_| false)
-        .map(drop)
+        .map(|configured| configured.services)
         .map_err(|error| explained(&error))
 }
 

@@ -84,7 +84,7 @@ impl Default for Settings {
 
 impl Settings {
     /// What checks share.
-    pub(super) fn shared(&self) -> Shared {
+    pub(crate) fn shared(&self) -> Shared {
         Shared {
             output_bytes_max: self.check_output_max_size,
             deregister_after_min: self.check_deregister_after_min,
