@@ -1,6 +1,9 @@
 //! `lock`: runs a program while holding a lock; and what is needed to run programs.
 
+mod child;
+
 use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write};
 use std::num::NonZeroU32;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -17,6 +20,8 @@ use tokio::process::{Child, Command};
 use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
 use super::layout;
 use crate::watches::program;
+use child::Running;
+pub(super) use child::{GUARD, run_guard};
 
 /// Time for a child to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -32,7 +37,8 @@ session) the child gets SIGTERM, and SIGKILL 5 s later.
     $ muster lock jobs/backup ./backup.sh
     $ muster lock -timeout=10s jobs/backup ./backup.sh
 
-The child finds CONSUL_LOCK_HELD=true in its environment.",
+The child finds CONSUL_LOCK_HELD=true in its environment. At a terminal it can read there with \
+-pass-stdin. HUP, QUIT, USR1 and USR2 are passed on to it. It ends when this program is killed, too.",
     flags: &[
         Flag::switch("child-exit-code", "Exit with 2 if the child failed; without this, with 0."),
         Flag::number(
@@ -108,29 +114,32 @@ async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome
     for name in ["CONSUL_LOCK_HELD", "MUSTER_LOCK_HELD"] {
         command.env(name, "true");
     }
-    let stdin = if call.values.on("pass-stdin") { Stdio::inherit() } else { Stdio::null() };
-    command.stdin(stdin);
+    let passes = call.values.on("pass-stdin");
+    command.stdin(if passes { Stdio::inherit() } else { Stdio::null() });
+    let reads = passes && std::io::stdin().is_terminal();
     say(call, "Starting handler");
     let mut failures = String::new();
-    let ended = match command.spawn() {
+    let ended = match Running::start(&mut command, reads).await {
         Err(error) => Ended::Badly(error.to_string()),
         Ok(mut child) => {
-            tokio::select! {
-                status = child.wait() => {
+            let ended = tokio::select! {
+                status = child.ended() => {
                     say(call, "Child terminated, releasing lock");
                     Ended::of(status)
                 }
                 () = held.lost() => {
                     failures.push_str("Lock lost, killing child\n");
-                    end(&mut child).await;
+                    child.end().await;
                     Ended::Badly("the lock was lost".to_owned())
                 }
                 () = interrupted() => {
                     say(call, "Shutdown triggered, killing child");
-                    end(&mut child).await;
+                    child.end().await;
                     Ended::Well
                 }
-            }
+            };
+            child.conclude().await;
+            ended
         }
     };
     let failed = if let Ended::Badly(what) = ended {
@@ -167,11 +176,10 @@ async fn clean(call: &Call, client: &Client, key: &str) {
     say(call, "Cleanup aborted, lock in use");
 }
 
-/// Says what is being done, if that is wanted.
-#[expect(clippy::print_stdout, reason = "the command line talks")]
+/// Says what is being done, if that is wanted. A terminal that is gone is no reason to stop.
 fn say(call: &Call, text: &str) {
     if call.values.on("verbose") {
-        println!("{text}");
+        let _ = writeln!(std::io::stdout(), "{text}");
     }
 }
 
@@ -214,6 +222,8 @@ pub(super) async fn end(child: &mut Child) {
     };
     // An error means that nobody of the group is left.
     let _ = killpg(group, Signal::SIGTERM);
+    // One that is stopped hears nothing until it goes on.
+    let _ = killpg(group, Signal::SIGCONT);
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
         let _ = killpg(group, Signal::SIGKILL);
         let _ = child.wait().await;

@@ -127,6 +127,9 @@ pub fn main() -> ExitCode {
     if let Ok(line) = std::env::var("COMP_LINE") {
         return finish(Ok(complete::answer(&line).into()));
     }
+    if args == [lock::GUARD] {
+        return lock::run_guard();
+    }
     if args.first().is_some_and(|command| command == "agent") {
         return agent::run(&args[1..]);
     }
@@ -228,7 +231,8 @@ fn finish(outcome: Result<Output, Failure>) -> ExitCode {
                 }
                 return ExitCode::FAILURE;
             }
-            eprint!("{}", output.stderr);
+            // A terminal that is gone changes nothing of what was done.
+            let _ = write!(io::stderr(), "{}", output.stderr);
             ExitCode::from(output.code)
         }
         Err(failure) => {

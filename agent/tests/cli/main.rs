@@ -4,6 +4,7 @@
 
 mod configurations;
 mod generated;
+mod locks;
 mod observe;
 mod operate;
 mod process;
