@@ -15,6 +15,7 @@ pub mod http; // the HTTP door: one file per family of paths
 mod json; // what users write as JSON, with the reference's tolerance
 pub mod local; // what this agent claims, and how the catalog is corrected to match
 pub mod node; // builds the parts, starts them, stops them in order
+mod processes; // those that this agent starts, and orphans that are left to it
 pub mod raft; // agreement: the log, the applier, the watches it wakes
 pub mod read; // the read path: consistency, blocking, shared answers
 pub mod remote_exec; // commands that operators have agents run, if that is allowed

@@ -13,7 +13,7 @@
 //!
 //! Pure: [`container`], [`metadata`], [`address`], [`check`], [`plan`], [`event`], [`diff`],
 //! [`reconcile`]. At the edges: [`docker`], [`agent`], [`identity`], [`runner`], [`probe`],
-//! [`args`].
+//! [`args`], [`orphans`].
 
 pub mod address;
 pub mod agent;
@@ -25,6 +25,7 @@ pub mod docker;
 pub mod event;
 pub mod identity;
 pub mod metadata;
+pub mod orphans;
 pub mod plan;
 pub mod probe;
 pub mod reconcile;

@@ -6,7 +6,7 @@ use muster_registrator::agent::Agent;
 use muster_registrator::args::Args;
 use muster_registrator::docker::Engine;
 use muster_registrator::reconcile::Status;
-use muster_registrator::{identity, probe, runner};
+use muster_registrator::{identity, orphans, probe, runner};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -50,6 +50,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
 
     let stop = stop_on_signals()?;
+    orphans::collect().context("cannot wait for SIGCHLD")?;
     let found = tokio::select! {
         found = identity::discover(&engine, args.instance.clone()) => found,
         () = stop.cancelled() => return Ok(()),

@@ -16,6 +16,7 @@ use tokio::net::unix::pipe;
 use tokio::process::Child;
 
 use super::{Outcome, Status, Tail};
+use crate::processes::{self, Awaited};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -78,6 +79,7 @@ struct Group {
     child: Child,
     id: Option<Pid>,
     finished: bool,
+    _awaited: Awaited,
 }
 
 impl Group {
@@ -106,17 +108,20 @@ fn start(args: &[String]) -> Result<(Group, pipe::Receiver), String> {
         Ok((receiver, Stdio::from(writer.try_clone()?), Stdio::from(writer)))
     };
     let (receiver, stdout, stderr) = plumbing().map_err(|error| error.to_string())?;
-    let child = tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    command
         .args(rest)
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| refusal(program, &error))?;
+        .kill_on_drop(true);
+    let (child, awaited) =
+        processes::spawn(&mut command).map_err(|error| refusal(program, &error))?;
+    // The command holds the writing ends of the pipe, which would never end.
+    drop(command);
     let id = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    Ok((Group { child, id, finished: false }, receiver))
+    Ok((Group { child, id, finished: false, _awaited: awaited }, receiver))
 }
 
 /// Why a program did not start, in the reference's words.
@@ -143,6 +148,9 @@ mod tests {
     #[tokio::test]
     async fn exit_codes_and_output() {
         let big = format!("Captured 4096 of 9004 bytes\n...\n{}end\n", "x".repeat(4092));
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().to_str().unwrap();
+        let denied = format!("fork/exec {here}: permission denied");
         let rows: [(&[&str], Status, &str); 9] = [
             (&["/bin/sh", "-c", "echo out; echo err >&2"], Status::Passing, "out\nerr\n"),
             (&["/bin/sh", "-c", "echo warn; exit 1"], Status::Warning, "warn\n"),
@@ -164,7 +172,7 @@ mod tests {
                 Status::Critical,
                 "exec: \"nosuchcommandx\": executable file not found in $PATH",
             ),
-            (&["/tmp"], Status::Critical, "fork/exec /tmp: permission denied"),
+            (&[here], Status::Critical, &denied),
         ];
         for (args, status, output) in rows {
             let outcome = run(args, TIMEOUT).await;

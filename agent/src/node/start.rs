@@ -17,7 +17,7 @@ use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::telemetry::figures;
 use crate::watches::Watches;
-use crate::{dns, http, remote_exec};
+use crate::{dns, http, processes, remote_exec};
 
 impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
@@ -63,6 +63,9 @@ impl Node {
         let leave = http::Departure::new();
         let mut tasks = JoinSet::new();
         start_part(&mut tasks, "figures", figures::run(shutdown.child_token()));
+        if processes::is_first() {
+            start_part(&mut tasks, "orphans", processes::collect_orphans(shutdown.child_token()));
+        }
         let pools = pool::start(&config, &node_id, keyring, &mut tasks, &shutdown).await?;
         let role = if config.server {
             Role::server(&config, &node_id, pools.own(), &mut tasks, &shutdown).await?

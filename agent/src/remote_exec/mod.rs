@@ -35,6 +35,7 @@ pub use job::{EVENT, Job, Kind, Place, Summons};
 
 use crate::gossip::{Pools, UserEvent};
 use crate::local::{Audience, Local};
+use crate::processes::{self, Awaited};
 use crate::watches::program;
 use output::{Output, Piece};
 
@@ -147,7 +148,7 @@ async fn perform(answers: &Answers, job: &Job) -> (i32, Result<(), String>) {
         }),
         Kind::Nothing => Err(io::Error::other("the job holds no command")),
     };
-    let ((mut child, mut output), _script) = match started {
+    let ((mut child, _awaited, mut output), _script) = match started {
         Ok(started) => started,
         Err(error) => {
             // The reference says nothing but the code; a reason helps.
@@ -179,13 +180,13 @@ async fn perform(answers: &Answers, job: &Job) -> (i32, Result<(), String>) {
 }
 
 /// Starts a program with one pipe for all that it prints, so that its order stays.
-fn start(words: &[String], shell: bool) -> io::Result<(Child, Output)> {
+fn start(words: &[String], shell: bool) -> io::Result<(Child, Awaited, Output)> {
     let (reader, writer) = io::pipe()?;
     let mut command: Command = program(words, shell);
     command.kill_on_drop(false);
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let child = command.spawn()?;
+    let (child, awaited) = processes::spawn(&mut command)?;
     // The command holds the writing ends: they must go, or the pipe would never end.
     drop(command);
-    Ok((child, Output::new(reader)?))
+    Ok((child, awaited, Output::new(reader)?))
 }

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     async fn all(line: &str, patience: Duration) -> Vec<Piece> {
-        let (mut child, mut output) = start(&[line.to_owned()], true).expect("a shell");
+        let (mut child, _awaited, mut output) = start(&[line.to_owned()], true).expect("a shell");
         let mut pieces = Vec::new();
         loop {
             match output.next(&mut child, patience).await {

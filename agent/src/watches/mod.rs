@@ -29,6 +29,7 @@ pub use question::{Parameters, Question, TYPES};
 
 use crate::checks::tls::{Tls, Verify};
 use crate::checks::{Status, http};
+use crate::processes;
 
 /// The longest pause after failures.
 const BACKOFF_MAX: Duration = Duration::from_mins(3);
@@ -218,7 +219,8 @@ pub(crate) fn program(words: &[String], shell: bool) -> Command {
 /// Runs a handler to its end: its last output, or why it failed.
 async fn run(mut command: Command, json: &str) -> Result<String, String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let (mut child, _awaited) =
+        processes::spawn(&mut command).map_err(|error| error.to_string())?;
     let stdin = child.stdin.take();
     let feed = async {
         if let Some(mut stdin) = stdin {
