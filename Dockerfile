@@ -25,9 +25,12 @@ FROM ${BINARIES} AS programs
 # The agent: server or client, by its arguments.
 FROM debian:bookworm-slim AS muster
 COPY --from=programs /programs/muster /usr/local/bin/
-RUN ln -s muster /usr/local/bin/consul
+COPY packaging/image/entrypoint.sh /usr/local/bin/muster-entrypoint
+# Set-ups written for the image of Consul find its program and its folders.
+RUN ln -s muster /usr/local/bin/consul && mkdir -p /consul/data /consul/config
+VOLUME /consul/data
 EXPOSE 8300 8301 8301/udp 8302 8302/udp 8500 8600 8600/udp
-ENTRYPOINT ["muster"]
+ENTRYPOINT ["muster-entrypoint"]
 CMD ["agent", "-dev", "-client=0.0.0.0"]
 
 FROM debian:bookworm-slim AS registrator
