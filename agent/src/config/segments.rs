@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn read(keys: &str) -> Result<Segments, String> {
-        let text = format!(r#"{{"data_dir":"/tmp","bind_addr":"127.0.0.1",{keys}}}"#);
+        let text = format!(r#"{{"data_dir":"/nonexistent","bind_addr":"127.0.0.1",{keys}}}"#);
         let written = Written::from_text(&text, "json").map_err(|error| error.to_string())?;
         resolve(&written, false).map(|config| config.segments).map_err(|error| error.to_string())
     }

@@ -9,8 +9,9 @@ fn resolved(json: &str) -> Result<Config, String> {
 
 #[test]
 fn numbers_of_definitions_are_whole_and_names_and_networks_are_judged_at_once() {
-    let with =
-        |keys: &str| resolved(&format!(r#"{{"data_dir":"/tmp","bind_addr":"127.0.0.1",{keys}}}"#));
+    let with = |keys: &str| {
+        resolved(&format!(r#"{{"data_dir":"/nonexistent","bind_addr":"127.0.0.1",{keys}}}"#))
+    };
     let config = with(r#""service":{"name":"a","port":80.0,"weights":{"passing":2.5}}"#).unwrap();
     let service = &config.service_definitions[0];
     assert_eq!((&service["port"], &service["weights"]["passing"]), (&80.into(), &2.into()));
@@ -31,7 +32,7 @@ fn numbers_of_definitions_are_whole_and_names_and_networks_are_judged_at_once() 
 #[test]
 fn what_has_no_effect_is_said_unless_it_asks_for_nothing() {
     let warnings = |keys: &str| {
-        let text = format!(r#"{{"data_dir":"/tmp","bind_addr":"127.0.0.1",{keys}}}"#);
+        let text = format!(r#"{{"data_dir":"/nonexistent","bind_addr":"127.0.0.1",{keys}}}"#);
         let written = Written::from_text(&text, "json").unwrap();
         resolve(&written, false).unwrap().warnings
     };
@@ -159,7 +160,7 @@ fn definitions_are_judged_without_an_agent() {
 fn the_keys_of_test_harnesses_are_taken() {
     let config = resolved(
         r#"{"node_name":"node-1","node_id":"5d4c1a2e-5b7b-4c55-9d06-9a1a0e1d1f10",
-            "performance":{"raft_multiplier":1},"bootstrap":true,"server":true,"data_dir":"/tmp/d",
+            "performance":{"raft_multiplier":1},"bootstrap":true,"server":true,"data_dir":"/nonexistent",
             "disable_update_check":true,"log_level":"debug","bind_addr":"127.0.0.1","segments":null,
             "addresses":{},"acl":{"tokens":{}},"raft_protocol":3,"enable_debug":true,
             "ports":{"dns":20001,"http":20002,"https":20003,"serf_lan":20004,"serf_wan":20005,"server":20006,"grpc":20007},
@@ -196,7 +197,7 @@ fn flags_are_keys_in_another_spelling() {
         "-server",
         "--bootstrap-expect=1",
         "-data-dir",
-        "/tmp/d",
+        "/nonexistent",
         "-node=n",
         "-bind",
         "127.0.0.1",

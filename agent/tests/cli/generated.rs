@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::configurations::{differs, verdict};
+use crate::configurations::{apart, differs, verdict};
 
 /// What a configuration needs beside the key that it is about.
 const BASE: [(&str, &str); 2] = [("data_dir", "\"/tmp/nodata\""), ("bind_addr", "\"127.0.0.1\"")];
@@ -330,7 +330,7 @@ fn generated_configurations_are_judged_as_by_the_reference() {
         let mut wrong = String::new();
         for (recorded, language, text, _) in &mut rows {
             let file = temporary.path().join(format!("c.{language}"));
-            fs::write(&file, &*text).unwrap();
+            fs::write(&file, apart(text, temporary.path())).unwrap();
             let judged = judged_by(&reference, &file);
             if records {
                 judged.clone_into(recorded);
@@ -353,7 +353,7 @@ fn generated_configurations_are_judged_as_by_the_reference() {
     let mut wrong = String::new();
     for (recorded, language, text, ours) in &rows {
         let file = temporary.path().join(format!("c.{language}"));
-        fs::write(&file, text).unwrap();
+        fs::write(&file, apart(text, temporary.path())).unwrap();
         let intended = if ours.is_empty() { String::new() } else { format!(" # ours: {ours}") };
         let found = verdict(&file);
         if differs(&format!("{recorded}{intended}"), &found) {

@@ -1,1 +1,1 @@
-data_dir = "/tmp/x
+data_dir = "value.txt
