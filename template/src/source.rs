@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
-use muster_client::{self as client, Answer, Client, Secret, Settings, Update, WatchSettings};
+use muster_client::{
+    self as client, Answer, Client, Secret, Settings, Update, WatchSet, WatchSettings,
+};
 use tera::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -27,7 +29,8 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A catalog reached over its HTTP API.
 pub struct HttpCatalog {
-    client: Client,
+    /// All questions share a few connections: one each would take those of every other program of this host.
+    questions: WatchSet,
     settings: config::Catalog,
 }
 
@@ -44,7 +47,7 @@ impl HttpCatalog {
         if let Some(token) = &settings.token {
             reach.token = Some(Secret::new(token.clone()));
         }
-        Ok(Self { client: Client::new(reach)?, settings: settings.clone() })
+        Ok(Self { questions: Client::new(reach)?.watch_set(), settings: settings.clone() })
     }
 
     fn watch_settings(&self, scope: &Scope) -> WatchSettings {
@@ -87,7 +90,7 @@ impl Catalog for HttpCatalog {
         };
         let filtered = scope.filter.is_some();
         let order = if scope.near.is_some() { Order::AsAnswered } else { Order::ById };
-        let mut watch = self.client.watch(question, self.watch_settings(&scope));
+        let mut watch = self.questions.watch(question, self.watch_settings(&scope));
         tokio::spawn(async move {
             loop {
                 let heard = match watch.next().await {
