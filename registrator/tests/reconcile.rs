@@ -595,6 +595,32 @@ fn what_no_event_told_is_found_at_the_next_list() {
 }
 
 #[test]
+fn a_new_container_does_not_wait_behind_the_routine_of_a_resync() {
+    let mut world = World::new();
+    for n in 0..50 {
+        world.run(container(&format!("old-{n}"), n, &[]));
+    }
+    world.list();
+    world.settle();
+    world.wrote();
+    world.list();
+    world.run(container("new", 99, &[]));
+    let inspections =
+        |world: &World| world.asked.iter().filter(|o| matches!(o, Output::Inspect(_))).count();
+    assert!(inspections(&world) <= 5, "{} at once", inspections(&world));
+    assert!(world.asked.contains(&Output::Inspect(id_of("new"))));
+    // All are inspected in the end.
+    let mut inspected = 0;
+    while !world.asked.is_empty() || !world.answers.is_empty() {
+        inspected += usize::from(matches!(world.asked.first(), Some(Output::Inspect(_))));
+        world.answer(0);
+        world.deliver(0);
+    }
+    assert_eq!(inspected, 51);
+    assert_eq!(world.wrote(), ["+host1:new:80"]);
+}
+
+#[test]
 fn an_inspection_that_is_older_than_the_list_is_not_believed() {
     let mut world = World::new();
     world.list();

@@ -119,9 +119,17 @@ impl Reconciler {
             })
             .map(|(id, _)| id.clone())
             .collect();
-        doubtful.extend(running.into_iter().filter(|id| !self.containers.contains_key(id)));
+        let unknown = running.iter().filter(|id| !self.containers.contains_key(*id));
+        doubtful.extend(unknown.cloned());
         for id in doubtful {
-            self.look(id);
+            let agrees = !after_gap
+                && matches!(self.known(&id), Some(known)
+                    if running.contains(&id) != matches!(known.run, Run::Exited(_)));
+            if agrees && !self.looks.contains(&id) {
+                self.routine.insert(id);
+            } else {
+                self.look(id);
+            }
         }
         // Ghosts can be told from now on.
         self.dirty.extend(self.seen.keys().cloned());
@@ -130,6 +138,7 @@ impl Reconciler {
     /// Asks for an inspection that begins after this moment.
     pub(super) fn look(&mut self, id: String) {
         self.containers.entry(id.clone()).or_default();
+        self.routine.remove(&id);
         self.looks.insert(id);
     }
 
@@ -149,6 +158,13 @@ impl Reconciler {
                 self.look_again(id);
             }
             None => self.look(id),
+        }
+    }
+
+    fn known(&self, id: &str) -> Option<&Container> {
+        match &self.containers.get(id)?.state {
+            State::Known(container) => Some(container),
+            _ => None,
         }
     }
 

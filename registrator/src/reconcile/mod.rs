@@ -68,6 +68,9 @@ impl Default for Policy {
     }
 }
 
+/// Inspections under way beyond which no routine one begins: a container that has just started must
+/// not wait behind hundreds of others.
+const ROUTINE_MAX: usize = 4;
 /// Longest pause while engine or agent are out of reach.
 const UNREACHABLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What is left behind when the registrator is told to stop.
@@ -171,6 +174,8 @@ pub struct Reconciler {
     engine_lost: Option<String>,
     /// Ids to inspect, as soon as their pause is over.
     looks: BTreeSet<String>,
+    /// Ids to inspect though nothing hints at a change.
+    routine: BTreeSet<String>,
     /// Ids whose plan must be made again.
     stale_plans: BTreeSet<String>,
     targets: BTreeMap<String, Target>,
@@ -199,6 +204,7 @@ impl Reconciler {
             engine_up: false,
             engine_lost: None,
             looks: BTreeSet::new(),
+            routine: BTreeSet::new(),
             stale_plans: BTreeSet::new(),
             targets: BTreeMap::new(),
             presence: BTreeMap::new(),
@@ -230,6 +236,7 @@ impl Reconciler {
     pub fn stop(&mut self, now: Instant, on_exit: OnExit) -> Vec<Output> {
         self.stopping = Some(on_exit);
         self.looks.clear();
+        self.routine.clear();
         self.merge();
         self.dirty.extend(self.seen.keys().cloned());
         self.settle(now)
@@ -276,8 +283,9 @@ impl Reconciler {
             matches!(&entry.state, State::Known(container)
                 if !matches!(container.run, Run::Exited(_)))
         };
-        let looking =
-            self.containers.values().filter(|entry| entry.looking).count() + self.looks.len();
+        let looking = self.containers.values().filter(|entry| entry.looking).count()
+            + self.looks.len()
+            + self.routine.len();
         let waiting = self
             .tracks
             .values()
@@ -346,6 +354,21 @@ impl Reconciler {
             }
             entry.looking = true;
             entry.not_before = None;
+            out.push(Output::Inspect(id.clone()));
+            false
+        });
+        if self.routine.is_empty() {
+            return;
+        }
+        let under_way = self.containers.values().filter(|entry| entry.looking).count();
+        let mut room = ROUTINE_MAX.saturating_sub(under_way);
+        self.routine.retain(|id| {
+            let Some(entry) = self.containers.get_mut(id) else { return false };
+            if room == 0 || entry.looking || entry.not_before.is_some_and(|at| at > now) {
+                return true;
+            }
+            room -= 1;
+            entry.looking = true;
             out.push(Output::Inspect(id.clone()));
             false
         });
