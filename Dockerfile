@@ -28,7 +28,6 @@ COPY --from=programs /programs/muster /usr/local/bin/
 COPY packaging/image/entrypoint.sh /usr/local/bin/muster-entrypoint
 # Set-ups written for the image of Consul find its program and its folders.
 RUN ln -s muster /usr/local/bin/consul && mkdir -p /consul/data /consul/config
-VOLUME /consul/data
 EXPOSE 8300 8301 8301/udp 8302 8302/udp 8500 8600 8600/udp
 ENTRYPOINT ["muster-entrypoint"]
 CMD ["agent", "-dev", "-client=0.0.0.0"]
