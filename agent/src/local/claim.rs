@@ -1,7 +1,6 @@
 //! From definitions to claims: what is registered, given up, read from configuration files and found
 //! in the drawer.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use muster_client::types::{CheckDefinition, ServiceDefinition};
@@ -9,66 +8,78 @@ use serde_json::Value;
 
 use super::configured::{self, Configured};
 use super::definition::{self, CheckRegistration, Registration, Source};
-use super::drawer::{Kept, KeptCheck, KeptService, Kind, Pending, Write};
+use super::drawer::{Kept, KeptCheck, KeptService, Kind, Write};
 use super::state::Claims;
 use super::{Error, Existing, Local, now_ms, read};
 use crate::checks::First;
 use crate::store::Service;
 
 impl Local {
-    pub(super) fn place_service(
+    /// What is kept of a registration over the API.
+    pub(super) fn service_writes(
         &self,
         definition: &ServiceDefinition,
+        registration: &Registration,
+        existing: Existing,
+    ) -> Vec<Write> {
+        let id = &registration.row.id;
+        let bare = ServiceDefinition { check: None, checks: Vec::new(), ..definition.clone() };
+        let mut writes = vec![Write::put(Kind::Services, id, &KeptService { definition: bare })];
+        writes.extend(registration.checks.iter().map(check_write));
+        if existing == Existing::Replace {
+            let dropped = self.not_mentioned(&self.claims(), registration);
+            writes.extend(dropped.iter().flat_map(|id| forget_check(id)));
+        }
+        writes
+    }
+
+    /// The checks that a service has and its new registration does not mention.
+    #[expect(clippy::unused_self, reason = "reads like the others")]
+    fn not_mentioned(&self, claims: &Claims, registration: &Registration) -> Vec<Arc<str>> {
+        let mentioned = |id: &Arc<str>| registration.checks.iter().any(|it| it.row.id == *id);
+        let ids = claims.checks_of(&registration.row.id).map(|claim| Arc::clone(&claim.row.id));
+        ids.filter(|id| !mentioned(id)).collect()
+    }
+
+    /// Claims a service with its checks.
+    pub(super) fn claim_service(
+        &self,
+        registration: Registration,
         source: Source,
         existing: Existing,
         first: First,
-    ) -> Result<Pending, Error> {
-        let registration = self.validate_service(definition, source)?;
+    ) {
         if !is_dns_name(&registration.row.name) {
             tracing::warn!(
                 service = %registration.row.name,
                 "the service cannot be found by DNS: its name has characters that names there have not"
             );
         }
-        let Registration { row, checks } = registration;
-        let id = Arc::clone(&row.id);
-        let mut writes = Vec::new();
-        if source == Source::Api {
-            let bare = ServiceDefinition { check: None, checks: Vec::new(), ..definition.clone() };
-            writes.push(Write::put(Kind::Services, &id, &KeptService { definition: bare }));
-        }
         let mut claims = self.claims();
-        claims.put_service(row, source);
-        self.settle_if_held(&mut claims, &id);
-        let mut mentioned = Vec::new();
-        for check in checks {
-            mentioned.push(Arc::clone(&check.row.id));
-            writes.extend(self.place_check(&mut claims, check, source, first));
-        }
         if existing == Existing::Replace {
-            let dropped: Vec<_> = claims
-                .checks_of(&id)
-                .map(|claim| Arc::clone(&claim.row.id))
-                .filter(|id| !mentioned.contains(id))
-                .collect();
-            for id in dropped {
+            for id in self.not_mentioned(&claims, &registration) {
                 claims.remove_check(&id);
                 self.inner.runner.remove(&id);
-                writes.extend(forget_check(&id));
             }
         }
+        let Registration { row, checks } = registration;
+        let id = Arc::clone(&row.id);
+        claims.put_service(row, source);
+        self.settle_if_held(&mut claims, &id);
+        for check in checks {
+            self.claim_check(&mut claims, check, source, first);
+        }
         self.changed_in(&mut claims);
-        Ok(self.inner.drawer.write(writes))
     }
 
-    pub(super) fn place_check_alone(
+    /// A check that stands alone, validated against the services that are claimed now.
+    pub(super) fn validate_check(
         &self,
         definition: &CheckDefinition,
         source: Source,
-        first: First,
-    ) -> Result<Pending, Error> {
+    ) -> Result<CheckRegistration, Error> {
         self.validate_script(definition, source)?;
-        let mut claims = self.claims();
+        let claims = self.claims();
         let service = match definition.service_id.as_deref().filter(|id| !id.is_empty()) {
             None => None,
             Some(id) => match claims.services().get(id) {
@@ -84,19 +95,24 @@ impl Local {
             // The reference shows no kind for checks that stand alone in its files.
             check.row.kind.clear();
         }
-        let writes = self.place_check(&mut claims, check, source, first);
-        self.changed_in(&mut claims);
-        Ok(self.inner.drawer.write(writes.into_iter().collect()))
+        Ok(check)
     }
 
-    pub(super) fn place_check(
+    /// Claims a check that stands alone.
+    pub(super) fn claim_check_alone(&self, check: CheckRegistration, source: Source, first: First) {
+        let mut claims = self.claims();
+        self.claim_check(&mut claims, check, source, first);
+        self.changed_in(&mut claims);
+    }
+
+    fn claim_check(
         &self,
         claims: &mut Claims,
         check: CheckRegistration,
         source: Source,
         first: First,
-    ) -> Option<Write> {
-        let CheckRegistration { definition, row, run } = check;
+    ) {
+        let CheckRegistration { row, run, .. } = check;
         let id = Arc::clone(&row.id);
         // Who registers a TTL check anew gives its owner the whole time again. A reload does not: nobody meant this
         // check, and one whose owner is silent would be well for longer each time.
@@ -110,11 +126,9 @@ impl Local {
         };
         claims.put_check(row, Some(run), registration, source);
         self.settle_check_if_held(claims, &id);
-        let kept = KeptCheck::Defined(Box::new(definition));
-        (source == Source::Api).then(|| Write::put(Kind::Checks, &id, &kept))
     }
 
-    fn validate_service(
+    pub(super) fn validate_service(
         &self,
         definition: &ServiceDefinition,
         source: Source,
@@ -122,28 +136,33 @@ impl Local {
         configured::registration(&self.inner.settings, definition, source)
     }
 
-    /// `None` if there is none.
-    pub(super) fn drop_check(&self, id: &str) -> Option<Pending> {
+    /// Gives a check up.
+    pub(super) fn release_check(&self, id: &str) {
         let mut claims = self.claims();
-        if !claims.remove_check(id) {
-            return None;
+        if claims.remove_check(id) {
+            self.inner.runner.remove(id);
+            self.changed_in(&mut claims);
         }
-        self.inner.runner.remove(id);
-        self.changed_in(&mut claims);
-        Some(self.inner.drawer.write(forget_check(id)))
     }
 
-    /// `None` if there is none.
-    pub(super) fn drop_service(&self, id: &str) -> Option<Pending> {
-        let mut claims = self.claims();
-        let checks = claims.remove_service(id)?;
+    /// What is forgotten with a service; `None` if there is none.
+    pub(super) fn release_service_writes(&self, id: &str) -> Option<Vec<Write>> {
+        let claims = self.claims();
+        claims.services().get(id)?;
         let mut writes = vec![Write::remove(Kind::Services, id)];
-        for check in checks {
-            self.inner.runner.remove(&check);
-            writes.extend(forget_check(&check));
+        writes.extend(claims.checks_of(id).flat_map(|claim| forget_check(&claim.row.id)));
+        Some(writes)
+    }
+
+    /// Gives a service up, with its checks.
+    pub(super) fn release_service(&self, id: &str) {
+        let mut claims = self.claims();
+        if let Some(checks) = claims.remove_service(id) {
+            for check in &checks {
+                self.inner.runner.remove(check);
+            }
+            self.changed_in(&mut claims);
         }
-        self.changed_in(&mut claims);
-        Some(self.inner.drawer.write(writes))
     }
 
     pub(super) fn validate_script(
@@ -169,40 +188,53 @@ impl Local {
         }
     }
 
-    /// Claims what configuration files define, and gives up what they defined before and no longer
-    /// do. Everything is validated before anything is changed.
-    pub(super) fn take_configured(
+    /// Reads and validates what configuration files define.
+    pub(super) fn read_configured(
         &self,
         services: &[Value],
         checks: &[Value],
-        first: First,
-    ) -> Result<Vec<Pending>, Error> {
-        let settings = &self.inner.settings;
-        let configured = Configured::read(settings, services, checks, |id| {
+    ) -> Result<Configured, Error> {
+        Configured::read(&self.inner.settings, services, checks, |id| {
             let claims = self.claims();
             claims.services().get(id).is_some_and(|claim| claim.source == Source::Api)
-        })?;
-        let Configured { services, checks, service_ids, check_ids } = configured;
-        let (dropped_services, dropped_checks) =
-            self.no_longer_configured(&service_ids, &check_ids);
-        let mut pending: Vec<Pending> = Vec::new();
-        pending.extend(dropped_services.iter().filter_map(|id| self.drop_service(id)));
-        pending.extend(dropped_checks.iter().filter_map(|id| self.drop_check(id)));
-        for definition in &services {
-            pending.push(self.place_service(definition, Source::Config, Existing::Keep, first)?);
+        })
+    }
+
+    /// What is forgotten of what files defined before and no longer do.
+    pub(super) fn configured_writes(&self, configured: &Configured) -> Vec<Write> {
+        let (services, checks) = self.no_longer_configured(configured);
+        let of_services = services.iter().filter_map(|id| self.release_service_writes(id));
+        of_services.flatten().chain(checks.iter().flat_map(|id| forget_check(id))).collect()
+    }
+
+    /// Claims what configuration files define, and gives up what they defined before and no longer
+    /// do.
+    pub(super) fn take_configured(
+        &self,
+        configured: &Configured,
+        first: First,
+    ) -> Result<(), Error> {
+        let (services, checks) = self.no_longer_configured(configured);
+        for id in &services {
+            self.release_service(id);
         }
-        for definition in &checks {
-            pending.push(self.place_check_alone(definition, Source::Config, first)?);
+        for id in &checks {
+            self.release_check(id);
         }
-        Ok(pending)
+        for definition in &configured.services {
+            let registration = self.validate_service(definition, Source::Config)?;
+            self.claim_service(registration, Source::Config, Existing::Keep, first);
+        }
+        for definition in &configured.checks {
+            let check = self.validate_check(definition, Source::Config)?;
+            self.claim_check_alone(check, Source::Config, first);
+        }
+        Ok(())
     }
 
     /// Services and checks of configuration files that are not among these.
-    fn no_longer_configured(
-        &self,
-        services: &BTreeSet<Arc<str>>,
-        checks: &BTreeSet<Arc<str>>,
-    ) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    fn no_longer_configured(&self, now: &Configured) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let (services, checks) = (&now.service_ids, &now.check_ids);
         let claims = self.claims();
         let gone = claims
             .services()
@@ -249,7 +281,7 @@ impl Local {
             self.claims().restore(&id, read(report.status), report.output);
         }
         // If it stays it is forgotten next time.
-        drop(self.inner.drawer.write(forget));
+        drop(self.inner.drawer.write(forget, || ()));
     }
 
     pub(super) fn claim_kept_service(&self, definition: &ServiceDefinition) -> Result<(), Error> {
@@ -272,8 +304,7 @@ impl Local {
                     self.shared(),
                 )
                 .map_err(|error| Error::Invalid(error.to_string()))?;
-                // It is kept already: the write is not needed.
-                let _ = self.place_check(&mut claims, check, Source::Api, First::Spread);
+                self.claim_check(&mut claims, check, Source::Api, First::Spread);
             }
             KeptCheck::Maintenance { service_id, reason } => {
                 let mut claims = self.claims();
@@ -298,7 +329,13 @@ impl Local {
     }
 }
 
-fn forget_check(id: &str) -> Vec<Write> {
+/// What is kept of a check.
+pub(super) fn check_write(check: &CheckRegistration) -> Write {
+    let kept = KeptCheck::Defined(Box::new(check.definition.clone()));
+    Write::put(Kind::Checks, &check.row.id, &kept)
+}
+
+pub(super) fn forget_check(id: &str) -> Vec<Write> {
     vec![Write::remove(Kind::Checks, id), Write::remove(Kind::Ttl, id)]
 }
 

@@ -1,27 +1,25 @@
 //! The agent's own drawer: what it must still know after a restart and what no server keeps for it.
 //!
 //! One sled database under `data_dir`, one tree for each kind of thing, values with a version in
-//! their first byte. One thread owns it: it takes all writes that wait, applies them, makes them
-//! durable once, and answers all who asked. Sled's `flush` alone hands them to the kernel, which is
-//! enough to survive a crash of the process, and all that reports to TTL checks need: they are many,
-//! and old in a moment. After definitions the file is synchronised as well. A drawer without a folder (`-dev`) keeps nothing.
+//! their first byte. One thread owns it (`keeper.rs`): it takes all writes that wait, applies them, makes them
+//! durable once, and answers all who asked. A drawer without a folder (`-dev`) keeps nothing.
+//!
+//! A change of the agent's state is first kept, then done: [`Drawer::write`] takes what is to be done along, and the
+//! thread does it once the writes are durable, in the order of the calls. A change that cannot be kept does not happen.
 
-use std::fs::File;
-use std::os::unix::fs::DirBuilderExt as _;
+pub(super) mod keeper;
+
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 
 use muster_client::types::{CheckDefinition, ServiceDefinition};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use keeper::{Batch, Keeper};
+
 /// The format of values that this build writes.
-const FORMAT: u8 = 1;
-/// sled keeps pages in memory up to this; the drawer is small.
-const CACHE_BYTES: u64 = 4 << 20;
-/// Writes that one sync makes durable at most.
-const BATCH_MAX: usize = 1024;
+pub(super) const FORMAT: u8 = 1;
 
 /// Why something could not be kept, or was not found as it was left.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +46,19 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// The disk is too full to begin.
+    #[error("no room on the disk of `{}`: {free} KiB are free, {needed} KiB are needed", path.display())]
+    Full {
+        /// The database's folder.
+        path: PathBuf,
+        /// KiB that can be written.
+        free: u64,
+        /// KiB that must be there.
+        needed: u64,
+    },
+    /// Writes that were not made durable, and are not there.
+    #[error("{0}")]
+    NotKept(String),
     /// The thread that owns the database is gone.
     #[error("the agent's own database is closed")]
     Closed,
@@ -62,9 +73,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Services, Kind::Checks, Kind::Ttl];
+    pub(super) const ALL: [Kind; 3] = [Kind::Services, Kind::Checks, Kind::Ttl];
 
-    fn tree(self) -> &'static str {
+    pub(super) fn tree(self) -> &'static str {
         match self {
             Kind::Services => "services",
             Kind::Checks => "checks",
@@ -100,10 +111,10 @@ pub(super) struct KeptReport {
 /// One change of the drawer.
 #[derive(Debug)]
 pub(super) struct Write {
-    kind: Kind,
-    key: String,
+    pub(super) kind: Kind,
+    pub(super) key: String,
     /// `None` removes.
-    value: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
 }
 
 impl Write {
@@ -127,12 +138,6 @@ pub(super) struct Drawer {
     writes: Option<Sender<Batch>>,
 }
 
-#[derive(Debug)]
-struct Batch {
-    writes: Vec<Write>,
-    done: oneshot::Sender<Result<(), Error>>,
-}
-
 /// Everything that was kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -148,122 +153,52 @@ impl Drawer {
             return Ok((Drawer { writes: None }, Kept::default()));
         };
         let path = data_dir.join("local");
-        let failed = |source| Error::Open { path: path.clone(), source };
-        // Definitions can hold secrets (headers of checks): nobody else may look.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        let database = sled::Config::new()
-            .path(&path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open()?;
-        let kept = Kept {
-            services: read(&database, Kind::Services)?,
-            checks: read(&database, Kind::Checks)?,
-            reports: read(&database, Kind::Ttl)?,
-        };
-        let trees = [
-            database.open_tree(Kind::ALL[0].tree())?,
-            database.open_tree(Kind::ALL[1].tree())?,
-            database.open_tree(Kind::ALL[2].tree())?,
-        ];
-        let file = File::open(path.join("db")).map_err(failed)?;
+        let (keeper, kept) = Keeper::open(&path)?;
         let (sender, receiver) = channel();
         std::thread::Builder::new()
             .name("drawer".into())
-            .spawn(move || keep(&database, &trees, &file, &receiver))
-            .map_err(failed)?;
+            .spawn(move || keeper.run(&receiver))
+            .map_err(|source| Error::Open { path, source })?;
         Ok((Drawer { writes: Some(sender) }, kept))
     }
 
-    /// Hands writes over, in the order of the calls. Await the answer for them to be durable.
-    pub(super) fn write(&self, writes: Vec<Write>) -> Pending {
+    /// Hands writes over, in the order of the calls; `then` is done once they are durable, before later ones are.
+    /// Await the answer to know. Who does not await changes nothing about it.
+    pub(super) fn write<R: Send + 'static>(
+        &self,
+        writes: Vec<Write>,
+        then: impl FnOnce() -> R + Send + 'static,
+    ) -> Pending<R> {
         let Some(sender) = self.writes.as_ref().filter(|_| !writes.is_empty()) else {
-            return Pending(None);
+            return Pending::Done(then());
         };
         let (done, answer) = oneshot::channel();
+        let finish = move |kept: Result<(), Error>| {
+            // Whoever asked may have gone away.
+            let _ = done.send(kept.map(|()| then()));
+        };
         // If the thread is gone the answer says so: its sender is dropped.
-        let _ = sender.send(Batch { writes, done });
-        Pending(Some(answer))
+        let _ = sender.send(Batch { writes, finish: Box::new(finish) });
+        Pending::Waits(answer)
     }
 }
 
-/// Writes on their way to the disk.
+/// Writes on their way to the disk, and what is to be done then.
 #[derive(Debug)]
 #[must_use = "not durable before it is awaited"]
-pub(super) struct Pending(Option<oneshot::Receiver<Result<(), Error>>>);
-
-impl Pending {
-    /// Resolves once the writes are durable.
-    pub(super) async fn durable(self) -> Result<(), Error> {
-        match self.0 {
-            None => Ok(()),
-            Some(answer) => answer.await.unwrap_or(Err(Error::Closed)),
-        }
-    }
+pub(super) enum Pending<R> {
+    Done(R),
+    Waits(oneshot::Receiver<Result<R, Error>>),
 }
 
-fn read<T: DeserializeOwned>(database: &sled::Db, kind: Kind) -> Result<Vec<(String, T)>, Error> {
-    let tree = kind.tree();
-    database
-        .open_tree(tree)?
-        .iter()
-        .map(|pair| {
-            let (key, value) = pair?;
-            let key = String::from_utf8_lossy(&key).into_owned();
-            match value.split_first() {
-                Some((&FORMAT, json)) => match serde_json::from_slice(json) {
-                    Ok(value) => Ok((key, value)),
-                    Err(error) => Err(Error::Value { tree, key, what: error.to_string() }),
-                },
-                Some((format, _)) => {
-                    Err(Error::Value { tree, key, what: format!("format {format} is unknown") })
-                }
-                None => Err(Error::Value { tree, key, what: "it is empty".into() }),
-            }
-        })
-        .collect()
-}
-
-/// The thread's life: ends when nobody holds the drawer any more.
-fn keep(database: &sled::Db, trees: &[sled::Tree; 3], file: &File, batches: &Receiver<Batch>) {
-    while let Ok(first) = batches.recv() {
-        let mut waiting = vec![first];
-        waiting.extend(batches.try_iter().take(BATCH_MAX - 1));
-        let mut answers = Vec::with_capacity(waiting.len());
-        let mut sync = false;
-        for batch in waiting {
-            sync |= batch.writes.iter().any(|write| write.kind != Kind::Ttl);
-            let applied = apply(trees, batch.writes);
-            answers.push((batch.done, applied));
-        }
-        let durable = database.flush().map_err(Error::Database).and_then(|_| {
-            let synced = if sync { file.sync_data() } else { Ok(()) };
-            synced.map_err(|error| Error::Database(sled::Error::Io(error)))
-        });
-        if let Err(error) = &durable {
-            tracing::error!(%error, "the agent's own state could not be kept");
-        }
-        for (done, applied) in answers {
-            let answer = match (&durable, applied) {
-                (_, Err(error)) => Err(error),
-                (Err(_), Ok(())) => Err(Error::Closed),
-                (Ok(()), Ok(())) => Ok(()),
-            };
-            // Whoever asked may have gone away.
-            let _ = done.send(answer);
+impl<R> Pending<R> {
+    /// Resolves once the writes are durable and the rest is done, or says why neither is.
+    pub(super) async fn durable(self) -> Result<R, Error> {
+        match self {
+            Pending::Done(done) => Ok(done),
+            Pending::Waits(answer) => answer.await.unwrap_or(Err(Error::Closed)),
         }
     }
-}
-
-fn apply(trees: &[sled::Tree; 3], writes: Vec<Write>) -> Result<(), Error> {
-    for write in writes {
-        let tree = &trees[write.kind as usize];
-        match write.value {
-            Some(value) => tree.insert(write.key, value)?,
-            None => tree.remove(write.key)?,
-        };
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -303,8 +238,8 @@ mod tests {
             Write::put(Kind::Ttl, "a", &report("one")),
             Write::put(Kind::Ttl, "b", &report("two")),
         ];
-        drawer.write(writes).durable().await.unwrap();
-        drawer.write(vec![Write::remove(Kind::Ttl, "a")]).durable().await.unwrap();
+        drawer.write(writes, || ()).durable().await.unwrap();
+        drawer.write(vec![Write::remove(Kind::Ttl, "a")], || ()).durable().await.unwrap();
         drop(drawer);
         let (_drawer, kept) = reopen(folder.path());
         assert_eq!(kept.services, [("web".to_owned(), service)]);
@@ -320,7 +255,7 @@ mod tests {
         let (drawer, _) = Drawer::open(Some(folder.path())).unwrap();
         for value in [vec![9, b'{'], vec![], vec![FORMAT, b'{']] {
             let write = Write { kind: Kind::Checks, key: "odd".into(), value: Some(value) };
-            drawer.write(vec![write]).durable().await.unwrap();
+            drawer.write(vec![write], || ()).durable().await.unwrap();
         }
         drop(drawer);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
@@ -336,6 +271,6 @@ mod tests {
     #[tokio::test]
     async fn without_a_folder_nothing_is_kept() {
         let (drawer, _) = Drawer::open(None).unwrap();
-        drawer.write(vec![Write::remove(Kind::Ttl, "a")]).durable().await.unwrap();
+        drawer.write(vec![Write::remove(Kind::Ttl, "a")], || ()).durable().await.unwrap();
     }
 }

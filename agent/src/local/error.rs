@@ -31,9 +31,12 @@ pub enum Error {
     /// Whom checks are to trust cannot be read.
     #[error(transparent)]
     Authority(#[from] tls::Error),
-    /// Done, but it would not survive a restart.
-    #[error("the agent could not keep it on disk")]
+    /// What was kept cannot be read.
+    #[error("the agent's own database cannot be opened")]
     Drawer(#[from] drawer::Error),
+    /// It would not survive a restart, so it was not done.
+    #[error("not done, since the agent could not keep it on its disk: {0}")]
+    NotKept(drawer::Error),
 }
 
 impl From<Malformed> for Error {

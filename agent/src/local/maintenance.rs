@@ -37,20 +37,22 @@ impl Local {
         reason: &str,
     ) -> Result<(), Error> {
         let row = definition::maintenance(&self.inner.name, service.as_deref(), reason);
-        let pending = {
-            let mut claims = self.claims();
-            if claims.checks().contains_key(&row.id) {
-                return Ok(());
-            }
-            let kept = KeptCheck::Maintenance {
-                service_id: service.map(|service| service.id.to_string()),
-                reason: reason.to_owned(),
-            };
-            let write = Write::put(Kind::Checks, &row.id, &kept);
-            claims.put_check(row, None, 0, Source::Api);
-            self.changed_in(&mut claims);
-            self.inner.drawer.write(vec![write])
+        let turn = self.turn().await;
+        if self.check(&row.id).is_some() {
+            return Ok(());
+        }
+        let kept = KeptCheck::Maintenance {
+            service_id: service.map(|service| service.id.to_string()),
+            reason: reason.to_owned(),
         };
-        Ok(pending.durable().await?)
+        let (local, write) = (self.clone(), Write::put(Kind::Checks, &row.id, &kept));
+        self.keep(vec![write], move || {
+            let mut claims = local.claims();
+            claims.put_check(row, None, 0, Source::Api);
+            local.changed_in(&mut claims);
+            drop(claims);
+            drop(turn);
+        })
+        .await
     }
 }

@@ -29,6 +29,7 @@ mod maintenance;
 mod settings;
 mod state;
 mod sync;
+mod times;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
@@ -39,7 +40,7 @@ use arc_swap::ArcSwap;
 use muster_client::types::{CheckDefinition, ServiceDefinition};
 use rand::RngExt as _;
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use audience::{Audience, NotAFilter};
@@ -50,10 +51,12 @@ pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use error::Error;
 pub use leader::lead;
 pub use settings::Settings;
+pub use times::Times;
 
 use crate::checks::tls::{Authorities, Tls};
 use crate::checks::{First, Late, Means, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::store::{Check, Node, Service};
+use claim::{check_write, forget_check};
 use drawer::{Drawer, KeptReport, Kind, Write};
 use state::{Claims, Effect, Outputs};
 
@@ -92,6 +95,8 @@ struct Inner {
     runner: Runner,
     tls: Tls,
     drawer: Drawer,
+    /// Held by the one change of services and checks that is under way: what it does to them depends on how they are.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Counts changes of services and checks.
     changes: watch::Sender<u64>,
     /// There is work for `sync`.
@@ -126,14 +131,15 @@ impl Local {
                 runner: Runner::new(Means { tls: tls.clone(), ..Means::default() }),
                 tls,
                 drawer,
+                turn: Arc::default(),
                 changes: watch::Sender::new(0),
                 nudge: Notify::new(),
             }),
         };
         let settings = local.settings();
         let (services, checks) = (settings.services.clone(), settings.checks.clone());
-        // Nothing is there yet that would have to be forgotten.
-        drop(local.take_configured(&services, &checks, First::Spread)?);
+        let configured = local.read_configured(&services, &checks)?;
+        local.take_configured(&configured, First::Spread)?;
         local.take_kept(kept);
         local.claims().recall();
         Ok(local)
@@ -244,8 +250,15 @@ impl Local {
         definition: &ServiceDefinition,
         existing: Existing,
     ) -> Result<(), Error> {
-        let pending = self.place_service(definition, Source::Api, existing, First::Now)?;
-        Ok(pending.durable().await?)
+        let registration = self.validate_service(definition, Source::Api)?;
+        let turn = self.turn().await;
+        let writes = self.service_writes(definition, &registration, existing);
+        let local = self.clone();
+        self.keep(writes, move || {
+            local.claim_service(registration, Source::Api, existing, First::Now);
+            drop(turn);
+        })
+        .await
     }
 
     /// Gives a service up, with its checks. `false` if there was none.
@@ -253,8 +266,14 @@ impl Local {
         if id.is_empty() {
             return Err(Error::Refused("ServiceID missing".into()));
         }
-        let Some(pending) = self.drop_service(id) else { return Ok(false) };
-        pending.durable().await?;
+        let turn = self.turn().await;
+        let Some(writes) = self.release_service_writes(id) else { return Ok(false) };
+        let (local, id) = (self.clone(), id.to_owned());
+        self.keep(writes, move || {
+            local.release_service(&id);
+            drop(turn);
+        })
+        .await?;
         Ok(true)
     }
 
@@ -262,8 +281,15 @@ impl Local {
     pub async fn register_check(&self, definition: &CheckDefinition) -> Result<(), Error> {
         // Whoever says how it is does not wait for the answer.
         let first = if definition.status.is_some() { First::Within } else { First::Now };
-        let pending = self.place_check_alone(definition, Source::Api, first)?;
-        Ok(pending.durable().await?)
+        let turn = self.turn().await;
+        let check = self.validate_check(definition, Source::Api)?;
+        let writes = vec![check_write(&check)];
+        let local = self.clone();
+        self.keep(writes, move || {
+            local.claim_check_alone(check, Source::Api, first);
+            drop(turn);
+        })
+        .await
     }
 
     /// Gives a check up. `false` if there was none.
@@ -271,31 +297,40 @@ impl Local {
         if id.is_empty() {
             return Err(Error::Refused("CheckID missing".into()));
         }
-        let Some(pending) = self.drop_check(id) else { return Ok(false) };
-        pending.durable().await?;
+        let turn = self.turn().await;
+        if self.check(id).is_none() {
+            return Ok(false);
+        }
+        let (local, id) = (self.clone(), id.to_owned());
+        self.keep(forget_check(&id), move || {
+            local.release_check(&id);
+            drop(turn);
+        })
+        .await?;
         Ok(true)
     }
 
     /// The owner of a TTL check says how it is.
     pub async fn update_ttl(&self, id: &str, status: Status, output: &str) -> Result<(), Error> {
-        let pending = {
-            let mut claims = self.claims();
-            let run = claims.checks().get(id).and_then(|claim| claim.run.clone());
-            let Some((run, time)) = run.and_then(|run| run.ttl().map(|ttl| (run, ttl))) else {
-                return Err(Error::Refused(format!("CheckID {id:?} does not have associated TTL")));
-            };
-            let note = ttl::note(output, run.output_bytes_max);
-            self.inner.runner.renew(id, note.clone());
-            let kept = KeptReport {
-                status: written(status),
-                output: note.clone(),
-                expires_ms: now_ms().saturating_add(millis(time)),
-            };
-            let effect = claims.report(id, status, note, self.outputs(), Instant::now(), chance());
-            self.took_effect(&mut claims, effect);
-            self.inner.drawer.write(vec![Write::put(Kind::Ttl, id, &kept)])
+        let run = self.claims().checks().get(id).and_then(|claim| claim.run.clone());
+        let Some((run, time)) = run.and_then(|run| run.ttl().map(|ttl| (run, ttl))) else {
+            return Err(Error::Refused(format!("CheckID {id:?} does not have associated TTL")));
         };
-        Ok(pending.durable().await?)
+        let note = ttl::note(output, run.output_bytes_max);
+        let kept = KeptReport {
+            status: written(status),
+            output: note.clone(),
+            expires_ms: now_ms().saturating_add(millis(time)),
+        };
+        let (local, id) = (self.clone(), id.to_owned());
+        self.keep(vec![Write::put(Kind::Ttl, &id, &kept)], move || {
+            let mut claims = local.claims();
+            local.inner.runner.renew(&id, note.clone());
+            let outputs = local.outputs();
+            let effect = claims.report(&id, status, note, outputs, Instant::now(), chance());
+            local.took_effect(&mut claims, effect);
+        })
+        .await
     }
 
     /// Takes the definitions of configuration files as they are now. What is equal is not touched,
@@ -308,9 +343,16 @@ impl Local {
         node_meta: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
         let trusted = Tls::new(authorities)?;
-        for pending in self.take_configured(services, checks, First::Now)? {
-            pending.durable().await?;
-        }
+        let turn = self.turn().await;
+        let configured = self.read_configured(services, checks)?;
+        let writes = self.configured_writes(&configured);
+        let local = self.clone();
+        self.keep(writes, move || {
+            let taken = local.take_configured(&configured, First::Now);
+            drop(turn);
+            taken
+        })
+        .await??;
         self.inner.tls.adopt(&trusted);
         self.describe_node(node_meta);
         Ok(())
@@ -332,6 +374,20 @@ impl Local {
     /// Whom this agent trusts when it asks others over TLS; a reload reaches all that hold it.
     pub fn tls(&self) -> Tls {
         self.inner.tls.clone()
+    }
+
+    /// Waits until no other change of services and checks is under way.
+    async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.inner.turn).lock_owned().await
+    }
+
+    /// Makes writes durable and then changes the agent's own state; if they cannot be kept, nothing is changed.
+    async fn keep<R: Send + 'static>(
+        &self,
+        writes: Vec<Write>,
+        change: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, Error> {
+        self.inner.drawer.write(writes, change).durable().await.map_err(Error::NotKept)
     }
 
     fn claims(&self) -> MutexGuard<'_, Claims> {

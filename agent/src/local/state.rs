@@ -12,6 +12,7 @@ use imbl::OrdMap;
 
 use super::catalog::Held;
 use super::definition::Source;
+use super::times::Times;
 use crate::checks::{Definition, History, Outcome, Probe, Status, Streak};
 use crate::store::{Check, Service};
 
@@ -56,6 +57,8 @@ pub(super) struct CheckClaim {
     pub(super) critical_since: Option<Instant>,
     /// Known from before the agent started, and not run since: how it is, the catalog remembers best.
     pub(super) recalled: bool,
+    /// When it was last heard of.
+    pub(super) times: Times<Instant>,
 }
 
 impl CheckClaim {
@@ -235,6 +238,7 @@ impl Claims {
             output_due: None,
             critical_since: old.and_then(|old| old.critical_since),
             recalled: false,
+            times: old.map_or_else(Times::default, |old| old.times),
             row: Arc::new(row),
         };
         let id = Arc::clone(&claim.row.id);
@@ -306,6 +310,7 @@ impl Claims {
         let Some(run) = claim.run.as_ref().filter(|_| claim.registration == registration) else {
             return Effect::None;
         };
+        claim.times.reported = Some(now);
         let current = claim.status();
         let counted = claim.streak.observe(run.thresholds, current, outcome.status);
         let decisive = outcome.decisive.then_some(outcome.status);
@@ -348,6 +353,7 @@ impl Claims {
         let version = self.versions + 1;
         let Some(claim) = self.checks.get_mut(id) else { return Effect::None };
         claim.recalled = false;
+        claim.times.reported = Some(now);
         claim.critical_since = match status {
             Status::Critical => claim.critical_since.or(Some(now)),
             _ => None,
@@ -365,6 +371,9 @@ impl Claims {
                 return Effect::Deferred;
             }
             return Effect::Output;
+        }
+        if !same_status {
+            claim.times.changed = Some(now);
         }
         status.as_str().clone_into(&mut row.status);
         claim.version = version;

@@ -1,6 +1,7 @@
 //! The agent's own state over a real consensus of one server, in memory, and a real drawer.
 
 mod checks;
+mod disks;
 
 use std::path::Path;
 

@@ -112,7 +112,10 @@ impl From<local::Error> for Error {
                 Error::Invalid(error.to_string())
             }
             local::Error::UnknownService(_) => Error::NotFound(error.to_string()),
-            local::Error::Refused(_) => Error::Refused(error.to_string()),
+            // Of what could not be kept the log has heard already.
+            local::Error::Refused(_) | local::Error::NotKept(_) => {
+                Error::Refused(error.to_string())
+            }
             local::Error::Configured { .. }
             | local::Error::Authority(_)
             | local::Error::Drawer(_) => {
