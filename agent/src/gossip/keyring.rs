@@ -186,9 +186,37 @@ impl Keyring {
         let beside = file.with_extension("new");
         let mut options = std::fs::OpenOptions::new();
         let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        out.write_all(&serde_json::to_vec(&keys)?)?;
-        out.sync_all()?;
-        std::fs::rename(&beside, file)
+        let written = serde_json::to_vec(&keys).map_err(io::Error::from).and_then(|text| {
+            out.write_all(&text)?;
+            out.sync_all()?;
+            std::fs::rename(&beside, file)
+        });
+        if written.is_err() {
+            // Half of the keys are of no use; that it stays where it cannot be removed is no harm.
+            let _ = std::fs::remove_file(&beside);
+        }
+        written
+    }
+
+    /// Does what is ordered and keeps the keys as they are then. What cannot be kept is taken back: else this member
+    /// would be lost to its pool after a restart.
+    pub fn obey_and_keep(&self, order: &Order, file: &Path) -> Report {
+        let before = self.keys.load_full();
+        let report = self.obey(order);
+        let now = self.keys.load_full();
+        if Arc::ptr_eq(&before, &now) {
+            return report;
+        }
+        match self.keep(file) {
+            Ok(()) => report,
+            Err(error) => {
+                self.keys.store(before);
+                let file = file.display();
+                let error =
+                    format!("not done: the keyring file `{file}` cannot be written: {error}");
+                Report { error, keys: self.keys() }
+            }
+        }
     }
 
     /// Does what is ordered, and says what came of it.
@@ -302,6 +330,26 @@ mod tests {
         assert!(lenient.open(said.clone()).is_some());
         assert_eq!(lenient.seal(said.clone()), said);
         assert!(lenient.open(ring.seal(said.clone())).is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_not_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (vec![1; 16], vec![2; 32]);
+        let ring = Keyring::new(std::slice::from_ref(&old)).unwrap();
+        let file = folder.path().join("serf/local.keyring");
+        // Nothing can be written below a file.
+        std::fs::write(folder.path().join("serf"), "").unwrap();
+        let refused = ring.obey_and_keep(&Order::Install(new.clone()), &file);
+        assert!(refused.error.contains("cannot be written"), "{refused:?}");
+        assert_eq!((&refused.keys, ring.keys()), (&vec![old.clone()], vec![old.clone()]));
+        assert_eq!(ring.obey_and_keep(&Order::List, &file).error, "");
+
+        std::fs::remove_file(folder.path().join("serf")).unwrap();
+        let both = vec![old, new.clone()];
+        let done = ring.obey_and_keep(&Order::Install(new), &file);
+        assert_eq!((done.error.as_str(), &done.keys), ("", &both));
+        assert_eq!(Keyring::kept(&file).unwrap(), Some(both));
     }
 
     #[test]

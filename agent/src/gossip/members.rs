@@ -274,18 +274,10 @@ impl Members {
 impl Shared {
     /// Does what is ordered of the keyring, and keeps the keys as they are then.
     pub(super) async fn obey(&self, order: &Order) -> Report {
-        let before = self.keyring.keys();
-        let mut report = self.keyring.obey(order);
-        if report.keys != before
-            && let Some(file) = &self.keyring_file
-        {
-            let (keyring, file) = (self.keyring.clone(), file.clone());
-            let kept = tokio::task::spawn_blocking(move || keyring.keep(&file)).await;
-            if !matches!(kept, Ok(Ok(()))) && report.error.is_empty() {
-                report.error = format!("the keyring file could not be written: {kept:?}");
-            }
-        }
-        report
+        let Some(file) = self.keyring_file.clone() else { return self.keyring.obey(order) };
+        let (keyring, order) = (self.keyring.clone(), order.clone());
+        let done = tokio::task::spawn_blocking(move || keyring.obey_and_keep(&order, &file)).await;
+        done.unwrap_or_else(|error| Report { error: error.to_string(), keys: self.keyring.keys() })
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn remember(members: Members, file: &Path, again: bool, stop: C
     }
     let mut roll = members.watch();
     let mut written = Vec::new();
+    let mut failing = false;
     loop {
         let own = members.address();
         let there: Vec<String> = roll
@@ -46,14 +47,20 @@ pub(super) async fn remember(members: Members, file: &Path, again: bool, stop: C
         // Who is alone for now still wants to find the others after a restart. The first of them
         // are written down at once: this agent may be killed soon.
         if there != written && !there.is_empty() {
-            written = there;
-            let text = written.join("\n");
-            if let Err(error) = write(file.to_owned(), text).await {
-                warn!(%error, "the members of this cluster could not be written down");
-            }
+            let kept = write(file.to_owned(), there.join("\n")).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(REMEMBER_PAUSE) => {}
+            }
+            match kept {
+                Ok(()) => (written, failing) = (there, false),
+                Err(error) => {
+                    // Said once, and tried again until there is room.
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(%error, "the members of this cluster could not be written down");
+                    }
+                    continue;
+                }
             }
         }
         tokio::select! {
@@ -93,8 +100,12 @@ async fn write(file: PathBuf, text: String) -> std::io::Result<()> {
             std::fs::create_dir_all(dir)?;
         }
         let beside = file.with_extension("new");
-        std::fs::write(&beside, text)?;
-        std::fs::rename(&beside, &file)
+        let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &file));
+        if written.is_err() {
+            // A half-written list is of no use.
+            let _ = std::fs::remove_file(&beside);
+        }
+        written
     };
     tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other)?
 }
