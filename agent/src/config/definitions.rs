@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use super::faults::Faults;
 use super::keys;
 
 /// What may stand under a key of a definition.
@@ -119,16 +120,6 @@ const SEGMENT: &[Field] = &[
     ("rpc_listener", Shape::Switch),
 ];
 
-/// What is wrong with definitions: keys that nobody knows, with a hint each where there is one, and
-/// values of the wrong type.
-#[derive(Debug, Default)]
-pub(super) struct Faults {
-    /// Paths of unknown keys, with the known key that was probably meant.
-    pub(super) unknown: Vec<(String, Option<String>)>,
-    /// Full sentences.
-    pub(super) misfits: Vec<String>,
-}
-
 /// Looks at what stands under `service`, `services`, `check`, `checks` or `segments`; other definitions are checked
 /// where they are used.
 pub(super) fn check(path: &str, value: &Value, faults: &mut Faults) {
@@ -167,8 +158,12 @@ fn fields(path: &str, object: &Map<String, Value>, known: &'static [Field], faul
     }
 }
 
-/// The key that was probably meant: spelt without its underscores, or a letter or two away.
+/// The key that was probably meant: the one of today for one of long ago, one spelt without its underscores, or a
+/// letter or two away.
 fn near(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    if name == "script" && known.contains(&"args") {
+        return Some("args");
+    }
     let bare = |text: &str| text.replace(['_', '-'], "");
     known
         .iter()

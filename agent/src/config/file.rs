@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Error;
-use super::definitions::{self, Faults};
+use super::definitions;
+use super::faults::Faults;
 use super::hcl;
-use super::keys::{self, Fate, Kind, Off};
+use super::keys::{self, Fate, Kind};
 
 /// Keys as somebody wrote them, by path (`ports.http`). Later sources override earlier ones,
 /// lists and definitions append.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written {
     values: BTreeMap<&'static str, Value>,
-    /// Things worth saying once at start: keys without effect.
-    pub(super) warnings: Vec<String>,
+    /// Things worth saying once at start.
+    warnings: Vec<String>,
+    /// Keys without effect by the reason.
+    idle: BTreeMap<&'static str, Vec<&'static str>>,
 }
 
 impl Written {
@@ -35,18 +38,20 @@ impl Written {
             .map_err(|e| Error(format!("failed to parse {shown}: {e}")))
     }
 
-    /// Reads every `.json` and `.hcl` file of a folder in lexical order.
-    pub(super) fn files_of(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    /// The `.json` and `.hcl` files of a folder in lexical order, and the links among them that lead nowhere.
+    pub(super) fn files_of(dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
         let entries = std::fs::read_dir(dir).map_err(|source| {
             Error(format!("config: ReadDir failed on {}: {}", dir.display(), reason(&source)))
         })?;
         let mut files: Vec<PathBuf> = entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.is_file())
             .filter(|path| path.extension().is_some_and(|end| end == "json" || end == "hcl"))
             .collect();
         files.sort();
-        Ok(files)
+        let lead_nowhere = |path: &PathBuf| path.is_symlink() && !path.exists();
+        let lost = files.iter().filter(|path| lead_nowhere(path)).cloned().collect();
+        files.retain(|path| path.is_file());
+        Ok((files, lost))
     }
 
     /// Reads one text. An empty one holds nothing and is valid.
@@ -55,6 +60,10 @@ impl Written {
             return Ok(Written::default());
         }
         let value = match format {
+            // What begins as an object is JSON, as for the reference's HCL.
+            "hcl" if text.trim_start_matches('\u{feff}').trim_start().starts_with('{') => {
+                serde_json::from_str(&hcl::plain_json(text)).map_err(|e| Error(json_text(&e)))?
+            }
             "hcl" => hcl::parse(text).map_err(|e| Error(e.to_string()))?,
             "json" => serde_json::from_str(text).map_err(|e| Error(json_text(&e)))?,
             other => {
@@ -69,43 +78,27 @@ impl Written {
                 kind_of(&value)
             )));
         };
-        Written::from_value(value)
+        Written::judged(value, Some(text))
     }
 
-    /// Takes an object apart into known keys; all unknown ones are reported together.
+    /// Takes an object apart into known keys.
     pub(super) fn from_value(value: Value) -> Result<Written, Error> {
+        Written::judged(value, None)
+    }
+
+    /// The same; all mistakes are reported together, with their lines in `text`.
+    fn judged(value: Value, text: Option<&str>) -> Result<Written, Error> {
         let mut written = Written::default();
         let mut faults = Faults::default();
-        written.take("", value, &mut faults)?;
-        let Faults { mut unknown, mut misfits } = faults;
-        if !misfits.is_empty() {
-            misfits.sort();
-            return Err(Error(format!(
-                "{} error(s) decoding:\n\n{}",
-                misfits.len(),
-                misfits.iter().map(|m| format!("* {m}")).collect::<Vec<_>>().join("\n")
-            )));
+        written.take("", value, &mut faults);
+        match faults.message(text) {
+            None => Ok(written),
+            Some(message) => Err(Error(message)),
         }
-        if !unknown.is_empty() {
-            // Deeper blocks first, as the reference lists them.
-            unknown.sort_by_key(|(path, _)| (!path.contains('.'), path.clone()));
-            let mut lines: Vec<String> = Vec::new();
-            let mut hints = String::new();
-            for (path, near) in &unknown {
-                lines.push(format!("invalid config key {path}"));
-                if let Some(known) = near.as_deref().or_else(|| keys::nearest(path)) {
-                    hints += "\nhint: did you mean `";
-                    hints += known;
-                    hints += "`?";
-                }
-            }
-            return Err(Error(format!("{}{hints}", super::list_errors(&lines))));
-        }
-        Ok(written)
     }
 
-    fn take(&mut self, prefix: &str, value: Value, faults: &mut Faults) -> Result<(), Error> {
-        let Value::Object(pairs) = value else { return Ok(()) };
+    fn take(&mut self, prefix: &str, value: Value, faults: &mut Faults) {
+        let Value::Object(pairs) = value else { return };
         for (name, value) in pairs {
             let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
             // null asks for nothing, as in the reference; only the key must be known.
@@ -121,16 +114,16 @@ impl Written {
                     continue;
                 }
                 definitions::check(path, &value, faults);
-                self.set(path, kind, fate, value)?;
+                self.judge(path, kind, fate, value, faults);
             } else if keys::is_block(&path) {
                 // HCL1 habits: a block may come as a list of blocks.
                 match value {
                     Value::Array(blocks) => {
                         for block in blocks {
-                            self.take(&path, block, faults)?;
+                            self.take(&path, block, faults);
                         }
                     }
-                    block @ Value::Object(_) => self.take(&path, block, faults)?,
+                    block @ Value::Object(_) => self.take(&path, block, faults),
                     other => {
                         faults
                             .misfits
@@ -141,45 +134,50 @@ impl Written {
                 faults.unknown.push((path, None));
             }
         }
-        Ok(())
     }
 
-    /// Takes one value under a known key.
-    fn set(
+    /// Does with the value of a known key what its fate is.
+    fn judge(
         &mut self,
         path: &'static str,
         kind: Kind,
         fate: Fate,
         value: Value,
-    ) -> Result<(), Error> {
+        faults: &mut Faults,
+    ) {
         // Nobody looks at it later, and it must be right all the same.
-        if let (Fate::Harmless | Fate::Warned, Kind::Duration, Some(text)) =
+        if let (Fate::Harmless | Fate::Idle(_) | Fate::Mesh, Kind::Duration, Some(text)) =
             (fate, kind, value.as_str())
             && muster_client::types::parse_nanos(text).is_none()
         {
-            return Err(Error(format!(
+            faults.invalid.push(format!(
                 "{path}: invalid duration: \"{text}\": time: invalid duration \"{text}\""
-            )));
+            ));
+            return;
         }
         match fate {
-            Fate::Used | Fate::Live => {}
-            Fate::Harmless => return Ok(()),
-            Fate::Mesh if value.as_i64() == Some(-1) => return Ok(()), // turns it off
+            Fate::Used | Fate::Live => self.set(path, kind, value),
+            Fate::Harmless => {}
+            Fate::Mesh | Fate::Idle(_) | Fate::Refused(_) if asks_for_nothing(path, &value) => {}
             Fate::Mesh => {
                 self.warn(format!("`{path}` belongs to the service mesh and has no effect"));
-                return Ok(());
             }
-            Fate::Warned => {
-                self.warn(format!("`{path}` has no effect yet"));
-                return Ok(());
+            Fate::Idle(why) => {
+                let paths = self.idle.entry(why).or_default();
+                if !paths.contains(&path) {
+                    paths.push(path);
+                }
             }
-            Fate::NotYet(off) if asks_for_nothing(off, &value) => return Ok(()),
-            Fate::NotYet(_) => {
-                return Err(Error(format!(
-                    "`{path}` is not supported yet\nhint: remove the key, or see the list of keys in the documentation"
-                )));
+            Fate::Refused(why) => {
+                if !faults.refused.contains(&(path, why)) {
+                    faults.refused.push((path, why));
+                }
             }
         }
+    }
+
+    /// Takes one value under a key that is used.
+    fn set(&mut self, path: &'static str, kind: Kind, value: Value) {
         if kind == Kind::List || kind == Kind::Definitions {
             let more = match value {
                 Value::Array(items) => items,
@@ -196,23 +194,39 @@ impl Written {
         } else {
             self.values.insert(path, value);
         }
-        Ok(())
     }
 
     /// Lays `later` over `self`.
     pub(super) fn merge(&mut self, later: Written) {
         for (path, value) in later.values {
             let kind = keys::find(path).map_or(Kind::Any, |(_, kind, _)| kind);
-            // Only used keys are kept, so this cannot be refused.
-            let _ = self.set(path, kind, Fate::Used, value);
+            self.set(path, kind, value);
         }
         for warning in later.warnings {
             self.warn(warning);
         }
+        for (why, later) in later.idle {
+            let paths = self.idle.entry(why).or_default();
+            paths
+                .extend(later.into_iter().filter(|path| !paths.contains(path)).collect::<Vec<_>>());
+        }
+    }
+
+    /// Everything worth saying once at start: keys without effect, those of one reason together.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let said = |(why, paths): (&&str, &Vec<&str>)| {
+            let names = paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ");
+            let have = if paths.len() == 1 { "has" } else { "have" };
+            if *why == keys::YET {
+                return format!("{names} {have} no effect yet");
+            }
+            format!("{names} {have} no effect: {why}")
+        };
+        self.warnings.iter().cloned().chain(self.idle.iter().map(said)).collect()
     }
 
     /// Notes what is worth saying, once.
-    fn warn(&mut self, warning: String) {
+    pub(super) fn warn(&mut self, warning: String) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
@@ -301,15 +315,21 @@ fn whole(value: Value) -> Value {
 }
 
 /// Does this value ask for nothing?
-fn asks_for_nothing(off: Off, value: &Value) -> bool {
-    match off {
-        Off::False => value == &Value::Bool(false),
-        Off::Empty => match value {
-            Value::String(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            Value::Object(pairs) => pairs.is_empty(),
-            _ => false,
-        },
+fn asks_for_nothing(path: &str, value: &Value) -> bool {
+    match value {
+        // These are on unless somebody turns them off.
+        Value::Bool(flag)
+            if ["disable_host_node_id", "telemetry.filter_default"].contains(&path) =>
+        {
+            *flag
+        }
+        Value::Null | Value::Bool(false) => true,
+        // A port that is turned off.
+        Value::Number(number) => number.as_i64() == Some(-1),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.iter().all(|item| asks_for_nothing(path, item)),
+        Value::Object(pairs) => pairs.values().all(|value| asks_for_nothing(path, value)),
+        Value::Bool(true) => false,
     }
 }
 

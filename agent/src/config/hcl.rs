@@ -32,6 +32,33 @@ pub(super) fn parse(text: &str) -> Result<Value, Error> {
     Ok(Value::Object(object))
 }
 
+/// JSON in a file of this language may have a comma after the last item; without it, at the same places.
+pub(super) fn plain_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut comma = None;
+    let (mut in_text, mut escaped) = (false, false);
+    for c in text.trim_start_matches('\u{feff}').chars() {
+        if in_text {
+            in_text = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+        } else {
+            match c {
+                '"' => (in_text, comma) = (true, None),
+                ',' => comma = Some(out.len()),
+                '}' | ']' => {
+                    if let Some(at) = comma.take() {
+                        out.replace_range(at..=at, " ");
+                    }
+                }
+                c if c.is_whitespace() => {}
+                _ => comma = None,
+            }
+        }
+        out.push(c);
+    }
+    out
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -402,6 +429,16 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(parse(text).as_ref(), Ok(&expected), "{text}");
         }
+    }
+
+    #[test]
+    fn json_may_have_a_last_comma() {
+        let text = r#"{"a": [1, 2, ], "b,]": "x,}\",]", "c": {"d": 1,},
+        }"#;
+        let value: Value = serde_json::from_str(&plain_json(text)).unwrap();
+        assert_eq!(value, json!({"a": [1, 2], "b,]": "x,}\",]", "c": {"d": 1}}));
+        assert!(serde_json::from_str::<Value>(&plain_json("{\"a\": 1,, }")).is_err());
+        assert!(serde_json::from_str::<Value>(&plain_json("[,]")).is_ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod addresses;
 mod debug;
 mod definitions;
 mod dns;
+mod faults;
 mod file;
 mod flags;
 mod gossip;
@@ -15,6 +16,7 @@ mod hcl;
 mod identity;
 mod keys;
 mod parts;
+mod places;
 mod process;
 mod resolve;
 mod segments;
@@ -237,18 +239,29 @@ impl Config {
     }
 }
 
+/// Reads all files and folders; the mistakes of all of them are told together.
 fn read_sources(sources: &[PathBuf], format: Option<&str>) -> Result<Written, Error> {
     let mut written = Written::default();
+    let mut errors = Vec::new();
     for source in sources {
-        if source.is_dir() {
-            for file in Written::files_of(source)? {
-                written.merge(Written::from_file(&file, format)?);
+        let files = if source.is_dir() {
+            let (files, lost) = Written::files_of(source)?;
+            for link in lost {
+                let link = link.display();
+                written.warn(format!("`{link}` is not read: it is a link that leads nowhere"));
             }
+            files
         } else {
-            written.merge(Written::from_file(source, format)?);
+            vec![source.clone()]
+        };
+        for file in files {
+            match Written::from_file(&file, format) {
+                Ok(keys) => written.merge(keys),
+                Err(Error(what)) => errors.push(what),
+            }
         }
     }
-    Ok(written)
+    if errors.is_empty() { Ok(written) } else { Err(Error(errors.join("\n"))) }
 }
 
 /// The reference's way of listing several errors.
@@ -258,5 +271,7 @@ fn list_errors(errors: &[String]) -> String {
     format!("{} {plural} occurred:\n\t* {lines}\n\n", errors.len())
 }
 
+#[cfg(test)]
+mod proofs;
 #[cfg(test)]
 mod tests;

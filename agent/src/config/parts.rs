@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::checks::Damping;
 use crate::checks::tls::Authorities;
+use crate::read::Waits;
 
 /// Who owns the files of unix sockets; `None` leaves a thing as the system makes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,10 +78,8 @@ pub struct HttpLimits {
     pub kv_max_value_size: usize,
     /// Largest transaction, bytes.
     pub txn_max_req_len: usize,
-    /// Default wait of a blocking query.
-    pub default_query_time: Duration,
-    /// Longest wait of a blocking query.
-    pub max_query_time: Duration,
+    /// How long blocking queries wait (`default_query_time`, `max_query_time`).
+    pub waits: Waits,
     /// When above zero, catalog and health reads are stale by default.
     pub discovery_max_stale: Duration,
     /// Path prefixes that answer 403.

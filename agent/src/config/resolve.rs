@@ -9,6 +9,7 @@ use super::{
     Ports, RaftTuning, addresses, dns, gossip, identity, list_errors, parts, process, segments,
     sockaddr,
 };
+use crate::read::Waits;
 use crate::{rpc, watches};
 
 const SERVER_PORT: u16 = 8300;
@@ -70,7 +71,8 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         return Err(Error(list_errors(&invalid)));
     }
 
-    let mut warnings = written.warnings.clone();
+    let mut warnings = written.warnings();
+    warnings.extend(blocks_nothing(&written.list("http_config.block_endpoints")));
     if https_port.is_some() {
         warnings
             .push("`ports.https` has no effect without a certificate: HTTPS is not served".into());
@@ -229,8 +231,10 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             requests: process::request_limits(written)?,
             kv_max_value_size: size("limits.kv_max_value_size", 512 * 1024),
             txn_max_req_len: size("limits.txn_max_req_len", 512 * 1024),
-            default_query_time,
-            max_query_time,
+            waits: Waits::new(
+                written.text("default_query_time").map(|_| default_query_time),
+                max_query_time,
+            ),
             discovery_max_stale,
             block_endpoints: written.list("http_config.block_endpoints"),
             allow_write_from: addresses::networks(written, "http_config.allow_write_http_from")?,
@@ -297,5 +301,20 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         watches: watches::parse(&written.definitions("watches")).map_err(Error)?,
         warnings,
         written: written.clone(),
+    })
+}
+
+/// A warning for what blocks nothing: paths of requests begin with a slash.
+fn blocks_nothing(prefixes: &[String]) -> Option<String> {
+    let lost: Vec<String> = prefixes
+        .iter()
+        .filter(|prefix| !prefix.starts_with('/'))
+        .map(|prefix| format!("`{prefix}`"))
+        .collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "{} in `http_config.block_endpoints` blocks nothing: write it with a slash in front",
+            lost.join(", ")
+        )
     })
 }

@@ -100,7 +100,15 @@ fn mistakes_are_refused_in_the_words_that_scripts_know() {
         (r#"{"data_dir":"d","acl":{"enabled":true}}"#, "`acl.enabled` is not supported yet"),
         (
             r#"{"data_dir":"d","services":[{"name":"a","check":{"intervall":"1s"}}]}"#,
-            "1 error occurred:\n\t* invalid config key services[0].check.intervall\n\n\nhint: did you mean `services[0].check.interval`?",
+            "1 error occurred:\n\t* invalid config key services[0].check.intervall\n\n\nhint: line 1: did you mean `services[0].check.interval`?",
+        ),
+        (
+            r#"{"data_dir":"d","acl":{"enabled":true},"verify_outgoing":true,"bogus":1}"#,
+            "3 errors occurred:\n\t* invalid config key bogus\n\t* `acl.enabled` is not supported yet: there is no access",
+        ),
+        (
+            "{\"data_dir\":\"d\",\n\"server\":true,\n\"key_file\":\"x\"}",
+            "\nhint: line 3: remove `key_file`, or give it no value",
         ),
         (r#"{"data_dir":"d","bogus":null}"#, "invalid config key bogus"),
         (r#"{"data_dir":"#, "EOF|unexpected end of JSON input"),
