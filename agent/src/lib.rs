@@ -1,6 +1,7 @@
 //! The Muster agent. Four layers, calls only downward:
 //! doors (`http`, `dns`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`, `rpc`) → truth (`store`).
 
+mod accept; // which form of an answer is preferred
 pub mod acl; // one question for every door: may this token do that?
 pub mod archive; // a saved state as a file
 pub mod checks; // health checks: definitions, thresholds, probes, their scheduler

@@ -85,7 +85,7 @@ impl Dispatch {
         body: RequestBody,
     ) -> Result<(Answer, Manner), (Reply, Manner)> {
         let outside = Manner::default();
-        let Some(path) = params::unescape(head.uri.path(), false) else {
+        let Some(path) = params::unescape(head.uri.path()) else {
             return Err((Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"), outside));
         };
         if !self.door.settings.unprintable_paths && !routes::is_printable(&path) {
@@ -222,7 +222,7 @@ impl Dispatch {
         body: RequestBody,
     ) -> Result<Answer, Error> {
         let nothing = || Error::NotFound(String::new());
-        let path = params::unescape(path, false).ok_or_else(nothing)?;
+        let path = params::unescape(path).ok_or_else(nothing)?;
         let known = self.door.router.find(&path).filter(|_| !routes::is_own(&path));
         let route = known.ok_or_else(nothing)?.route;
         let handler = Self::method(method, route)?.ok_or_else(nothing)?;

@@ -27,7 +27,6 @@ use super::stream;
 use crate::acl::{Access, Resource, Token, authorize};
 use crate::gossip::UserEvent;
 use crate::local::Audience;
-use crate::read::wait_with_jitter;
 use crate::remote_exec;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -304,6 +303,7 @@ impl Listing {
 
 fn list(request: Request) -> Result<Answer, Error> {
     let (index, wait) = request.index_and_wait()?;
+    let waits = request.door.settings.waits;
     let listing = Listing {
         door: Arc::clone(&request.door),
         name: request.params.get("name").unwrap_or_default().to_owned(),
@@ -313,8 +313,8 @@ fn list(request: Request) -> Result<Answer, Error> {
     if request.wants_events() {
         let seen = request.last_event().or((index > 0).then_some(index));
         drop(request);
-        let pieces = futures::stream::unfold((listing, seen), |(listing, seen)| async move {
-            let deadline = Instant::now() + stream::KEEP_ALIVE;
+        let pieces = futures::stream::unfold((listing, seen), move |(listing, seen)| async move {
+            let deadline = Instant::now() + waits.bounded(stream::KEEP_ALIVE);
             // 0 is no index: the first look always answers.
             let (index, bytes) = listing.wait(seen.unwrap_or(0), deadline).await;
             let piece =
@@ -327,7 +327,7 @@ fn list(request: Request) -> Result<Answer, Error> {
     }
     drop(request);
     later(async move {
-        let deadline = Instant::now() + wait_with_jitter(wait);
+        let deadline = Instant::now() + waits.with_jitter(wait);
         let (found, bytes) =
             if index == 0 { listing.look() } else { listing.wait(index, deadline).await };
         Ok(Reply::encoded(bytes.into()).with(INDEX, HeaderValue::from(found)))

@@ -14,6 +14,7 @@ use super::error::Error;
 use super::params::{Params, go_unsigned};
 use super::payload::RequestBody;
 use super::reply::Reply;
+use crate::accept;
 use crate::acl::{self, Access, Resource, Token};
 use crate::read::{Consistency, Options};
 use crate::store::Index;
@@ -81,9 +82,9 @@ impl Request {
         index_and_wait(&self.params)
     }
 
-    /// Does the client want a stream of events?
+    /// Does the client want a stream of events rather than one answer?
     pub(crate) fn wants_events(&self) -> bool {
-        accepts(&self.headers, "text/event-stream")
+        accept::prefers_events(self.headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes))
     }
 
     /// The index after which a resumed event stream goes on.

@@ -20,7 +20,7 @@ pub(crate) fn request(text: &str) {
             headers.append(name, value);
         }
     }
-    let Some(path) = params::unescape(path, false) else { return };
+    let Some(path) = params::unescape(path) else { return };
     let _ = (routes::is_printable(&path), routes::escape_path(&path));
     if let Some(clean) = routes::cleaned(&path) {
         assert_eq!(routes::cleaned(&clean), None, "{path:?} is not clean after all");

@@ -13,7 +13,7 @@ impl Params {
         let mut pairs = Vec::with_capacity(4);
         for part in query.split(['&', ';']).filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            pairs.push((unescape(name, true)?, unescape(value, true)?));
+            pairs.push((parameter(name)?, parameter(value)?));
         }
         Some(Params(pairs))
     }
@@ -54,11 +54,22 @@ impl Params {
     }
 }
 
-/// Undoes percent escapes, and `+` for a blank if `plus`. `None` for a wrong escape or for bytes
-/// that are not UTF-8.
-pub(super) fn unescape(text: &str, plus: bool) -> Option<String> {
+/// A name or a value of the query string. Bytes that are not UTF-8 are allowed there, as in the reference: nothing
+/// known has them, so they name an unknown parameter or are a wrong value for the one that they stand under.
+fn parameter(text: &str) -> Option<String> {
+    let bytes = unescaped_bytes(text, true)?;
+    Some(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into()))
+}
+
+/// Undoes the percent escapes of a path. `None` for a wrong escape or for bytes that are not UTF-8.
+pub(super) fn unescape(text: &str) -> Option<String> {
+    String::from_utf8(unescaped_bytes(text, false)?).ok()
+}
+
+/// Undoes percent escapes, and `+` for a blank if `plus`. `None` for a wrong escape.
+fn unescaped_bytes(text: &str, plus: bool) -> Option<Vec<u8>> {
     if !text.contains(['%', '+']) {
-        return Some(text.to_owned());
+        return Some(text.as_bytes().to_owned());
     }
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -77,7 +88,7 @@ pub(super) fn unescape(text: &str, plus: bool) -> Option<String> {
         }
         at += 1;
     }
-    String::from_utf8(out).ok()
+    Some(out)
 }
 
 /// A number as the reference reads it: decimal digits only, 64 bits. The error is the reference's.
@@ -100,9 +111,17 @@ mod tests {
         assert!(params.has("b") && params.get("b") == Some(""));
         assert_eq!(params.get("c"), Some("x y+z"));
         assert_eq!(params.all("tag").collect::<Vec<_>>(), ["t1", "t2"]);
-        for wrong in ["a=%", "a=%z1", "%f=1", "a=%ff"] {
+        for wrong in ["a=%", "a=%z1", "%f=1", "a=%f&b=1"] {
             assert!(Params::parse(wrong).is_none(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_their_own_parameter_alone() {
+        let params = Params::parse("%ff=1&index=%ff&a=%c3%a9&b=x%ffy").unwrap();
+        assert_eq!(params.get("a"), Some("\u{e9}"));
+        assert_eq!(params.get("b"), Some("x\u{fffd}y"));
+        assert!(go_unsigned(params.get("index").unwrap()).is_err());
     }
 
     proptest::proptest! {

@@ -19,7 +19,8 @@ use crate::store::{Instance, Node, Service, Store};
 pub(crate) struct Selection {
     /// All of them, in any case; `None`: not asked for.
     tags: Option<Vec<String>>,
-    node_meta: Vec<(String, String)>,
+    /// Of several values for one name the last one counts, as in the reference.
+    node_meta: BTreeMap<String, String>,
     /// Only instances without a check that is not passing.
     passing: bool,
     /// Rows say how what they are about is on the whole.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::limits::{Limits, Rates};
+use crate::read::Waits;
 
 /// The reference's limit on a key's value and on the body of a transaction.
 const BODY_DEFAULT_MAX: u64 = 512 * 1024;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub debug: bool,
     /// Shortest session TTL (`session_ttl_min`).
     pub session_ttl_min: Duration,
+    /// How long what this agent knows itself is waited for (`default_query_time`, `max_query_time`).
+    pub waits: Waits,
 }
 
 impl Default for Settings {
@@ -62,6 +65,7 @@ impl Default for Settings {
             unprintable_paths: false,
             debug: false,
             session_ttl_min: Duration::from_secs(10),
+            waits: Waits::default(),
         }
     }
 }

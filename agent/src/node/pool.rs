@@ -176,7 +176,7 @@ fn tags(config: &Config, node_id: &str) -> gossip::Tags {
         tags.insert("ft_fs", "1".to_owned());
         tags.insert("port", config.ports.server.to_string());
         tags.insert("raft_vsn", "3".to_owned());
-        if config.bootstrap || config.bootstrap_expect == 1 || config.dev {
+        if config.bootstrap || config.bootstrap_expect == 1 {
             tags.insert("bootstrap", "1".to_owned());
         }
         if config.bootstrap_expect > 1 {

@@ -52,7 +52,11 @@ impl Role {
         let consensus = Consensus::start_among(settings::raft(config, node_id), links).await?;
         let reader = Reader::new(
             consensus.clone(),
-            read::Settings { leader_wait: config.rpc_hold_timeout, ..read::Settings::default() },
+            read::Settings {
+                leader_wait: config.rpc_hold_timeout,
+                waits: config.http_limits.waits,
+                ..read::Settings::default()
+            },
         );
         let lifetimes = Lifetimes::new(pool.clone());
         let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
@@ -108,7 +112,8 @@ fn reachable(roll: &Roll, datacenter: &str) -> Vec<Server> {
 
 /// A server asks the one that leads as often as it has to.
 fn to_leader(config: &Config) -> upstream::Settings {
-    upstream::Settings { hold: config.rpc_hold_timeout, rate: None }
+    let waits = config.http_limits.waits;
+    upstream::Settings { hold: config.rpc_hold_timeout, rate: None, waits }
 }
 
 fn to_servers(config: &Config) -> upstream::Settings {

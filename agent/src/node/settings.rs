@@ -96,6 +96,7 @@ pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
         unprintable_paths: limits.allow_unprintable,
         debug: config.enable_debug,
         session_ttl_min: config.session_ttl_min,
+        waits: limits.waits,
         ..http::Settings::default()
     })
 }

@@ -16,6 +16,7 @@
 //! This module knows nothing of HTTP: it is told what to look at by a closure or a [`Query`].
 
 mod answers;
+mod waits;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,17 +26,12 @@ use tokio::time::Instant;
 
 use answers::Answers;
 pub use answers::{Body, Query};
+pub use waits::Waits;
 
 use crate::raft::{self, Consensus};
 use crate::store::{Found, Index, Scopes, Store};
 use crate::telemetry::figures::names;
 
-/// Longest wait of a blocking read, and the wait of one that does not say.
-pub const WAIT_MAX: Duration = Duration::from_mins(10);
-/// The wait of a blocking read that names none.
-pub const WAIT_DEFAULT: Duration = Duration::from_mins(5);
-/// A wait is prolonged by up to this part of itself, so that a crowd does not return as one.
-const WAIT_JITTER_PART: u32 = 16;
 /// How often a reader without a leader looks whether there is one.
 const LEADER_RETRY: Duration = Duration::from_millis(50);
 
@@ -46,11 +42,17 @@ pub struct Settings {
     pub leader_wait: Duration,
     /// Bytes of encoded answers that are kept for equal readers.
     pub answers_bytes_max: usize,
+    /// How long blocking reads wait.
+    pub waits: Waits,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { leader_wait: Duration::from_secs(7), answers_bytes_max: 64 << 20 }
+        Settings {
+            leader_wait: Duration::from_secs(7),
+            answers_bytes_max: 64 << 20,
+            waits: Waits::default(),
+        }
     }
 }
 
@@ -76,7 +78,7 @@ pub struct Options {
     pub consistency: Consistency,
     /// Answer once there is something newer than this; 0 answers at once.
     pub index: Index,
-    /// How long to wait for it; zero means [`WAIT_DEFAULT`], more than [`WAIT_MAX`] means that.
+    /// How long to wait for it, within [`Settings::waits`]; zero names no time.
     pub wait: Duration,
 }
 
@@ -275,7 +277,7 @@ impl Reader {
         if options.index == 0 || found.index.max(1) > options.index {
             return Ok(self.outcome(found, consistency));
         }
-        let deadline = Instant::now() + wait_with_jitter(options.wait);
+        let deadline = Instant::now() + self.inner.settings.waits.with_jitter(options.wait);
         self.inner.counters.waits.fetch_add(1, Ordering::Relaxed);
         let _asleep = Asleep::new(&self.inner.counters.waiting);
         let mut scopes: Scopes = found.scopes.clone();
@@ -388,31 +390,5 @@ impl<'a> Asleep<'a> {
 impl Drop for Asleep<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The time that a blocking read which asks for `asked` really waits.
-pub fn wait_with_jitter(asked: Duration) -> Duration {
-    let wait = if asked.is_zero() { WAIT_DEFAULT } else { asked.min(WAIT_MAX) };
-    wait + (wait / WAIT_JITTER_PART).mul_f64(rand::random::<f64>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_bounded_and_prolonged_by_a_sixteenth_at_most() {
-        let rows = [
-            (Duration::ZERO, WAIT_DEFAULT),
-            (Duration::from_secs(16), Duration::from_secs(16)),
-            (Duration::from_hours(1), WAIT_MAX),
-        ];
-        for (asked, base) in rows {
-            for _ in 0..100 {
-                let wait = wait_with_jitter(asked);
-                assert!(wait >= base && wait <= base + base / 16, "{asked:?} became {wait:?}");
-            }
-        }
     }
 }

@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use muster_client::types::parse_nanos;
 use serde::{Deserialize, Serialize};
-
 use uuid::Uuid;
 
+use crate::accept;
 use crate::rpc::{self, Answers};
 
 /// The largest body of a request that is passed on. No end point takes a larger one.
@@ -81,13 +81,9 @@ impl Request {
         self.method == "GET"
     }
 
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
-    }
-
     fn wants_events(&self) -> bool {
-        self.header("accept")
-            .is_some_and(|value| String::from_utf8_lossy(value).contains("text/event-stream"))
+        let accept = self.headers.iter().filter(|(key, _)| key == "accept");
+        accept::prefers_events(accept.map(|(_, value)| &**value))
     }
 
     /// Does its answer go on for as long as somebody listens, or may it take any time?
@@ -115,8 +111,9 @@ impl Request {
         self.param("consistent").is_none()
     }
 
-    /// The same request with other parameters for its wait; `None`: it does not wait.
-    pub(super) fn waiting(&self, wait: Option<(u64, Duration)>) -> Request {
+    /// The same request with other parameters for its wait: the index and, if it is not up to the server, the time.
+    /// `None`: it does not wait.
+    pub(super) fn waiting(&self, wait: Option<(u64, Option<Duration>)>) -> Request {
         let own = |pair: &&str| {
             !matches!(pair.split_once('=').map_or(*pair, |(key, _)| key), "index" | "wait")
         };
@@ -129,7 +126,7 @@ impl Request {
             .collect();
         if let Some((index, wait)) = wait {
             pairs.push(format!("index={index}"));
-            pairs.push(format!("wait={}ms", wait.as_millis().max(1)));
+            pairs.extend(wait.map(|wait| format!("wait={}ms", wait.as_millis().max(1))));
         }
         Request { query: pairs.join("&"), ..self.clone() }
     }
@@ -297,7 +294,7 @@ mod tests {
             assert_eq!(get(query).waits(), wait.map(|wait| (5, wait)), "{query}");
             assert_eq!(get(query).waiting(None).query, rest, "{query}");
         }
-        let again = get("raw&index=5").waiting(Some((5, Duration::from_secs(2))));
+        let again = get("raw&index=5").waiting(Some((5, Some(Duration::from_secs(2)))));
         assert_eq!(again.query, "raw&index=5&wait=2000ms");
         let events = Request {
             headers: vec![("accept".into(), "text/event-stream".into())],

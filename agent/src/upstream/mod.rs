@@ -40,7 +40,7 @@ pub use message::{
 };
 pub use router::Server;
 
-use crate::read::{WAIT_DEFAULT, WAIT_MAX};
+use crate::read::Waits;
 use crate::rpc::{self, Method, Pool, Reason};
 use crate::telemetry::figures::names;
 use limit::{Exceeded, Limit};
@@ -60,6 +60,8 @@ pub struct Settings {
     pub hold: Duration,
     /// How much may be asked (`limits.rpc_rate`); `None` is no limit.
     pub rate: Option<Rate>,
+    /// How long requests wait for changes.
+    pub waits: Waits,
 }
 
 /// Why there is no answer.
@@ -111,6 +113,7 @@ struct Inner {
     pool: Pool,
     router: Router,
     hold: Duration,
+    waits: Waits,
     limit: Limit,
     sharing: Sharing,
 }
@@ -119,9 +122,9 @@ impl Upstream {
     /// The way to the servers that `servers` names from now on.
     pub fn new(pool: Pool, servers: watch::Receiver<Vec<Server>>, settings: Settings) -> Upstream {
         let router = Router::new(servers);
-        let Settings { hold, rate } = settings;
+        let Settings { hold, rate, waits } = settings;
         let (limit, sharing) = (Limit::new(rate), Sharing::default());
-        Upstream { inner: Arc::new(Inner { pool, router, hold, limit, sharing }) }
+        Upstream { inner: Arc::new(Inner { pool, router, hold, waits, limit, sharing }) }
     }
 
     /// From now on this much may be asked.
@@ -167,7 +170,7 @@ impl Upstream {
             Some((index, wait)) if request.may_be_shared() => {
                 self.wait_together(request, index, wait).await
             }
-            Some((index, wait)) => self.pass(&request, Patience::wait(index, wait)).await,
+            Some((index, wait)) => self.pass(&request, self.wait(index, wait)).await,
             None if request.is_endless() => self.pass(&request, Patience::Endless).await,
             None => self.pass(&request, Patience::Call).await,
         }
@@ -214,11 +217,20 @@ impl Upstream {
         }
     }
 
+    /// Patience with a wait as a client asks for it.
+    fn wait(&self, index: u64, asked: Duration) -> Patience {
+        let waits = self.inner.waits;
+        let decided = waits.decide(asked);
+        let wait = if decided { waits.bounded(asked) } else { waits.longest() };
+        Patience::Wait { index, until: Instant::now() + wait, decided }
+    }
+
     /// Passes a request on. A server that knows no leader may be cut off from the others: it is asked again elsewhere.
     async fn pass(&self, request: &Request, patience: Patience) -> Result<Answer, Error> {
         let repeat = if request.only_reads() { Repeat::Safe } else { Repeat::Never };
         let pass = |server, deadline| self.pass_to(server, request, patience, deadline);
-        let (server, answer) = self.attempt(repeat, patience.deadline(), pass).await?;
+        let deadline = || patience.deadline(self.inner.waits);
+        let (server, answer) = self.attempt(repeat, deadline(), pass).await?;
         if !answer.says_no_leader() {
             return Ok(answer);
         }
@@ -226,7 +238,7 @@ impl Upstream {
         if repeat == Repeat::Never || self.inner.router.current() == Some(server) {
             return Ok(answer);
         }
-        Ok(self.attempt(repeat, patience.deadline(), pass).await?.1)
+        Ok(self.attempt(repeat, deadline(), pass).await?.1)
     }
 
     async fn pass_to(
@@ -238,9 +250,10 @@ impl Upstream {
     ) -> Result<(SocketAddr, Answer), rpc::Error> {
         let waiting = match patience {
             // Only what is left of the wait, should this not be the first server.
-            Patience::Wait { index, until } => Some(
-                request.waiting(Some((index, until.saturating_duration_since(Instant::now())))),
-            ),
+            Patience::Wait { index, until, decided } => {
+                let left = decided.then(|| until.saturating_duration_since(Instant::now()));
+                Some(request.waiting(Some((index, left))))
+            }
             Patience::Call | Patience::Endless => None,
         };
         let request = waiting.as_ref().unwrap_or(request);
@@ -322,23 +335,22 @@ enum Patience {
     /// It is made at once.
     Call,
     /// It comes with a change after this index, or after this time.
-    Wait { index: u64, until: Instant },
+    Wait {
+        index: u64,
+        until: Instant,
+        /// This agent knows how long the wait is; else the server chooses.
+        decided: bool,
+    },
     /// It may never end.
     Endless,
 }
 
 impl Patience {
-    /// With a wait as a client asks for it.
-    fn wait(index: u64, wait: Duration) -> Patience {
-        let wait = if wait.is_zero() { WAIT_DEFAULT } else { wait.min(WAIT_MAX) };
-        Patience::Wait { index, until: Instant::now() + wait }
-    }
-
-    fn deadline(self) -> Option<Instant> {
+    fn deadline(self, waits: Waits) -> Option<Instant> {
         match self {
             Patience::Call => Some(Instant::now() + CALL_MAX),
             // Servers prolong waits by a part of them.
-            Patience::Wait { until, .. } => Some(until + WAIT_MAX / 16 + CALL_MAX),
+            Patience::Wait { until, .. } => Some(until + waits.longest() / 16 + CALL_MAX),
             Patience::Endless => None,
         }
     }

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::message::{Answer, Head, Request};
 use super::{Error, Patience, Upstream};
-use crate::read::wait_with_jitter;
 
 /// Calls that nobody waits for any more are looked for when so many more are known than at the last time.
 const SWEEP_AFTER: usize = 64;
@@ -73,7 +72,10 @@ impl Upstream {
         index: u64,
         wait: Duration,
     ) -> Result<Answer, Error> {
-        let until = Instant::now() + wait_with_jitter(wait);
+        let waits = self.inner.waits;
+        let decided = waits.decide(wait);
+        let longest = if decided { waits.with_jitter(wait) } else { waits.longest() };
+        let until = Instant::now() + longest;
         let mut left = wait;
         loop {
             let (call, joined) = self.join(&request, index, left);
@@ -90,7 +92,8 @@ impl Upstream {
                 // Everybody gets their own.
                 return self.pass(&request.waiting(None), Patience::Call).await;
             };
-            if answer.index() != Some(index) || left.is_zero() || !joined {
+            // Where the server chooses the time, it has chosen it for all who joined.
+            if answer.index() != Some(index) || left.is_zero() || !joined || !decided {
                 return Ok(answer.answer());
             }
         }
@@ -98,13 +101,14 @@ impl Upstream {
 
     /// The call for this request: one that is under way, or a new one.
     fn join(&self, request: &Request, index: u64, wait: Duration) -> (Shared<Call>, bool) {
-        let key = request.waiting(Some((index, Duration::ZERO)));
+        let decided = self.inner.waits.decide(wait);
+        let key = request.waiting(Some((index, decided.then_some(Duration::ZERO))));
         let mut calls = self.inner.sharing.calls();
         if let Some(call) = calls.find(&key) {
             return (call, true);
         }
         let (upstream, request) = (self.clone(), request.clone());
-        let patience = Patience::wait(index, wait);
+        let patience = self.wait(index, wait);
         let call: Call =
             async move { Ok(upstream.pass(&request, patience).await?.into_whole().map(Arc::new)) }
                 .boxed();

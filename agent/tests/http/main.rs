@@ -16,4 +16,5 @@ mod sets;
 mod snapshots;
 mod streams;
 mod support;
+mod waits;
 mod watches;

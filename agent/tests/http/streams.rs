@@ -4,7 +4,7 @@ use muster_agent::http::Settings;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 
-use crate::support::{PATIENCE, Server};
+use crate::support::{Client, PATIENCE, Server};
 
 /// The lines of a stream.
 struct Events(Lines<BufReader<TcpStream>>);
@@ -77,4 +77,28 @@ async fn bare_values_are_not_streamed() {
     let headers = [("Accept", "text/event-stream")];
     let response = server.ask_with("GET", "/v1/kv/k?raw", &headers, b"").await;
     assert_eq!(response.status, 400);
+}
+
+#[tokio::test]
+async fn who_prefers_one_answer_gets_one_from_every_agent() {
+    let server = Server::start(Settings::default()).await;
+    let client = Client::of(&[&server], Settings::default()).await;
+    server.put("/v1/kv/k", "one").await;
+    let answers = [
+        "application/json, text/event-stream;q=0.1",
+        "text/event-stream;q=0, */*",
+        "application/json, text/event-stream",
+    ];
+    for accept in answers {
+        for address in [server.address, client.address] {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let headers = [("Accept", accept)];
+            let asked = crate::support::ask(stream, "GET", "/v1/kv/k", &headers, b"");
+            let answer = tokio::time::timeout(PATIENCE, asked).await.expect("one answer");
+            assert_eq!(answer.header("content-type"), "application/json", "{accept}");
+            assert!(answer.text().contains("b25l"), "{accept}: {}", answer.text());
+        }
+    }
+    let mut events = Events::open(&server, "/v1/kv/k", "Accept: */*\r\n").await;
+    assert!(events.next().await.1.contains("b25l"));
 }

@@ -85,7 +85,8 @@ impl Server {
         .expect("a single server leads soon");
         consensus.propose(Change::Register(Box::new(own_node()))).await.unwrap();
 
-        let reader = Reader::new(consensus.clone(), read::Settings::default());
+        let reading = read::Settings { waits: settings.waits, ..read::Settings::default() };
+        let reader = Reader::new(consensus.clone(), reading);
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         listeners.push(listener);
@@ -228,8 +229,11 @@ impl Client {
     pub(crate) async fn named(name: &str, servers: &[&Server], settings: Settings) -> Client {
         let (servers, known) = watch::channel(servers.iter().map(|it| known(it)).collect());
         let hold = Duration::from_secs(2);
-        let upstream =
-            Upstream::new(Pool::default(), known, upstream::Settings { hold, rate: None });
+        let upstream = Upstream::new(
+            Pool::default(),
+            known,
+            upstream::Settings { hold, rate: None, waits: settings.waits },
+        );
         let claims = local::Settings {
             datacenter: "dc1".into(),
             node_name: name.into(),

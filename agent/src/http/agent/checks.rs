@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::body;
 use crate::acl::{self, Access, Resource, Token};
 use crate::checks::Status;
@@ -11,6 +13,7 @@ use crate::http::extract::Request;
 use crate::http::reply::Reply;
 use crate::http::routes::{Answer, later, now};
 use crate::http::rows::{CheckRow, Empty};
+use crate::http::time::rfc3339;
 use crate::json::Object;
 use crate::local::{Local, Source};
 
@@ -37,7 +40,33 @@ pub(super) fn list(request: Request) -> Result<Answer, Error> {
         })
         .map(|(id, check)| (&**id, CheckRow::new(check, Empty::List)))
         .collect();
+    if !request.params.has("times") {
+        return now(request.json(&rows));
+    }
+    let times = request.door.parts.local.check_times();
+    let timed = |(id, row)| {
+        let times = times.get(id).copied().unwrap_or_default();
+        (
+            id,
+            Timed { row, last_run: times.reported.map(rfc3339), since: times.changed.map(rfc3339) },
+        )
+    };
+    let rows: BTreeMap<&str, Timed<'_>> = rows.into_iter().map(timed).collect();
     now(request.json(&rows))
+}
+
+/// A check with the times that `?times` asks for: an addition to the reference's rows.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Timed<'a> {
+    #[serde(flatten)]
+    row: CheckRow<'a>,
+    /// Its last run, or the last report to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_run: Option<String>,
+    /// When its status became what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
 }
 
 /// A check belongs to its service, or else to the node.

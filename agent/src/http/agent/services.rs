@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::HeaderValue;
-use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::rows::ServiceRow;
@@ -19,12 +17,6 @@ use crate::http::reply::{CONTENT_HASH, Reply};
 use crate::http::routes::{Answer, later, now};
 use crate::local::{Existing, Local, Source};
 use crate::store::Service;
-
-/// The wait of a blocking request that names none, and the longest.
-const WAIT_DEFAULT: Duration = Duration::from_mins(5);
-const WAIT_MAX: Duration = Duration::from_mins(10);
-/// This fraction of a wait is added at random, as everywhere.
-const WAIT_SPREAD: u32 = 16;
 
 /// All services by id.
 pub(super) fn list(request: Request) -> Result<Answer, Error> {
@@ -57,6 +49,7 @@ pub(super) fn one(request: Request) -> Result<Answer, Error> {
     let local = request.door.parts.local.clone();
     let layout = request.layout;
     let (token, door) = (request.token.clone(), Arc::clone(&request.door));
+    let waits = door.settings.waits;
     let may = move |service: &Service| {
         let _ = &door;
         crate::acl::authorize(&token, Resource::Service(&service.name), Access::Read)
@@ -69,7 +62,7 @@ pub(super) fn one(request: Request) -> Result<Answer, Error> {
     }
     later(async move {
         let mut changes = local.changes();
-        let deadline = Instant::now() + spread(wait);
+        let deadline = Instant::now() + waits.with_jitter(wait);
         loop {
             changes.mark_unchanged();
             let service = found(&local, &id)?;
@@ -93,11 +86,6 @@ fn shown(service: &Service, layout: Layout) -> Reply {
     let row = ServiceRow::from(service).hashed();
     let hash = HeaderValue::from_str(row.hash()).expect("hexadecimal digits");
     Reply::json(&row, layout).with(CONTENT_HASH, hash)
-}
-
-fn spread(wait: Duration) -> Duration {
-    let wait = if wait.is_zero() { WAIT_DEFAULT } else { wait.min(WAIT_MAX) };
-    wait + (wait / WAIT_SPREAD).mul_f64(rand::rng().random::<f64>())
 }
 
 /// Takes a service over.

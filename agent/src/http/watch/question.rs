@@ -14,7 +14,7 @@ use super::super::dispatch::Dispatch;
 use super::super::params;
 use super::super::reply::{CONTENT_HASH, Content, INDEX, Reply};
 use super::super::routes::Answer;
-use crate::read::WAIT_MAX;
+use crate::read::Waits;
 
 /// How long one look waits for a change, if the question does not say.
 const WAIT: Duration = Duration::from_mins(1);
@@ -106,7 +106,8 @@ impl Question {
             name,
             path: path.to_owned(),
             query,
-            wait: wait.clamp(WAIT_MIN, WAIT_MAX),
+            // The handler that is asked has the last word, by the waits of its agent.
+            wait: Waits::default().bounded(wait.max(WAIT_MIN)),
             position,
             failures: 0,
             pause: Duration::ZERO,
