@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use ::http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, HOST, LOCATION, PROXY_AUTHORIZATION, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONNECTION, HOST, LOCATION, PROXY_AUTHORIZATION, REFERER, USER_AGENT,
 };
 use ::http::{HeaderName, HeaderValue, Method, Request, Response};
 use base64::Engine as _;
@@ -112,11 +112,12 @@ async fn ask(target: &Target, tls: &Tls, proxies: &Proxies) -> Result<Answer, St
     let mut method = method;
     let mut body = Bytes::from(target.body.clone());
     let mut location = String::new();
-    for hop in 0..=REDIRECTS_MAX {
+    let mut carried = Carried::first(target);
+    for _ in 0..=REDIRECTS_MAX {
         let failed =
             |what: String| format!("{} {:?}: {what}", operation(method.as_str()), url.to_string());
         url.supported().map_err(failed)?;
-        let mut request = request(target, &method, &url, body.clone(), hop).map_err(failed)?;
+        let mut request = request(&carried, &method, &url, body.clone()).map_err(failed)?;
         let proxy = proxies.of(&url);
         if let Some(proxy) = proxy.filter(|_| !url.is_tls()) {
             by_proxy(&mut request, &url, proxy).map_err(failed)?;
@@ -124,6 +125,7 @@ async fn ask(target: &Target, tls: &Tls, proxies: &Proxies) -> Result<Answer, St
         let answer = send(target, tls, &url, proxy, request).await.map_err(failed)?;
         let next = redirect(&answer.response, &url).filter(|_| target.follow);
         let Some((next, written)) = next else { return Ok(answer) };
+        carried = carried.over(&url, &next, &written);
         location = written;
         // 307 and 308 repeat the request; the others ask for the new place.
         if !matches!(answer.response.status().as_u16(), 307 | 308) {
@@ -150,23 +152,62 @@ fn redirect(response: &Response<Incoming>, from: &Url) -> Option<(Url, String)> 
     Some((from.join(written)?, written.to_owned()))
 }
 
-/// The request of one hop. The first goes out with all that the definition says; later ones do
-/// without its `Host`, which was meant for the first address.
+/// What a request carries from the definition, over redirects, by the rules that the reference's library has.
+#[derive(Clone)]
+struct Carried<'a> {
+    target: &'a Target,
+    /// Its `Host`: meant for the first address, and for others that are named relative to it.
+    host: bool,
+    /// What proves who asks: not for other places.
+    secrets: bool,
+    /// Where the last redirect came from.
+    referer: Option<String>,
+}
+
+impl<'a> Carried<'a> {
+    /// The first request carries all.
+    fn first(target: &'a Target) -> Carried<'a> {
+        Carried { target, host: true, secrets: true, referer: None }
+    }
+
+    /// What the next one carries, after a redirect that was written as `written`.
+    fn over(self, from: &Url, to: &Url, written: &str) -> Carried<'a> {
+        Carried {
+            target: self.target,
+            host: self.host && Url::is_relative(written),
+            // What another place was not to see is not shown to the one after it, either.
+            secrets: self.secrets && to.is_same_place_or_below(from),
+            referer: (!from.is_tls() || to.is_tls()).then(|| from.without_user()),
+        }
+    }
+
+    fn has(&self, field: &HeaderName) -> bool {
+        const SECRETS: [&str; 4] = ["authorization", "www-authenticate", "cookie", "cookie2"];
+        if *field == HOST {
+            self.host
+        } else if *field == REFERER && self.referer.is_some() {
+            false
+        } else {
+            self.secrets || !SECRETS.contains(&field.as_str())
+        }
+    }
+}
+
+/// The request of one hop.
 fn request(
-    target: &Target,
+    carried: &Carried<'_>,
     method: &Method,
     url: &Url,
     body: Bytes,
-    hop: usize,
 ) -> Result<Request<Full<Bytes>>, String> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method.clone();
     *request.uri_mut() = url.target().parse().map_err(|_| "invalid URL".to_owned())?;
     let headers = request.headers_mut();
-    for (name, values) in &target.headers {
+    for (name, values) in &carried.target.headers {
         let field = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| format!("net/http: invalid header field name {name:?}"))?;
-        if field == HOST && hop > 0 {
+        if !carried.has(&field) {
             continue;
         }
         for value in values {
@@ -178,6 +219,10 @@ fn request(
     }
     let host = HeaderValue::from_str(url.authority()).map_err(|_| "invalid host".to_owned())?;
     headers.entry(HOST).or_insert(host);
+    if let Some(referer) = &carried.referer {
+        let referer = HeaderValue::from_str(referer).map_err(|_| "invalid referer".to_owned())?;
+        headers.insert(REFERER, referer);
+    }
     headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("text/plain, text/*, */*"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -139,6 +139,49 @@ async fn redirects_are_followed_to_their_end() {
 }
 
 #[tokio::test]
+async fn headers_go_along_by_the_rules_of_the_reference_s_library() {
+    let redirect =
+        |to: &str| format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+    let (elsewhere, other) = server(vec![redirect("/last"), answer("200 OK", "there")]);
+    let (address, first) = server(vec![
+        redirect("/health/"),
+        redirect("again?x=1"),
+        redirect(&format!("http://{elsewhere}/away")),
+    ]);
+    let mut target = target(&format!("http://u:pw@{address}/start"));
+    for (name, value) in
+        [("Host", "web.example"), ("Cookie", "c=1"), ("X-A", "1"), ("authorization", "mine")]
+    {
+        target.headers.insert(name.into(), vec![value.into()]);
+    }
+    let outcome = probe(&target, &Tls::default()).await;
+    assert_eq!(outcome.status, Status::Passing, "{}", outcome.output);
+    let lower = |requests: Vec<String>| -> Vec<String> {
+        requests.iter().map(|request| request.to_lowercase()).collect()
+    };
+    let (here, there) = (lower(first.join().unwrap()), lower(other.join().unwrap()));
+    let paths = ["get /start ", "get /health/ ", "get /health/again?x=1 "];
+    for (request, path) in here.iter().zip(paths) {
+        assert!(request.starts_with(path), "{request}");
+        // A relative place is the same place.
+        for header in
+            ["host: web.example\r\n", "cookie: c=1\r\n", "x-a: 1\r\n", "authorization: mine\r\n"]
+        {
+            assert!(request.contains(header), "{header} in {request}");
+        }
+    }
+    assert!(!here[0].contains("referer"), "{}", here[0]);
+    assert!(here[2].contains(&format!("referer: http://{address}/health/\r\n")), "{}", here[2]);
+    for (request, path) in there.iter().zip(["get /away ", "get /last "]) {
+        assert!(request.starts_with(path), "{request}");
+        assert!(request.contains(&format!("host: {elsewhere}\r\n")), "{request}");
+        assert!(request.contains("x-a: 1\r\n"), "{request}");
+        // Neither shown to another place, nor to the one after it.
+        assert!(!request.contains("cookie") && !request.contains("mine"), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_answer_is_critical() {
     let closed = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -97,6 +97,22 @@ impl Url {
         if self.target.starts_with('/') { self.target.clone() } else { format!("/{}", self.target) }
     }
 
+    /// Is this the same host and port as `other`, or a host below it with the same port?
+    pub(super) fn is_same_place_or_below(&self, other: &Url) -> bool {
+        let (own, other) = (self.address().to_lowercase(), other.address().to_lowercase());
+        own == other || own.strip_suffix(&*other).is_some_and(|above| above.ends_with('.'))
+    }
+
+    /// As a request's `Referer` shows it.
+    pub(super) fn without_user(&self) -> String {
+        Url { user: None, ..self.clone() }.to_string()
+    }
+
+    /// Does this `Location` name no scheme?
+    pub(super) fn is_relative(location: &str) -> bool {
+        Url::parse(location).is_ok_and(|url| url.scheme.is_empty())
+    }
+
     /// Where a `Location` leads from here.
     pub(super) fn join(&self, location: &str) -> Option<Url> {
         if location.is_empty() {
@@ -199,6 +215,28 @@ mod tests {
         }
         for text in [":x", "1:x", "http://a/\n"] {
             assert!(Url::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn places_are_the_same_or_below() {
+        let rows = [
+            ("http://a/x", "http://a/y", true),
+            ("http://A:80/", "http://a/", true),
+            ("https://a/", "http://a/", false),
+            ("http://a:81/", "http://a/", false),
+            ("http://b.a/", "http://a/", true),
+            ("http://ba/", "http://a/", false),
+            ("http://a/", "http://b.a/", false),
+        ];
+        for (to, from, expected) in rows {
+            let (to, from) = (Url::parse(to).unwrap(), Url::parse(from).unwrap());
+            assert_eq!(to.is_same_place_or_below(&from), expected, "{to} {from}");
+        }
+        for (location, relative) in
+            [("/x", true), ("x?y", true), ("//a/x", true), ("http://a", false)]
+        {
+            assert_eq!(Url::is_relative(location), relative, "{location}");
         }
     }
 
