@@ -84,10 +84,10 @@ impl Driver {
         }
     }
 
-    /// The first leader of a cluster writes down what its configuration says, if that is something
-    /// else than usual.
+    /// The first leader of a cluster writes down what its configuration says: from then on the rules are the same
+    /// whoever leads, and have an index for those who change them.
     async fn set_initial_rules(&self, consensus: &Consensus) {
-        if consensus.store().autopilot().is_some() || self.initial == store::Autopilot::default() {
+        if consensus.store().autopilot().is_some() {
             return;
         }
         let change = AutopilotChange { row: self.initial.clone(), cas: Some(0) };
