@@ -13,8 +13,8 @@ use crate::rows::listed;
 use crate::transport::{accepted, decode};
 use crate::types::{
     AgentCheck, AgentService, CatalogDeregistration, CatalogNode, CatalogRegistration,
-    CatalogService, CheckDefinition, HealthCheck, KvPair, Member, Node, ServiceDefinition,
-    ServiceEntry, Session, SessionDefinition, Status, Tags,
+    CatalogService, CheckDefinition, CheckTimes, HealthCheck, KvPair, Member, Node,
+    ServiceDefinition, ServiceEntry, Session, SessionDefinition, Status, Tags,
 };
 use crate::{Client, Error, Raw, ReadOptions, Response, Rows, ServiceQuery};
 
@@ -80,6 +80,11 @@ impl Agent {
             warn!(path, rows, "rows that cannot be read are left out of the answer");
         }
         Ok(found.value)
+    }
+    /// When its checks were last heard of, by id. Agents of Consul do not say.
+    pub async fn check_times(&self) -> Result<BTreeMap<String, CheckTimes>, Error> {
+        let query = vec![("times", String::new())];
+        Ok(self.0.get("/v1/agent/checks", query, &ReadOptions::default()).await?.value)
     }
     /// Registers a service or changes it. `replace_existing_checks` drops checks that the
     /// definition does not name.

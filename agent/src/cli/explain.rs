@@ -1,9 +1,9 @@
 //! `explain`: why each instance of a service is served, or is not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use muster_client::types::{HealthCheck, ServiceEntry};
+use muster_client::types::{CheckTimes, HealthCheck, ServiceEntry};
 use muster_client::{ReadOptions, ServiceQuery};
 use serde_json::{Value, json};
 
@@ -15,7 +15,8 @@ pub(super) static EXPLAIN: Spec = Spec {
     synopsis: "Says why instances of a service are served or not",
     operands: "NAME",
     about: "Prints every instance of a service, whether it is served over HTTP (with ?passing) and over DNS, \
-and the check, rule or filter that decides. Exits with 1 when no instance is served by either.
+and the check, rule or filter that decides, with the last output of every check that does not pass. Of checks of \
+the agent that is asked it says when they last ran, and since when they are as they are. Exits with 1 when no instance is served by either.
 
     $ muster explain web
     $ muster explain -tag=v2 -filter='Service.Meta.zone == a' web",
@@ -46,6 +47,18 @@ struct Rules {
     tags: Vec<String>,
 }
 
+/// When checks were last heard of, as far as the agent that is asked knows.
+#[derive(Default)]
+struct Known {
+    /// Its node.
+    node: String,
+    times: BTreeMap<String, CheckTimes>,
+}
+
+/// Lines of a check's output that are shown, and letters of each.
+const LINES_MAX: usize = 10;
+const LETTERS_MAX: usize = 200;
+
 fn explain(call: &Call) -> Outcome {
     let [name] = call.operands.as_slice() else {
         return Err(call.misused("A single service name must be given."));
@@ -55,7 +68,7 @@ fn explain(call: &Call) -> Outcome {
     let filter = call.values.text("filter").filter(|text| !text.is_empty()).map(str::to_owned);
     let options = call.options();
     let failed = |error| call.failed("Error querying {} agent", &error);
-    let (entries, left, about, known) = wait(async {
+    let (entries, left, about, times, known) = wait(async {
         let all = ServiceQuery::default();
         let entries = rows_of(client.health().service(name, &all, &options).await?);
         let left = match filter {
@@ -67,12 +80,14 @@ fn explain(call: &Call) -> Outcome {
             }
         };
         let about = client.agent().self_().await?;
+        // Only an addition: without it the rest is still worth saying.
+        let times = client.agent().check_times().await.unwrap_or_default();
         let known = if entries.is_empty() {
             client.catalog().services(&options).await?.value.into_keys().collect()
         } else {
             Vec::new()
         };
-        Ok((entries, left, about, known))
+        Ok((entries, left, about, times, known))
     })?
     .map_err(failed)?;
     if entries.is_empty() {
@@ -80,6 +95,8 @@ fn explain(call: &Call) -> Outcome {
         return Err(Failure::new(format!("There is no service {name:?} in the catalog"))
             .or_hint(help::similar(name, &known)));
     }
+    let heard =
+        Known { node: about["Config"]["NodeName"].as_str().unwrap_or_default().to_owned(), times };
     let rules = Rules {
         only_passing: about["DebugConfig"]["DNSOnlyPassing"].as_bool().unwrap_or(false),
         dns_name: name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'),
@@ -91,7 +108,7 @@ fn explain(call: &Call) -> Outcome {
         .map(|entry| (entry, over_http(entry, &rules), over_dns(entry, &rules)))
         .collect();
     let none = rows.iter().all(|(_, http, dns)| !http.served && !dns.served);
-    let text = if call.json()? { as_json(&rows) } else { as_text(name, &rows) };
+    let text = if call.json()? { as_json(&rows, &heard) } else { as_text(name, &rows, &heard) };
     let mut output = super::command::Output::from(text);
     output.code = u8::from(none);
     Ok(output)
@@ -175,7 +192,40 @@ fn address(entry: &ServiceEntry) -> String {
     }
 }
 
-fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)]) -> String {
+impl Known {
+    /// When a check of an instance was last heard of.
+    fn times(&self, entry: &ServiceEntry, check: &HealthCheck) -> Option<&CheckTimes> {
+        let here = entry.node.node.eq_ignore_ascii_case(&self.node);
+        self.times.get(&check.check_id).filter(|_| here)
+    }
+
+    /// The checks of an instance that do not pass: since when, when they last ran, and what they said.
+    fn describe(&self, entry: &ServiceEntry, text: &mut String) {
+        for check in entry.checks.iter().filter(|check| check.status != "passing") {
+            let times = self.times(entry, check);
+            let when = times.filter(|times| !times.last_run.is_empty()).map(|times| {
+                let since = match times.since.as_str() {
+                    "" => "from before the agent started".to_owned(),
+                    since => format!("since {since}"),
+                };
+                format!(" {since}, last run {}", times.last_run)
+            });
+            if when.is_none() && check.output.trim().is_empty() {
+                continue;
+            }
+            let (id, status) = (&check.check_id, &check.status);
+            let _ = writeln!(text, "    check {id:?} {status}{}", when.unwrap_or_default());
+            let lines = check.output.lines().filter(|line| !line.trim().is_empty());
+            for line in lines.take(LINES_MAX) {
+                // What a check says is not to steer a terminal.
+                let shown = line.trim_end().chars().filter(|c| !c.is_control()).take(LETTERS_MAX);
+                let _ = writeln!(text, "        {}", shown.collect::<String>());
+            }
+        }
+    }
+}
+
+fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)], heard: &Known) -> String {
     let mut text = String::new();
     for (entry, http, dns) in rows {
         let id = &entry.service.id;
@@ -185,6 +235,7 @@ fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)]) -> String {
             let word = layout::colored(word, verdict.served);
             let _ = writeln!(text, "    {door:<5} {word}: {}", verdict.why);
         }
+        heard.describe(entry, &mut text);
     }
     let count = |served: fn(&(&ServiceEntry, Verdict, Verdict)) -> bool| {
         rows.iter().filter(|row| served(row)).count()
@@ -195,12 +246,21 @@ fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)]) -> String {
     text
 }
 
-fn as_json(rows: &[(&ServiceEntry, Verdict, Verdict)]) -> String {
+fn as_json(rows: &[(&ServiceEntry, Verdict, Verdict)], heard: &Known) -> String {
     let rows: Vec<Value> = rows
         .iter()
         .map(|(entry, http, dns)| {
             let verdict = |it: &Verdict| json!({"Served": it.served, "Why": it.why});
-            json!({"ID": entry.service.id, "Node": entry.node.node, "Address": address(entry),
+            let failing = entry.checks.iter().filter(|check| check.status != "passing");
+            let checks: Vec<Value> = failing
+                .map(|check| {
+                    let times = heard.times(entry, check).cloned().unwrap_or_default();
+                    json!({"CheckID": check.check_id, "Status": check.status,
+                           "Output": check.output, "LastRun": times.last_run,
+                           "Since": times.since})
+                })
+                .collect();
+            json!({"Checks": checks, "ID": entry.service.id, "Node": entry.node.node, "Address": address(entry),
                    "HTTP": verdict(http), "DNS": verdict(dns)})
         })
         .collect();
@@ -242,6 +302,29 @@ mod tests {
         let dead = entry(&[("serfHealth", "", "critical")]);
         assert_eq!(over_dns(&dead, &rules()).why, "the node does not answer its cluster");
         assert_eq!(over_http(&entry(&[]), &rules()).why, "it has no checks");
+    }
+
+    #[test]
+    fn what_checks_said_and_when_is_told() {
+        let mut entry = entry(&[("c", "web-1", "critical"), ("d", "web-1", "passing")]);
+        entry.checks[0].output = "dial tcp: refused\n\n\u{1b}[31msecond".to_owned();
+        let times = |since: &str| CheckTimes { last_run: "LAST".into(), since: since.into() };
+        let told = |node: &str, since: &str| {
+            let known = Known {
+                node: node.to_owned(),
+                times: BTreeMap::from([("c".to_owned(), times(since))]),
+            };
+            let mut text = String::new();
+            known.describe(&entry, &mut text);
+            text
+        };
+        let output = "        dial tcp: refused\n        [31msecond\n";
+        let first = "    check \"c\" critical since THEN, last run LAST\n";
+        assert_eq!(told("N1", "THEN"), format!("{first}{output}"));
+        let first = "    check \"c\" critical from before the agent started, last run LAST\n";
+        assert_eq!(told("n1", ""), format!("{first}{output}"));
+        // Another agent's checks have the same names.
+        assert_eq!(told("n2", "THEN"), format!("    check \"c\" critical\n{output}"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `kv export` and `kv import`: a tree of keys as one JSON text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_client::PutOptions;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::command::{Call, Door, Failure, Outcome, Output, Spec, wait};
 use super::{kv, layout};
@@ -63,14 +64,37 @@ fn export(call: &Call) -> Outcome {
     Ok((layout::indent(&format!("[{}]", rows.join(",")), "\t") + "\n").into())
 }
 
-/// A key as exported.
-#[derive(Deserialize)]
+/// A key as exported. Nulls and what is not there are empty, and names are not particular about case, as where the
+/// reference reads such texts.
+#[derive(Debug, Default, PartialEq)]
 struct Exported {
     key: String,
-    #[serde(default)]
     flags: u64,
-    #[serde(default)]
     value: String,
+}
+
+impl Exported {
+    /// Reads all keys of a text; `null` is none.
+    fn read(text: &[u8]) -> Result<Vec<Exported>, serde_json::Error> {
+        let rows: Option<Vec<Option<BTreeMap<String, Value>>>> = serde_json::from_slice(text)?;
+        rows.unwrap_or_default()
+            .into_iter()
+            .map(|row| Exported::of(row.unwrap_or_default()))
+            .collect()
+    }
+
+    fn of(fields: BTreeMap<String, Value>) -> Result<Exported, serde_json::Error> {
+        let mut row = Exported::default();
+        for (name, field) in fields.into_iter().filter(|(_, field)| !field.is_null()) {
+            match name.to_ascii_lowercase().as_str() {
+                "key" => row.key = serde_json::from_value(field)?,
+                "flags" => row.flags = serde_json::from_value(field)?,
+                "value" => row.value = serde_json::from_value(field)?,
+                _ => {}
+            }
+        }
+        Ok(row)
+    }
 }
 
 fn import(call: &Call) -> Outcome {
@@ -85,8 +109,11 @@ fn import(call: &Call) -> Outcome {
         }
     };
     let text = kv::data(operand)?;
-    let rows: Vec<Exported> = serde_json::from_slice(&text)
+    let rows = Exported::read(&text)
         .map_err(|error| Failure::new(format!("Cannot unmarshal data: {error}")))?;
+    if rows.iter().any(|row| row.key.is_empty()) {
+        return Err(Failure::new("Error! A row of the data has no key: nothing was written"));
+    }
     // Every mistake is found before anything is written.
     let pairs = rows
         .into_iter()
@@ -119,5 +146,33 @@ fn import(call: &Call) -> Outcome {
     match outcome {
         Ok(()) => Ok(Output::from(imported)),
         Err(failure) => Err(Failure { stdout: imported.into_bytes(), ..failure }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_and_missing_fields_are_empty() {
+        let row = |key: &str, flags: u64, value: &str| Exported {
+            key: key.to_owned(),
+            flags,
+            value: value.to_owned(),
+        };
+        let text = br#"[{"key":"a","flags":0,"value":null},{"key":"b"},{"key":"c","flags":null,"value":""},
+            {"Key":"d","VALUE":"YQ==","Flags":7,"other":{"x":1}},null]"#;
+        let expected = [
+            row("a", 0, ""),
+            row("b", 0, ""),
+            row("c", 0, ""),
+            row("d", 7, "YQ=="),
+            row("", 0, ""),
+        ];
+        assert_eq!(Exported::read(text).unwrap(), expected);
+        assert_eq!(Exported::read(b"null").unwrap(), []);
+        for wrong in [r#"[{"key":1}]"#, r#"[{"key":"a","flags":-1}]"#, r#"["a"]"#, "{}", "[", ""] {
+            assert!(Exported::read(wrong.as_bytes()).is_err(), "{wrong}");
+        }
     }
 }

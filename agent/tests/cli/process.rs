@@ -204,6 +204,14 @@ fn a_service_is_explained_and_a_key_is_edited() {
         agent.node()
     );
     until("the check is in the catalog", || agent.run(&["explain", "web"]).1 == said);
+    let mut report = TcpStream::connect(agent.address()).unwrap();
+    let request = "PUT /v1/agent/check/fail/alive?note=it+fell HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    report.write_all(request.as_bytes()).unwrap();
+    std::io::read_to_string(report).unwrap();
+    until("what the check said is told, and when", || {
+        let told = agent.run(&["explain", "web"]).1;
+        told.contains("check \"alive\" critical since 20") && told.contains("        it fell\n")
+    });
     let (code, out, _) = agent.run(&["explain", "-tag=v2", "-format=json", "web"]);
     assert!(code == 1 && out.contains(r#""Why": "it has no tag \"v2\"""#), "{out}");
     let (code, _, err) = agent.run(&["explain", "wbe"]);

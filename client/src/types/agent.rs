@@ -46,6 +46,16 @@ pub struct AgentService {
     pub modify_index: Option<u64>,
 }
 
+/// When a check of an agent was last heard of, as `/v1/agent/checks?times` says it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckTimes {
+    /// Its last run, or the last report to it; empty: none since the agent started.
+    pub last_run: String,
+    /// When its status became what it is; empty: before the agent started.
+    pub since: String,
+}
+
 /// A check of an agent, as `/v1/agent/checks` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]

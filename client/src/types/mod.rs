@@ -11,7 +11,7 @@ mod duration;
 mod kv;
 mod lenient;
 
-pub use agent::{AgentCheck, AgentService, Member, MemberStatus};
+pub use agent::{AgentCheck, AgentService, CheckTimes, Member, MemberStatus};
 pub(crate) use catalog::Tags;
 pub use catalog::{
     CatalogAddress, CatalogDeregistration, CatalogNode, CatalogRegistration, CatalogService,
