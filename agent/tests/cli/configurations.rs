@@ -130,7 +130,7 @@ fn keys_without_effect_are_said_and_keys_that_would_be_believed_are_refused() {
             "several-mistakes.json",
             false,
             &[
-                "5 errors occurred",
+                "4 errors occurred",
                 "invalid config key servr",
                 "line 4: did you mean `server`?",
                 "invalid config key service.prot",

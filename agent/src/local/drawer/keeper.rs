@@ -30,6 +30,8 @@ const CACHE_BYTES: u64 = 4 << 20;
 const BATCH_MAX: usize = 1024;
 /// Free space without which nothing is begun: what sled may take at once, a segment of its file.
 const ROOM_BYTES: u64 = 512 << 10;
+/// On a full disk every report of every check is refused; the log hears of it now and then.
+const COMPLAINTS_APART: Duration = Duration::from_secs(10);
 /// The lock on a database that was just closed is given up by threads of its own.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 
@@ -124,6 +126,7 @@ impl Keeper {
 
     /// The thread's life: ends when nobody holds the drawer any more.
     pub(super) fn run(mut self, batches: &Receiver<Batch>) {
+        let mut told: Option<Instant> = None;
         while let Ok(first) = batches.recv() {
             let mut waiting = vec![first];
             waiting.extend(batches.try_iter().take(BATCH_MAX - 1));
@@ -131,7 +134,10 @@ impl Keeper {
                 Ok(()) => waiting.into_iter().for_each(|batch| (batch.finish)(Ok(()))),
                 Err(error) => {
                     let why = explained(&error);
-                    tracing::error!(error = why, "the agent's own state could not be changed");
+                    if told.is_none_or(|at| at.elapsed() > COMPLAINTS_APART) {
+                        told = Some(Instant::now());
+                        tracing::error!(error = why, "the agent's own state could not be changed");
+                    }
                     // Before anybody hears of it, so that what was refused is not there after a restart, either.
                     if !self.undo.is_empty()
                         && let Err(error) = self.opened()
