@@ -167,8 +167,7 @@ impl Dispatch {
         if uri.authority().is_some() || !path_and_query.starts_with('/') {
             return Err(wrong("is no path: begin with `/v1/`"));
         }
-        let path =
-            params::unescape(uri.path(), false).ok_or_else(|| wrong("has a wrong escape"))?;
+        let path = params::unescape(uri.path()).ok_or_else(|| wrong("has a wrong escape"))?;
         if !self.door.settings.unprintable_paths && !routes::is_printable(&path) {
             return Err(wrong("has characters that cannot be printed"));
         }
@@ -240,7 +239,7 @@ impl Dispatch {
         if head > HEAD_BYTES_MAX {
             return Err(Error::Status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
         }
-        let unescaped = params::unescape(path, false);
+        let unescaped = params::unescape(path);
         let printable =
             |path: &String| self.door.settings.unprintable_paths || routes::is_printable(path);
         let path = unescaped.filter(printable).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
