@@ -81,7 +81,7 @@ impl Joining {
             };
             match met {
                 Ok(_) if members.live() > 1 => {
-                    info!(addresses = ?self.addresses, "joined the cluster");
+                    info!(addresses = self.addresses.join(" "), "joined the cluster");
                     continue;
                 }
                 // Only this member itself answered: others may be about to start.

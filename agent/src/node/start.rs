@@ -115,7 +115,10 @@ impl Node {
         start_part(&mut tasks, "remote_exec", remote_exec::run(all, own, own_door, stop));
         let mut watches = Watches::new(settings::itself(&config), local.tls());
         watches.set(config.watches.clone());
-        info!(http = ?config.http, dns = ?config.dns_addresses, "agent is ready to serve");
+        let http = config.http.iter().map(text_of).collect::<Vec<_>>().join(" ");
+        let dns =
+            config.dns_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        info!(http, dns, "agent is ready to serve");
         let data_dir = config.data_dir.clone();
         Ok(Node {
             consensus,
@@ -159,14 +162,21 @@ pub(super) fn start_part(
     });
 }
 
+fn text_of(address: &HttpAddress) -> String {
+    match address {
+        HttpAddress::Tcp(address) => address.to_string(),
+        HttpAddress::Unix(path) => path.display().to_string(),
+    }
+}
+
 async fn listen(address: &HttpAddress, owner: UnixSockets) -> Result<http::Listener, Error> {
-    let (shown, listener) = match address {
-        HttpAddress::Tcp(address) => (address.to_string(), http::Listener::tcp(*address).await),
-        HttpAddress::Unix(path) => (path.display().to_string(), http::Listener::unix(path)),
+    let listener = match address {
+        HttpAddress::Tcp(address) => http::Listener::tcp(*address).await,
+        HttpAddress::Unix(path) => http::Listener::unix(path),
     };
-    listener
-        .and_then(|listener| listener.owned_by(owner.user, owner.group, owner.mode))
-        .map_err(|source| Error::Io { what: format!("cannot serve HTTP on {shown}"), source })
+    listener.and_then(|listener| listener.owned_by(owner.user, owner.group, owner.mode)).map_err(
+        |source| Error::Io { what: format!("cannot serve HTTP on {}", text_of(address)), source },
+    )
 }
 
 /// Where servers and other agents ask this server: for some segments, at addresses of their own.

@@ -227,3 +227,32 @@ fn a_service_is_explained_and_a_key_is_edited() {
     assert_eq!(edit(), (0, "Nothing was changed.\n".to_owned(), String::new()));
     agent.expect(&["kv", "get", "color"], 0, "blue\n", "");
 }
+
+#[test]
+fn idle_connections_to_gossip_leave_http_its_file_handles() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = folder.path().join("muster");
+    let script =
+        format!("#!/bin/sh\nulimit -n 256\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_muster"));
+    fs::write(&few, script).unwrap();
+    fs::set_permissions(&few, fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = Agent::start_program(few.to_str().unwrap(), |_| String::new(), &[]);
+    let [.., lan, _] = agent.ports();
+    let idle: Vec<TcpStream> =
+        (0..400).map(|_| TcpStream::connect(("127.0.0.1", lan)).unwrap()).collect();
+    // New connections each: what is open already would prove nothing.
+    for _ in 0..20 {
+        let begun = std::time::Instant::now();
+        let (code, out, err) = agent.run(&["catalog", "nodes"]);
+        assert!(code == 0 && out.contains(agent.node()), "{err}");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+    }
+    let other = Agent::start();
+    let to = format!("127.0.0.1:{lan}");
+    until("another agent joins", || {
+        let (_, _, err) = other.run(&["join", &to]);
+        // Two servers of their own do not become one, but they know each other.
+        err.is_empty() && other.run(&["members"]).1.contains(agent.node())
+    });
+    drop(idle);
+}
