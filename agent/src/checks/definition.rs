@@ -326,7 +326,7 @@ fn probe(
             output_bytes_max,
         }),
         "docker" => Probe::Docker(docker::Command {
-            container: text(&written.docker_container_id),
+            container: docker::container(&text(&written.docker_container_id)).map_err(Invalid)?,
             shell: text(&written.shell),
             args: written.args.clone(),
             timeout: timeout_or(docker::TIMEOUT),

@@ -23,6 +23,27 @@ const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Programs that ran out of time and are remembered.
 const UNFINISHED_MAX: usize = 1024;
 
+/// Longest name of a container that is taken.
+const NAME_BYTES_MAX: usize = 255;
+
+/// A container as the engine names them: letters and digits, then these and `_`, `.`, `-`. It becomes a part of a path that
+/// the engine is asked for: nothing else may be in it. The slash that the engine itself puts before names may.
+pub fn container(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix('/').unwrap_or(text);
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.len() <= NAME_BYTES_MAX
+        && name.bytes().all(known);
+    if is_name {
+        return Ok(name.to_owned());
+    }
+    let shown: String = text.escape_debug().take(100).collect();
+    Err(format!(
+        "DockerContainerID: `{shown}` is neither an id nor a name of a container\n\
+         hint: letters and digits, then also `_`, `.` and `-`"
+    ))
+}
+
 /// What is run, and where.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {

@@ -195,3 +195,35 @@ fn a_shell_runs_a_line_or_words_that_stay_apart() {
         assert_eq!(command.line(), expected);
     }
 }
+
+#[test]
+fn containers_have_names_as_the_engine_gives_them() {
+    let id = "0123456789abcdef".repeat(4);
+    for (text, name) in
+        [("web", "web"), ("/web", "web"), ("A_b.c-9", "A_b.c-9"), ("7", "7"), (&*id, &*id)]
+    {
+        assert_eq!(container(text).as_deref(), Ok(name));
+    }
+    let long = "x".repeat(300);
+    for text in [
+        "../../images/create?fromImage=evil&x=",
+        "web/exec",
+        "web/../db",
+        "..",
+        ".web",
+        "/",
+        "//web",
+        "",
+        "web?x",
+        "web#x",
+        "web%2f..",
+        "web\\x",
+        "we b",
+        "web\n",
+        "w\u{e4}b",
+        &*long,
+    ] {
+        let error = container(text).unwrap_err();
+        assert!(error.starts_with("DockerContainerID: `") && error.len() < 600, "{error}");
+    }
+}
