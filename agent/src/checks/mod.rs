@@ -16,6 +16,7 @@
 //! [`Runner`]'s part and the same for all.
 
 pub mod alias;
+pub(crate) mod child;
 mod damper;
 mod definition;
 pub mod docker;

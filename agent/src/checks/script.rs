@@ -5,18 +5,13 @@
 //! group is killed, so that no grandchild outlives it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::process::Child;
 
+use super::child::{self, Group, drain};
 use super::{Outcome, Status, Tail};
-use crate::processes::{self, Awaited};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,61 +62,12 @@ pub async fn probe(command: &Command) -> Outcome {
     }
 }
 
-async fn drain(output: &mut pipe::Receiver, tail: &mut Tail) {
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = output.read(&mut buffer).await {
-        tail.push(&buffer[..count]);
-    }
-}
-
-/// A child and the group it leads; killed on drop unless it has finished.
-struct Group {
-    child: Child,
-    id: Option<Pid>,
-    finished: bool,
-    _awaited: Awaited,
-}
-
-impl Group {
-    fn kill(&mut self) {
-        if let Some(id) = self.id.take() {
-            // Fails only if all of it is gone already.
-            let _ = killpg(id, Signal::SIGKILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.kill();
-        }
-    }
-}
-
-/// Starts a program with one pipe for all it says. The error is ready for people.
+/// Starts the check's program. The error is ready for people.
 fn start(args: &[String]) -> Result<(Group, pipe::Receiver), String> {
     let Some((program, rest)) = args.split_first() else { return Err("no command".into()) };
-    let plumbing = || -> io::Result<(pipe::Receiver, Stdio, Stdio)> {
-        let (reader, writer) = io::pipe()?;
-        let receiver = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-        Ok((receiver, Stdio::from(writer.try_clone()?), Stdio::from(writer)))
-    };
-    let (receiver, stdout, stderr) = plumbing().map_err(|error| error.to_string())?;
     let mut command = tokio::process::Command::new(program);
-    command
-        .args(rest)
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(stderr)
-        .process_group(0)
-        .kill_on_drop(true);
-    let (child, awaited) =
-        processes::spawn(&mut command).map_err(|error| refusal(program, &error))?;
-    // The command holds the writing ends of the pipe, which would never end.
-    drop(command);
-    let id = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    Ok((Group { child, id, finished: false, _awaited: awaited }, receiver))
+    command.args(rest).stdin(Stdio::null());
+    child::start(command).map_err(|error| refusal(program, &error))
 }
 
 /// Why a program did not start, in the reference's words.

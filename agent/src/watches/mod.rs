@@ -28,8 +28,7 @@ pub use definition::{Definition, Handler, parse};
 pub use question::{Parameters, Question, TYPES};
 
 use crate::checks::tls::{Tls, Verify};
-use crate::checks::{Status, http};
-use crate::processes;
+use crate::checks::{Status, Tail, child, http};
 
 /// The longest pause after failures.
 const BACKOFF_MAX: Duration = Duration::from_mins(3);
@@ -216,12 +215,11 @@ pub(crate) fn program(words: &[String], shell: bool) -> Command {
     command
 }
 
-/// Runs a handler to its end: its last output, or why it failed.
+/// Runs a handler to its end: its last output, or why it failed. All else that it says is read and dropped.
 async fn run(mut command: Command, json: &str) -> Result<String, String> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (mut child, _awaited) =
-        processes::spawn(&mut command).map_err(|error| error.to_string())?;
-    let stdin = child.stdin.take();
+    command.stdin(Stdio::piped());
+    let (mut group, mut output) = child::start(command).map_err(|error| error.to_string())?;
+    let stdin = group.child.stdin.take();
     let feed = async {
         if let Some(mut stdin) = stdin {
             // A handler that does not read its input is none of our business.
@@ -229,11 +227,72 @@ async fn run(mut command: Command, json: &str) -> Result<String, String> {
             let _ = stdin.write_all(b"\n").await;
         }
     };
-    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
-    let output = output.map_err(|error| error.to_string())?;
-    let mut tail = crate::checks::Tail::new(OUTPUT_BYTES_MAX);
-    tail.push(&output.stdout);
-    tail.push(&output.stderr);
-    let text = tail.text().trim_end().to_owned();
-    if output.status.success() { Ok(text) } else { Err(format!("{}: {text}", output.status)) }
+    let mut tail = Tail::new(OUTPUT_BYTES_MAX);
+    let end = async {
+        child::drain(&mut output, &mut tail).await;
+        group.child.wait().await
+    };
+    let (ended, ()) = tokio::join!(end, feed);
+    let exit = ended.map_err(|error| error.to_string())?;
+    group.finished = true;
+    let text = tail.captured().trim_end().to_owned();
+    if exit.success() { Ok(text) } else { Err(format!("{exit}: {text}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        program(&["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()], false)
+    }
+
+    #[tokio::test]
+    async fn of_what_a_handler_says_the_end_is_kept() {
+        let rows: [(&str, Result<&str, &str>); 4] = [
+            ("cat; echo said >&2", Ok("[1]\nsaid")),
+            ("echo why; exit 3", Err("exit status: 3: why")),
+            ("exec <&-; exit 0", Ok("")),
+            ("head -c 200000000 /dev/zero; printf end", Ok("end")),
+        ];
+        for (script, expected) in rows {
+            let found = run(shell(script), "[1]").await;
+            let text = found.as_ref().map_or_else(String::len, String::len);
+            assert!(text <= OUTPUT_BYTES_MAX + 100, "{script}: {text} bytes");
+            match expected {
+                Ok("end") => assert!(found.is_ok_and(|text| text.ends_with("end")), "{script}"),
+                expected => {
+                    assert_eq!(found.as_deref().map_err(|why| &**why), expected, "{script}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_never_ends_takes_no_memory_and_ends_with_its_watch() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; yes | cat", file.display());
+        let memory = || -> usize {
+            let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+            status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let running = tokio::spawn(async move { run(shell(&script), "[]").await });
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while !file.exists() {
+            assert!(tokio::time::Instant::now() < deadline, "the handler never started");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let before = memory();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(memory() < before + (64 << 20), "{} more bytes", memory() - before);
+        running.abort();
+        let leader = std::fs::read_to_string(&file).unwrap();
+        // All of its group, not the shell alone.
+        let group = nix::unistd::Pid::from_raw(leader.trim().parse().unwrap());
+        while nix::sys::signal::killpg(group, None).is_ok() {
+            assert!(tokio::time::Instant::now() < deadline, "the handler's group still runs");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
