@@ -1,7 +1,7 @@
 //! Answers that were prepared and are still true. Each is made once per change of what it says.
 //!
 //! Only names that are there are kept, so that nobody can fill this with inventions; both the
-//! number and the size are bounded all the same. A full part is emptied: what is asked for often is
+//! number and the bytes are bounded all the same. A full part is emptied: what is asked for often is
 //! back at once.
 
 use std::collections::HashMap;
@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::lookup::{Lookup, version};
-use super::prepared::Prepared;
-use super::wire::Name;
+use super::prepared::{Group, Prepared};
+use super::wire::{Name, Record};
 use crate::store::{Index, Store};
 
 /// Parts with a lock of their own. A power of two above the number of readers.
 const PARTS: usize = 16;
 /// Answers in a part.
 const ANSWERS_MAX: usize = 1024;
-/// Records in a part, of all its answers: about 100 bytes each.
-const RECORDS_MAX: usize = 32 << 10;
+/// Bytes in a part, of all its answers and their names.
+const BYTES_MAX: usize = 3 << 20;
 
 /// Prepared answers by name and type.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Cache {
 #[derive(Debug, Default)]
 struct Part {
     answers: HashMap<(Name, u16), Arc<Kept>>,
-    records: usize,
+    bytes: usize,
 }
 
 /// An answer with what it depends on.
@@ -72,10 +72,16 @@ impl Kept {
         holds
     }
 
-    fn records(&self) -> usize {
-        let answers: usize = self.prepared.groups.iter().map(|group| group.records.len()).sum();
-        let extras: usize = self.prepared.extras.iter().map(Vec::len).sum();
-        1 + answers + extras
+    /// Bytes of memory that it takes, about.
+    fn bytes(&self) -> usize {
+        let records = |records: &[Record]| records.iter().map(Record::memory).sum::<usize>();
+        let group = |group: &Group| {
+            size_of::<Group>() + records(&group.records) + size_of_val(group.extras.as_slice())
+        };
+        let groups: usize = self.prepared.groups.iter().map(group).sum();
+        let extra = |extra: &Vec<Record>| size_of::<Vec<Record>>() + records(extra);
+        let extras: usize = self.prepared.extras.iter().map(extra).sum();
+        size_of::<Kept>() + self.lookup.bytes() + groups + extras
     }
 }
 
@@ -100,17 +106,57 @@ impl Cache {
 
     /// Keeps an answer.
     pub(super) fn put(&self, key: (Name, u16), kept: Arc<Kept>) {
-        let records = kept.records();
-        if records > RECORDS_MAX {
+        let bytes = size_of_val(&key) + key.0.bytes().len() + kept.bytes();
+        if bytes > BYTES_MAX {
             return;
         }
         let mut part = self.part(&key).lock().unwrap_or_else(PoisonError::into_inner);
-        if part.answers.len() >= ANSWERS_MAX || part.records + records > RECORDS_MAX {
+        if part.answers.len() >= ANSWERS_MAX || part.bytes + bytes > BYTES_MAX {
             *part = Part::default();
         }
-        part.records += records;
+        part.bytes += bytes;
+        let key_bytes = bytes - kept.bytes();
         if let Some(old) = part.answers.insert(key, kept) {
-            part.records -= old.records();
+            part.bytes -= key_bytes + old.bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::{Data, Owner};
+    use super::*;
+
+    fn kept(name: &str, records: usize, text_bytes: usize) -> Arc<Kept> {
+        let record =
+            Record { owner: Owner::Asked, ttl: 0, data: Data::Txt(vec![0; text_bytes].into()) };
+        let prepared = Prepared { extras: vec![vec![record; records]], ..Prepared::empty() };
+        let lookup = Lookup::Node { name: name.to_owned() };
+        Arc::new(Kept::new(prepared, lookup, &Store::default()))
+    }
+
+    #[test]
+    fn every_byte_of_an_answer_counts() {
+        // Answers, their records, bytes of each.
+        for (answers, records, text_bytes) in
+            [(4000, 1, 60_000), (4000, 500, 0), (40_000, 0, 0), (3, 1, 9 << 20)]
+        {
+            let cache = Cache::new();
+            for n in 0..answers {
+                let name = format!("n{}.node.consul", n % 20_000);
+                let key = (Name::from_text(&name).unwrap(), 16);
+                cache.put(key, kept(&name, records, text_bytes));
+            }
+            for part in &cache.parts {
+                let part = part.lock().unwrap();
+                let held: usize = part
+                    .answers
+                    .iter()
+                    .map(|(key, kept)| size_of_val(key) + key.0.bytes().len() + kept.bytes())
+                    .sum();
+                assert_eq!(held, part.bytes, "{answers} {records} {text_bytes}");
+                assert!(held <= BYTES_MAX && part.answers.len() <= ANSWERS_MAX);
+            }
         }
     }
 }

@@ -10,13 +10,29 @@ use super::settings::Settings;
 
 /// Look-ups that are kept. A full table is emptied: what is asked for often is back at once.
 const KEPT_MAX: usize = 1024;
+/// Bytes of their rows, of all together.
+const BYTES_MAX: usize = 32 << 20;
 /// Without a bound of the operator's own.
 const AGE_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Rows by look-up, with the time they came.
 #[derive(Debug, Default)]
 pub(super) struct KeptRows {
-    rows: Mutex<HashMap<Lookup, (Instant, Rows)>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    rows: HashMap<Lookup, (Instant, Rows)>,
+    bytes: usize,
+}
+
+impl Table {
+    fn remove(&mut self, lookup: &Lookup) {
+        if let Some((lookup, (_, rows))) = self.rows.remove_entry(lookup) {
+            self.bytes -= lookup.bytes() + rows.bytes();
+        }
+    }
 }
 
 impl KeptRows {
@@ -36,27 +52,24 @@ impl KeptRows {
         if !settings.use_cache {
             return None;
         }
-        let kept = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let (came, rows) = kept.get(lookup)?;
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let (came, rows) = table.rows.get(lookup)?;
         (came.elapsed() <= age).then(|| rows.clone())
     }
 
     /// Keeps what a server told. That a name is absent is not kept: names could be invented.
     pub(super) fn put(&self, lookup: &Lookup, rows: &Rows, settings: &Settings) {
-        let absent = match rows {
-            Rows::Instances(rows) => rows.is_empty(),
-            Rows::Node(node) => node.is_none(),
-            Rows::Owner(owner) => owner.is_none(),
-        };
-        let mut kept = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        if absent || !settings.use_cache {
-            kept.remove(lookup);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.remove(lookup);
+        let bytes = lookup.bytes() + rows.bytes();
+        if rows.is_absent() || !settings.use_cache || bytes > BYTES_MAX {
             return;
         }
-        if kept.len() >= KEPT_MAX && !kept.contains_key(lookup) {
-            kept.clear();
+        if table.rows.len() >= KEPT_MAX || table.bytes + bytes > BYTES_MAX {
+            *table = Table::default();
         }
-        kept.insert(lookup.clone(), (Instant::now(), rows.clone()));
+        table.bytes += bytes;
+        table.rows.insert(lookup.clone(), (Instant::now(), rows.clone()));
     }
 }
 
@@ -81,5 +94,20 @@ mod tests {
         assert_eq!(kept.last_resort(&lookup, &strict), None);
         kept.put(&lookup, &Rows::Owner(None), &on);
         assert_eq!(kept.last_resort(&lookup, &on), None);
+    }
+    #[test]
+    fn every_byte_of_what_is_kept_counts() {
+        let settings = Settings { use_cache: true, ..Settings::default() };
+        let kept = KeptRows::default();
+        for n in 0..3000 {
+            let lookup = Lookup::Service { name: format!("web{}", n % 700), tag: None };
+            let row = Rows::Owner(Some(super::super::OwnerRow::Node("x".repeat(100_000).into())));
+            kept.put(&lookup, &row, &settings);
+            let table = kept.table.lock().unwrap();
+            let held: usize =
+                table.rows.iter().map(|(key, (_, rows))| key.bytes() + rows.bytes()).sum();
+            assert_eq!(held, table.bytes);
+            assert!(held <= BYTES_MAX);
+        }
     }
 }

@@ -32,6 +32,16 @@ pub enum Lookup {
 }
 
 impl Lookup {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = match self {
+            Lookup::Service { name, tag } => name.len() + tag.as_ref().map_or(0, String::len),
+            Lookup::Node { name } => name.len(),
+            Lookup::Reverse { .. } => 0,
+        };
+        size_of::<Lookup>() + texts
+    }
+
     /// The service that is asked for, or nothing.
     pub(super) fn service_name(&self) -> &str {
         match self {
@@ -50,6 +60,41 @@ pub enum Rows {
     Node(Option<NodeRow>),
     /// Of [`Lookup::Reverse`].
     Owner(Option<OwnerRow>),
+}
+
+impl Rows {
+    /// Is what was looked up not there?
+    pub(super) fn is_absent(&self) -> bool {
+        match self {
+            Rows::Instances(rows) => rows.is_empty(),
+            Rows::Node(node) => node.is_none(),
+            Rows::Owner(owner) => owner.is_none(),
+        }
+    }
+
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let address = |at: &Address| at.any.len() + at.v4.len() + at.v6.len();
+        let node = |node: &NodeRow| {
+            // An entry of a map takes more than its two texts.
+            let pair = |(key, value): (&String, &String)| {
+                3 * size_of::<String>() + key.len() + value.len()
+            };
+            node.name.len() + address(&node.address) + node.meta.iter().map(pair).sum::<usize>()
+        };
+        let own = match self {
+            Rows::Instances(rows) => {
+                let row = |row: &InstanceRow| {
+                    size_of::<InstanceRow>() + node(&row.node) + address(&row.address)
+                };
+                rows.iter().map(row).sum()
+            }
+            Rows::Node(found) => found.as_ref().map_or(0, node),
+            Rows::Owner(Some(OwnerRow::Node(name) | OwnerRow::Service(name))) => name.len(),
+            Rows::Owner(None) => 0,
+        };
+        size_of::<Rows>() + own
+    }
 }
 
 /// A node.

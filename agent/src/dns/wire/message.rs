@@ -15,6 +15,26 @@ pub(crate) struct Record {
     pub data: Data,
 }
 
+impl Record {
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn memory(&self) -> usize {
+        let owner = match &self.owner {
+            Owner::Asked => 0,
+            Owner::Other(name) => name.bytes().len(),
+        };
+        let data = match &self.data {
+            Data::A(_) | Data::Aaaa(_) => 0,
+            Data::Cname(name) | Data::Ns(name) | Data::Ptr(name) => name.bytes().len(),
+            Data::Srv { target, .. } => target.bytes().len(),
+            Data::Soa(soa) => {
+                size_of::<Soa>() + soa.primary.bytes().len() + soa.mailbox.bytes().len()
+            }
+            Data::Txt(text) => text.len(),
+        };
+        size_of::<Record>() + owner + data
+    }
+}
+
 /// Owner of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
