@@ -8,7 +8,9 @@ use regex::{Regex, RegexBuilder};
 
 use super::grammar::{self, Operator, Parsed};
 use super::schema::{Kind, Schema};
-use super::{Error, REGEX_BYTES_MAX, REGEXES_MAX, coerce};
+use super::{
+    Error, REGEX_BYTES_MAX, REGEX_CACHE_BYTES_MAX, REGEXES_BYTES_MAX, REGEXES_MAX, coerce,
+};
 
 /// Something that has the fields of a [`Schema`].
 pub trait Row {
@@ -120,8 +122,8 @@ impl Filter {
             return Ok(Filter { root: None });
         }
         let parsed = grammar::parse(text)?;
-        let mut regexes_left = REGEXES_MAX;
-        Ok(Filter { root: Some(check(&parsed, schema, &mut regexes_left)?) })
+        let mut room = Room { regexes: REGEXES_MAX, bytes: REGEXES_BYTES_MAX };
+        Ok(Filter { root: Some(check(&parsed, schema, &mut room)?) })
     }
 
     /// Does the expression hold for this row?
@@ -130,17 +132,17 @@ impl Filter {
     }
 }
 
-fn check(parsed: &Parsed, schema: &Schema, regexes_left: &mut usize) -> Result<Expression, Error> {
+fn check(parsed: &Parsed, schema: &Schema, room: &mut Room) -> Result<Expression, Error> {
     let mut all = |parts: &[Rc<Parsed>]| {
-        parts.iter().map(|part| check(part, schema, regexes_left)).collect::<Result<Vec<_>, _>>()
+        parts.iter().map(|part| check(part, schema, room)).collect::<Result<Vec<_>, _>>()
     };
     Ok(match parsed {
         Parsed::Or(parts) => Expression::Or(all(parts)?),
         Parsed::And(parts) => Expression::And(all(parts)?),
-        Parsed::Not(inner) => Expression::Not(Box::new(check(inner, schema, regexes_left)?)),
+        Parsed::Not(inner) => Expression::Not(Box::new(check(inner, schema, room)?)),
         Parsed::Match(selector, operator, value) => {
             let (path, kind) = resolve(selector, schema)?;
-            let test = test(selector, kind, *operator, value, regexes_left)?;
+            let test = test(selector, kind, *operator, value, room)?;
             Expression::Match { path, test }
         }
     })
@@ -183,7 +185,7 @@ fn test(
     kind: Kind,
     operator: Operator,
     value: &str,
-    regexes_left: &mut usize,
+    room: &mut Room,
 ) -> Result<Test, Error> {
     use Operator::{Equal, In, IsEmpty, IsNotEmpty, Matches, NotEqual, NotIn, NotMatches};
     let selector = || selector.join(".");
@@ -197,10 +199,7 @@ fn test(
         (Kind::Bool, Equal | NotEqual) => {
             Test::Bool { is: coerce::bool(value).map_err(coerce)?, negated }
         }
-        (Kind::Text, Matches | NotMatches) => {
-            *regexes_left = regexes_left.checked_sub(1).ok_or(Error::TooManyRegexes)?;
-            Test::Regex { regex: regex(value)?, negated }
-        }
+        (Kind::Text, Matches | NotMatches) => Test::Regex { regex: room.regex(value)?, negated },
         (Kind::Text | Kind::Texts | Kind::TextMap | Kind::StructMap(_), In | NotIn) => {
             Test::In { what: value.to_owned(), negated }
         }
@@ -212,8 +211,32 @@ fn test(
     })
 }
 
-fn regex(text: &str) -> Result<Regex, Error> {
-    RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build().map_err(|error| {
+/// What regular expressions of one expression may still take.
+struct Room {
+    regexes: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn regex(&mut self, text: &str) -> Result<Regex, Error> {
+        self.regexes = self.regexes.checked_sub(1).ok_or(Error::TooManyRegexes)?;
+        let max = REGEX_BYTES_MAX.min(self.bytes);
+        // How large one is compiled is not told, only that it is above a limit.
+        let mut limit = max.min(REGEX_BYTES_MAX / 32);
+        let error = loop {
+            match RegexBuilder::new(text)
+                .size_limit(limit)
+                .dfa_size_limit(REGEX_CACHE_BYTES_MAX)
+                .build()
+            {
+                Ok(regex) => {
+                    self.bytes -= limit;
+                    return Ok(regex);
+                }
+                Err(regex::Error::CompiledTooBig(_)) if limit < max => limit = max.min(limit * 2),
+                Err(error) => break error,
+            }
+        };
         let why = match error {
             regex::Error::CompiledTooBig(limit) => {
                 format!("expression too large, more than {limit} bytes compiled: `{text}`")
@@ -225,8 +248,8 @@ fn regex(text: &str) -> Result<Regex, Error> {
                 format!("{}: `{text}`", last.strip_prefix("error: ").unwrap_or(last))
             }
         };
-        Error::Regex { value: text.to_owned(), why }
-    })
+        Err(Error::Regex { value: text.to_owned(), why })
+    }
 }
 
 fn holds(expression: &Expression, row: &dyn Row) -> bool {

@@ -51,6 +51,10 @@ pub const DEPTH_MAX: usize = 64;
 pub const REGEXES_MAX: usize = 64;
 /// Largest compiled regular expression, bytes.
 pub const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of all compiled regular expressions of one expression: a read that waits for a change keeps them.
+pub const REGEXES_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes that a regular expression may use to be fast; with less it is slower.
+pub(crate) const REGEX_CACHE_BYTES_MAX: usize = 64 * 1024;
 
 /// A text is not a filter for a type of rows. `Display` is the reference's text where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

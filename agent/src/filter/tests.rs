@@ -381,6 +381,10 @@ fn input_is_bounded() {
     assert_eq!(parse(&regexes(REGEXES_MAX)), Ok(()));
     assert_eq!(parse(&regexes(REGEXES_MAX + 1)), Err(Error::TooManyRegexes));
     assert!(matches!(parse("Node matches `(\\pL{100}){100}`"), Err(Error::Regex { .. })));
+    // Each is allowed, and all of them together are not.
+    let large = |count: usize| vec!["Node matches `\\pL{2}`"; count].join(" or ");
+    assert_eq!(parse(&large(2)), Ok(()));
+    assert!(matches!(parse(&large(REGEXES_MAX)), Err(Error::Regex { .. })));
 }
 
 /// Pieces that the grammar is made of, in any order.
