@@ -2,7 +2,8 @@
 //!
 //! Whoever asks first begins the call, with its own wait; others join it. Each ends at its own time: one whose time is
 //! over before the call's asks once more without waiting, one that has time left when the call ends without a change
-//! joins or begins the next. A call ends with the last of those who wait for it.
+//! joins or begins the next. A call ends with the last of those who wait for it, and is forgotten with its end: what it
+//! asked may be long.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,9 +16,6 @@ use tokio::time::Instant;
 use super::message::{Answer, Head, Request};
 use super::{Error, Patience, Upstream};
 
-/// Calls that nobody waits for any more are looked for when so many more are known than at the last time.
-const SWEEP_AFTER: usize = 64;
-
 /// `None`: an answer that is too large to be held in whole.
 type Call = BoxFuture<'static, Result<Option<Arc<Head>>, Error>>;
 
@@ -29,8 +27,26 @@ pub(super) struct Sharing {
 
 #[derive(Default)]
 struct Calls {
-    by_request: HashMap<Request, WeakShared<Call>>,
-    sweep_at: usize,
+    by_request: HashMap<Request, (u64, WeakShared<Call>)>,
+    begun: u64,
+}
+
+/// A call under way; it is known for as long as this lives.
+struct UnderWay {
+    upstream: Upstream,
+    /// What it asks.
+    key: Request,
+    number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut calls = self.upstream.inner.sharing.calls();
+        // The next one may have the same question.
+        if calls.by_request.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            calls.by_request.remove(&self.key);
+        }
+    }
 }
 
 impl std::fmt::Debug for Sharing {
@@ -42,25 +58,6 @@ impl std::fmt::Debug for Sharing {
 impl Sharing {
     fn calls(&self) -> MutexGuard<'_, Calls> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Calls {
-    /// A call under way whose answer is not there yet: one that is there may be older than who asks now.
-    fn find(&self, request: &Request) -> Option<Shared<Call>> {
-        let call = self.by_request.get(request)?.upgrade()?;
-        call.peek().is_none().then_some(call)
-    }
-
-    fn insert(&mut self, request: Request, call: &Shared<Call>) {
-        if self.by_request.len() >= self.sweep_at {
-            self.by_request
-                .retain(|_, call| call.upgrade().is_some_and(|call| call.peek().is_none()));
-            self.sweep_at = 2 * self.by_request.len() + SWEEP_AFTER;
-        }
-        if let Some(weak) = call.downgrade() {
-            self.by_request.insert(request, weak);
-        }
     }
 }
 
@@ -104,16 +101,69 @@ impl Upstream {
         let decided = self.inner.waits.decide(wait);
         let key = request.waiting(Some((index, decided.then_some(Duration::ZERO))));
         let mut calls = self.inner.sharing.calls();
-        if let Some(call) = calls.find(&key) {
+        let known = calls.by_request.get(&key).and_then(|(_, call)| call.upgrade());
+        // Not one whose answer is there: it may be older than who asks now.
+        if let Some(call) = known.as_ref().filter(|call| call.peek().is_none()) {
+            let call = call.clone();
+            drop(calls);
             return (call, true);
         }
-        let (upstream, request) = (self.clone(), request.clone());
+        calls.begun += 1;
+        let number = calls.begun;
+        let under_way = UnderWay { upstream: self.clone(), key: key.clone(), number };
+        let request = request.clone();
         let patience = self.wait(index, wait);
-        let call: Call =
-            async move { Ok(upstream.pass(&request, patience).await?.into_whole().map(Arc::new)) }
-                .boxed();
+        let call: Call = async move {
+            let answer = under_way.upstream.pass(&request, patience).await;
+            drop(under_way);
+            Ok(answer?.into_whole().map(Arc::new))
+        }
+        .boxed();
         let call = call.shared();
-        calls.insert(key, &call);
+        if let Some(weak) = call.downgrade() {
+            calls.by_request.insert(key, (number, weak));
+        }
+        drop(calls);
+        // Never while the table is locked: a call that ends with its last holder leaves the table.
+        drop(known);
         (call, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::rpc::Pool;
+    use crate::upstream::Settings;
+
+    #[tokio::test]
+    async fn calls_are_forgotten_when_they_end_or_nobody_waits() {
+        let (_servers, known) = watch::channel(Vec::new());
+        let settings = |hold| Settings { hold, rate: None };
+        let question = |n: usize| Request {
+            method: "GET".into(),
+            path: format!("/v1/kv/{n}"),
+            query: "x".repeat(60_000),
+            headers: Vec::new(),
+            body: bytes::Bytes::new(),
+            cut: false,
+            upload: None,
+            agent: crate::upstream::Agent::default(),
+        };
+        let gone = Upstream::new(Pool::default(), known.clone(), settings(Duration::ZERO));
+        for n in 0..100 {
+            assert!(gone.wait_together(question(n), 1, Duration::from_mins(1)).await.is_err());
+            assert_eq!(gone.inner.sharing.calls().by_request.len(), 0);
+        }
+        // A call that does not end by itself, and whose readers go.
+        let (call, joined) = gone.join(&question(1), 1, Duration::from_mins(1));
+        let (other, shares) = gone.join(&question(1), 1, Duration::from_secs(30));
+        assert_eq!((joined, shares), (false, true));
+        drop(call);
+        assert_eq!(gone.inner.sharing.calls().by_request.len(), 1);
+        drop(other);
+        assert_eq!(gone.inner.sharing.calls().by_request.len(), 0);
     }
 }
