@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::file::Written;
 use super::{Error, HttpAddress, Ports, list_errors};
-use crate::http::Network;
+use crate::http::{Network, Origin};
 
 /// Blocks of addresses under `key`, as written.
 pub(super) fn networks(written: &Written, key: &str) -> Result<Vec<String>, Error> {
@@ -18,6 +18,13 @@ pub(super) fn networks(written: &Written, key: &str) -> Result<Vec<String>, Erro
             Err(Error(list_errors(&[format!("{name}: invalid cidr: {text}")])))
         }
     }
+}
+
+/// Origins of web pages that may write.
+pub(super) fn origins(written: &Written) -> Result<Vec<Origin>, Error> {
+    let key = "http_config.allow_origins";
+    let origin = |text: &String| text.parse().map_err(|error| Error(format!("{key}: {error}")));
+    written.list(key).iter().map(origin).collect()
 }
 
 /// Bind and advertise addresses. Development mode stays on loopback unless told otherwise.

@@ -58,6 +58,7 @@ impl Config {
             "AEInterval": "1m0s",
             "AdvertiseAddrLAN": self.advertise,
             "AdvertiseAddrWAN": self.advertise_wan,
+            "AllowOrigins": limits.allow_origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "AllowWriteHTTPFrom": limits.allow_write_from,
             "AutopilotCleanupDeadServers": self.autopilot.cleanup_dead_servers,
             "AutopilotDisableUpgradeMigration": false,

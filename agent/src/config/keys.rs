@@ -202,6 +202,7 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("gossip_lan.retransmit_mult", Kind::Int, Fate::Used),
     ("gossip_lan.suspicion_mult", Kind::Int, Fate::Used),
     ("gossip_wan", Kind::Any, Fate::Idle(ONE_DATACENTER)),
+    ("http_config.allow_origins", Kind::List, Fate::Used),
     ("http_config.allow_write_http_from", Kind::List, Fate::Used),
     ("http_config.block_endpoints", Kind::List, Fate::Used),
     ("http_config.max_header_bytes", Kind::Int, Fate::Idle(YET)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::checks::Damping;
 use crate::checks::tls::Authorities;
+use crate::http::Origin;
 use crate::read::Waits;
 
 /// Who owns the files of unix sockets; `None` leaves a thing as the system makes it.
@@ -86,6 +87,8 @@ pub struct HttpLimits {
     pub block_endpoints: Vec<String>,
     /// Networks that may write; empty is all.
     pub allow_write_from: Vec<String>,
+    /// Whose pages may write; the agent's own always may.
+    pub allow_origins: Vec<Origin>,
     /// Headers put on every answer.
     pub response_headers: BTreeMap<String, String>,
     /// Let unprintable characters in paths pass.

@@ -238,6 +238,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             discovery_max_stale,
             block_endpoints: written.list("http_config.block_endpoints"),
             allow_write_from: addresses::networks(written, "http_config.allow_write_http_from")?,
+            allow_origins: addresses::origins(written)?,
             response_headers: written.map("http_config.response_headers"),
             allow_unprintable: written
                 .bool("disable_http_unprintable_char_filter")

@@ -20,6 +20,10 @@ fn numbers_of_definitions_are_whole_and_names_and_networks_are_judged_at_once() 
         (r#""datacenter":"""#, "datacenter cannot be empty"),
         (r#""primary_datacenter":"a b""#, "primary_datacenter cannot be \"a b\""),
         (
+            r#""http_config":{"allow_origins":["https://ui.example","ui.example/x"]}"#,
+            "http_config.allow_origins: `ui.example/x` is not an origin",
+        ),
+        (
             r#""http_config":{"allow_write_http_from":["10.0.0.0/8","a b"]}"#,
             "allow_write_http_from: invalid cidr: a b",
         ),

@@ -19,11 +19,15 @@ use super::params::{self, Params};
 use super::payload::RequestBody;
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
-use super::{Door, Truth, debug, passing};
+use super::{Door, Truth, debug, origin, passing};
 use crate::telemetry::figures::Timing;
 
 /// The head of a request, as much of it as the HTTP engine takes.
 const HEAD_BYTES_MAX: usize = 408 << 10;
+
+/// What a page that may not write is told.
+const FOREIGN_PAGE: &str = "writes from this page's origin are not allowed\n\
+    hint: list the origin in http_config.allow_origins";
 
 /// One connection's view of the door.
 pub(super) struct Dispatch {
@@ -40,7 +44,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
     fn call(&self, request: http::Request<Incoming>) -> Finishing {
         let begun = Instant::now();
         let (head, body) = request.into_parts();
-        let body = RequestBody::new(body);
+        let body = RequestBody::new(body, &self.door, self.peer);
         let (reply, manner) = match self.handle(head, body.clone()) {
             Ok((Answer::Later(promise), manner)) => {
                 return Finishing::Later { promise, manner, begun, door: Arc::clone(&self.door) };
@@ -100,7 +104,7 @@ impl Dispatch {
                 return Err((redirect(&head.method, &format!("{path}/"), query), outside));
             }
             if let Some(reply) = debug::answer(&head.method, &path, self.door.settings.debug) {
-                let refused = self.admit(&head.method, &path).err().map(Reply::from);
+                let refused = self.admit_client(&head, &path).err().map(Reply::from);
                 return Err((refused.unwrap_or(reply), outside));
             }
             return Err((self.outside_the_api(&head.method, &path), outside));
@@ -115,7 +119,7 @@ impl Dispatch {
         let Some(params) = Params::parse(query) else {
             return Err((Reply::status(StatusCode::INTERNAL_SERVER_ERROR), manner));
         };
-        self.admit(&head.method, &path).map_err(|error| (error.into(), manner))?;
+        self.admit_client(&head, &path).map_err(|error| (error.into(), manner))?;
         match Self::method(&head.method, route) {
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -244,6 +248,18 @@ impl Dispatch {
             |path: &String| self.door.settings.unprintable_paths || routes::is_printable(path);
         let path = unescaped.filter(printable).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
         self.admit(method, &path)
+    }
+
+    /// Refuses what configuration forbids, and the writes of foreign pages.
+    fn admit_client(&self, head: &http::request::Parts, path: &str) -> Result<(), Error> {
+        self.admit(&head.method, path)?;
+        let (node, listed) = (&self.door.parts.node_name, &self.door.settings.allow_origins);
+        let may = || origin::may_write(&head.uri, &head.headers, node, listed);
+        if routes::only_reads(&head.method, path) || may() {
+            Ok(())
+        } else {
+            Err(Error::Forbidden(FOREIGN_PAGE))
+        }
     }
 
     /// Refuses what configuration forbids.

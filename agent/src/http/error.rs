@@ -39,6 +39,17 @@ pub enum Error {
     /// More of something than this agent keeps at the same time; the text says of what.
     #[error("{0}")]
     Busy(String),
+    /// Something of which there is only so much is taken.
+    #[error("{text}: come again in {} s", retry_after.as_secs())]
+    Taken {
+        /// What is taken.
+        text: &'static str,
+        /// When to come again.
+        retry_after: std::time::Duration,
+    },
+    /// A body that does not come.
+    #[error("the request's body did not come in time: {0}")]
+    TooSlow(String),
     /// A body above its limit.
     #[error("{0}")]
     TooLarge(String),
@@ -89,7 +100,9 @@ impl Error {
             Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooMany { .. }
             | Error::Busy(_)
+            | Error::Taken { .. }
             | Error::Upstream(upstream::Error::Exceeded { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Error::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Disabled(_) => StatusCode::UNAUTHORIZED,

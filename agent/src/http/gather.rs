@@ -8,13 +8,27 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::read::body;
 
 /// Up to here pieces are copied together.
 const COPIED_BYTES_MAX: usize = 1024;
 
-pub(super) struct Gather<S>(pub(super) S);
+pub(super) struct Gather<S> {
+    stream: S,
+    stall: Stall,
+}
+
+impl<S> Gather<S> {
+    /// A client that takes nothing for `stall_max` is gone.
+    pub(super) fn new(stream: S, stall_max: Duration) -> Gather<S> {
+        Gather { stream, stall: Stall { max: stall_max, window: None } }
+    }
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     fn poll_read(
@@ -22,7 +36,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
+        Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
@@ -32,7 +46,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.stall.judge(context, written)
     }
 
     fn poll_write_vectored(
@@ -41,22 +56,87 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut copied = [0; COPIED_BYTES_MAX];
-        match together(pieces, &mut copied) {
-            Some(bytes) => Pin::new(&mut self.0).poll_write(context, bytes),
-            None => Pin::new(&mut self.0).poll_write_vectored(context, pieces),
-        }
+        let written = match together(pieces, &mut copied) {
+            Some(bytes) => Pin::new(&mut self.stream).poll_write(context, bytes),
+            None => Pin::new(&mut self.stream).poll_write_vectored(context, pieces),
+        };
+        self.stall.judge(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            // All that was ready is written.
+            self.stall.window = None;
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Looks after a client that does not take what is ready for it: the answer stays in memory until it does.
+struct Stall {
+    max: Duration,
+    /// From the first write that found no room until all is written. Most connections never have one.
+    window: Option<Box<Window>>,
+}
+
+struct Window {
+    begun: Instant,
+    moved: usize,
+    look: Pin<Box<Sleep>>,
+}
+
+/// Bytes within `Stall::max` that count as taking something.
+const PROGRESS_BYTES: usize = 64 << 10;
+/// How long a client may take nothing while answers take too much memory; also how often that is looked at.
+const HURRY: Duration = Duration::from_secs(2);
+
+impl Stall {
+    /// What a write came to, unless the client's time is over.
+    fn judge(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                if let Some(window) = &mut self.window {
+                    window.moved += bytes;
+                    if window.moved >= PROGRESS_BYTES {
+                        self.window = None;
+                    }
+                }
+                written
+            }
+            Poll::Ready(Err(_)) => written,
+            Poll::Pending => self.wait(context),
+        }
+    }
+
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let pause = HURRY.min(self.max);
+        let window = self.window.get_or_insert_with(|| {
+            let look = Box::pin(tokio::time::sleep(pause));
+            Box::new(Window { begun: Instant::now(), moved: 0, look })
+        });
+        while window.look.as_mut().poll(context).is_ready() {
+            let passed = window.begun.elapsed();
+            if passed >= self.max || (passed >= HURRY && body::are_too_large()) {
+                tracing::debug!(?passed, "a client takes nothing of its answer");
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));
+            }
+            let next = Instant::now() + pause.min(self.max.saturating_sub(passed));
+            window.look.as_mut().reset(next);
+        }
+        Poll::Pending
     }
 }
 

@@ -33,9 +33,11 @@ mod extract;
 pub(crate) mod fuzzing;
 mod gather;
 mod health;
+mod intake;
 mod kv;
 mod limits;
 mod operator;
+mod origin;
 mod page;
 mod params;
 mod passing;
@@ -63,6 +65,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use agent::{Departure, Identity, Reload, Shown, Wish};
 pub use error::Error;
 pub use limits::{Limits, Mode, Rates};
+pub use origin::{NotAnOrigin, Origin};
 pub use passing::Passing;
 pub use server::{Listener, serve, serve_passing};
 pub use settings::{Network, NotANetwork, Settings};
@@ -133,6 +136,7 @@ pub(crate) struct Door {
     pub(crate) snapshots: Arc<snapshot::Gate>,
     /// Questions on streams of many.
     watching: Arc<watch::Places>,
+    intake: Arc<intake::Intake>,
     /// Were the datacenters asked for with `?cached` before?
     datacenters_cached: Arc<AtomicBool>,
     router: Arc<routes::Router>,
@@ -155,6 +159,7 @@ impl Door {
             events: Arc::new(event::Events::new()),
             snapshots: Arc::default(),
             watching: Arc::default(),
+            intake: Arc::default(),
             datacenters_cached: Arc::default(),
             router: Arc::new(routes::Router::new()),
             response_headers,

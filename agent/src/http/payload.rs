@@ -1,6 +1,7 @@
 //! The body of a request: whoever takes it, wherever it comes from, and never more of it than is allowed.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +10,11 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::Door;
 use super::error::Error;
+use super::intake::{self, Intake, Share};
 
 /// JSON bodies without a limit of their own.
 pub(crate) const BODY_BYTES_MAX: u64 = 8 << 20;
@@ -23,11 +27,85 @@ pub(crate) struct RequestBody(Option<Arc<Mutex<Option<Source>>>>);
 /// Where a body comes from.
 enum Source {
     /// The connection, still unread.
-    Connection(Incoming),
+    Connection(Upload),
     /// The agent that passed the request on; `None`: it was too large for that.
     Agent(Option<Bytes>),
     /// The same agent, piece by piece.
     Pieces(mpsc::Receiver<io::Result<Bytes>>),
+}
+
+/// A body that a client sends, and the bounds on it.
+struct Upload {
+    body: Incoming,
+    intake: Arc<Intake>,
+    client: Option<IpAddr>,
+    idle_max: Duration,
+}
+
+/// Why there is no more of a body.
+enum Broken {
+    /// Nothing came for too long, or all of it takes too long.
+    Slow(String),
+    /// The connection failed.
+    Failed(hyper::Error),
+}
+
+impl Upload {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self, pace: &Pace) -> Option<Result<Bytes, Broken>> {
+        loop {
+            let until = pace.deadline(self.idle_max);
+            return Some(match tokio::time::timeout_at(until, self.body.frame()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => Ok(data),
+                    Err(_) => continue,
+                },
+                Ok(Some(Err(error))) => Err(Broken::Failed(error)),
+                Err(_) => Err(Broken::Slow(pace.reproach(self.idle_max))),
+            });
+        }
+    }
+}
+
+/// How fast a body, or an answer, has to move: never nothing for long, and not less than [`PACE_BYTES`] a second
+/// on the whole.
+pub(super) struct Pace {
+    begun: Instant,
+    moved: u64,
+}
+
+/// Bytes a second of what moves too slowly to be worth its place.
+const PACE_BYTES: u64 = 16 << 10;
+
+impl Pace {
+    /// It begins now.
+    pub(super) fn new() -> Pace {
+        Pace { begun: Instant::now(), moved: 0 }
+    }
+
+    /// So many bytes moved.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.moved += bytes as u64;
+    }
+
+    /// By when the next bytes must have moved, if nothing may move for `idle_max`.
+    pub(super) fn deadline(&self, idle_max: Duration) -> Instant {
+        (Instant::now() + idle_max).min(self.begun + self.time_for(idle_max))
+    }
+
+    /// The time for what has moved: twice the idle time to begin with.
+    fn time_for(&self, idle_max: Duration) -> Duration {
+        2 * idle_max + Duration::from_secs(self.moved / PACE_BYTES)
+    }
+
+    fn reproach(&self, idle_max: Duration) -> String {
+        if self.begun.elapsed() >= self.time_for(idle_max) {
+            format!("less than {PACE_BYTES} bytes a second")
+        } else {
+            format!("nothing for {} s", idle_max.as_secs())
+        }
+    }
 }
 
 /// Bytes of a refused body that are read all the same.
@@ -42,11 +120,17 @@ impl RequestBody {
     }
 
     /// Most requests have none, and cost nothing here.
-    pub(super) fn new(body: Incoming) -> RequestBody {
+    pub(super) fn new(body: Incoming, door: &Door, client: Option<IpAddr>) -> RequestBody {
         if body.is_end_stream() {
             return RequestBody(None);
         }
-        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Connection(body))))))
+        let upload = Upload {
+            body,
+            intake: Arc::clone(&door.intake),
+            client,
+            idle_max: door.settings.body_idle_max,
+        };
+        RequestBody(Some(Arc::new(Mutex::new(Some(Source::Connection(upload))))))
     }
 
     /// The body of a request that another agent passed on.
@@ -72,8 +156,8 @@ impl RequestBody {
 
     /// Reads what nobody took.
     pub(super) async fn drain(&self) {
-        if let Some(Source::Connection(body)) = self.take() {
-            drain(body).await;
+        if let Some(Source::Connection(upload)) = self.take() {
+            drain(upload.body).await;
         }
     }
 }
@@ -92,49 +176,55 @@ async fn drain(mut body: Incoming) {
     let _ = tokio::time::timeout(DRAIN_WAIT, read).await;
 }
 
-/// How long the next piece of a large body may take.
-const PIECE_WAIT: Duration = Duration::from_secs(30);
+/// How long the next piece of a body that another agent passes on may take.
+const PIECE_WAIT: Duration = Duration::from_mins(1);
 
 /// Hands a body over piece by piece to whoever reads at the other end. A reader that has seen
 /// enough closes its end, and the rest is read and thrown away.
 pub(crate) async fn pour(body: RequestBody, to: mpsc::Sender<io::Result<Bytes>>) {
-    let mut body = match body.take() {
+    let mut upload = match body.take() {
         None => return,
-        Some(Source::Connection(body)) => body,
+        Some(Source::Connection(upload)) => upload,
         Some(Source::Agent(body)) => {
             let piece = body.ok_or_else(|| io::Error::other("too large to be passed on whole"));
             // Who reads may have seen enough.
             let _ = to.send(piece).await;
             return;
         }
-        Some(Source::Pieces(mut pieces)) => loop {
-            let piece = match tokio::time::timeout(PIECE_WAIT, pieces.recv()).await {
-                Ok(None) => return,
-                Ok(Some(piece)) => piece,
-                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-            };
-            let failed = piece.is_err();
-            if to.send(piece).await.is_err() || failed {
-                return;
-            }
-        },
+        Some(Source::Pieces(pieces)) => return relay(pieces, to).await,
     };
+    let mut pace = Pace::new();
     loop {
-        let piece = match tokio::time::timeout(PIECE_WAIT, body.frame()).await {
-            Ok(None) => return,
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => Ok(data),
-                Err(_) => continue,
-            },
-            Ok(Some(Err(error))) => Err(io::Error::other(error)),
-            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        let piece = match upload.next(&pace).await {
+            None => return,
+            Some(Ok(data)) => Ok(data),
+            Some(Err(Broken::Failed(error))) => Err(io::Error::other(error)),
+            Some(Err(Broken::Slow(why))) => Err(io::Error::new(io::ErrorKind::TimedOut, why)),
         };
+        pace.moved(piece.as_ref().map_or(0, Bytes::len));
         let failed = piece.is_err();
         if to.send(piece).await.is_err() {
-            drain(body).await;
+            drain(upload.body).await;
             return;
         }
         if failed {
+            return;
+        }
+    }
+}
+
+/// The same for a body that another agent passes on.
+async fn relay(mut pieces: mpsc::Receiver<io::Result<Bytes>>, to: mpsc::Sender<io::Result<Bytes>>) {
+    let mut pace = Pace::new();
+    loop {
+        let piece = match tokio::time::timeout_at(pace.deadline(PIECE_WAIT), pieces.recv()).await {
+            Ok(None) => return,
+            Ok(Some(piece)) => piece,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, pace.reproach(PIECE_WAIT))),
+        };
+        pace.moved(piece.as_ref().map_or(0, Bytes::len));
+        let failed = piece.is_err();
+        if to.send(piece).await.is_err() || failed {
             return;
         }
     }
@@ -144,23 +234,38 @@ pub(crate) async fn pour(body: RequestBody, to: mpsc::Sender<io::Result<Bytes>>)
 pub(crate) async fn collect(body: RequestBody, bytes_max: u64) -> Result<Bytes, Error> {
     let too_large =
         || Error::TooLarge(format!("Request body too large, max size: {bytes_max} bytes."));
-    let mut body = match body.take() {
+    let mut upload = match body.take() {
         None => return Ok(Bytes::new()),
         Some(Source::Agent(Some(bytes))) if bytes.len() as u64 <= bytes_max => return Ok(bytes),
         Some(Source::Agent(_) | Source::Pieces(_)) => return Err(too_large()),
-        Some(Source::Connection(body)) => body,
+        Some(Source::Connection(upload)) => upload,
     };
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| Error::invalid(format!("Request body could not be read: {error}")))?;
-        let Some(data) = frame.data_ref() else { continue };
-        if (whole.len() + data.len()) as u64 > bytes_max {
-            drop(whole);
-            drain(body).await;
+    let announced = upload.body.size_hint().exact().unwrap_or(0).min(bytes_max);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    let mut share = Share::new(Arc::clone(&upload.intake), upload.client);
+    share.grow(announced).await?;
+    let mut whole = BytesMut::with_capacity(announced.min(intake::FREE_BYTES));
+    let mut pace = Pace::new();
+    while let Some(data) = upload.next(&pace).await {
+        let data = data.map_err(|broken| match broken {
+            Broken::Slow(why) => Error::TooSlow(why),
+            Broken::Failed(error) => {
+                Error::invalid(format!("Request body could not be read: {error}"))
+            }
+        })?;
+        let length = whole.len() + data.len();
+        if length as u64 > bytes_max {
+            drop((whole, share));
+            drain(upload.body).await;
             return Err(too_large());
         }
-        whole.extend_from_slice(data);
+        // What the pieces of an unannounced body need beyond their number is at most as much again.
+        share.grow(length).await?;
+        if length > whole.capacity() {
+            whole.reserve((announced.max(length) - whole.len()).max(data.len()));
+        }
+        whole.extend_from_slice(&data);
+        pace.moved(data.len());
     }
-    Ok(whole.freeze())
+    Ok(share.bytes(whole.freeze()))
 }

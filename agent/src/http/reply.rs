@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::encode::{self, Layout};
 use super::error::Error;
+use crate::read::body::counted;
 use crate::read::{Body, Consistency, Outcome};
 use crate::rpc;
 use crate::store::Found;
@@ -87,7 +88,7 @@ impl Reply {
 
     /// A value as JSON.
     pub(crate) fn json<T: Serialize + ?Sized>(value: &T, layout: Layout) -> Reply {
-        Reply::encoded(Bytes::from(encode::json(value, layout)))
+        Reply::encoded(counted(Bytes::from(encode::json(value, layout))))
     }
 
     /// JSON that is already encoded.
@@ -153,7 +154,7 @@ impl Reply {
         let body = match self.content {
             Content::Bytes(bytes) if bytes.is_empty() => Outgoing::Once(None),
             Content::Bytes(bytes) => {
-                Outgoing::Once(Some(if gzip { encode::gzip(&bytes) } else { bytes }))
+                Outgoing::Once(Some(if gzip { counted(encode::gzip(&bytes)) } else { bytes }))
             }
             Content::Shared(found) if gzip => {
                 Outgoing::Once(Some(found.rows.zipped(encode::gzip).clone()))
@@ -187,7 +188,7 @@ impl From<Error> for Reply {
             Error::MethodNotAllowed { allowed, .. } => {
                 reply.headers.insert(ALLOW, allow(allowed));
             }
-            Error::TooMany { retry_after } => {
+            Error::TooMany { retry_after } | Error::Taken { retry_after, .. } => {
                 let seconds = HeaderValue::from(retry_after.as_secs());
                 reply.headers.insert(RETRY_AFTER, seconds);
             }

@@ -207,11 +207,11 @@ impl Server {
         let dispatch = Noting { dispatch, asked: &asked };
         // Pinned where it is made: a connection is large, and a second place for it would be carried
         // by every one of them.
-        let mut connection = std::pin::pin!(
-            http1::Builder::new()
-                .title_case_headers(true)
-                .serve_connection(TokioIo::new(Gather(stream)), dispatch)
-        );
+        let mut connection =
+            std::pin::pin!(http1::Builder::new().title_case_headers(true).serve_connection(
+                TokioIo::new(Gather::new(stream, self.door.settings.stall_max)),
+                dispatch
+            ));
         // An error here is the client's: a line that is no request, or one that went away.
         let patience = self.door.settings.first_head_max;
         let begun = tokio::time::timeout(patience, self.ending.before(connection.as_mut())).await;

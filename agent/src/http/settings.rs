@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::limits::{Limits, Rates};
+use super::origin::Origin;
 use crate::read::Waits;
 
 /// The reference's limit on a key's value and on the body of a transaction.
@@ -22,12 +23,18 @@ pub struct Settings {
     pub block_endpoints: Vec<String>,
     /// Only these sources may write; empty: all may (`http_config.allow_write_http_from`).
     pub allow_write_from: Vec<Network>,
+    /// Whose pages may write besides this agent's own (`http_config.allow_origins`).
+    pub allow_origins: Vec<Origin>,
     /// What clients may ask, changed by a reload (`limits.http_max_conns_per_client`,
     /// `limits.request_limits`).
     pub limits: Limits,
     /// How long a connection may take to ask for something. Once it has, it may be idle for as long as it likes:
     /// clients keep connections.
     pub first_head_max: Duration,
+    /// How long a client may send nothing of a body that it has begun.
+    pub body_idle_max: Duration,
+    /// How long a client may take nothing of an answer that is ready for it.
+    pub stall_max: Duration,
     /// Bytes of a key's value (`limits.kv_max_value_size`).
     pub kv_value_bytes_max: u64,
     /// Bytes of a transaction's body (`limits.txn_max_req_len`).
@@ -55,8 +62,11 @@ impl Default for Settings {
             response_headers: Vec::new(),
             block_endpoints: Vec::new(),
             allow_write_from: Vec::new(),
+            allow_origins: Vec::new(),
             limits: Limits::new(200, Rates::default()),
             first_head_max: Duration::from_secs(10),
+            body_idle_max: Duration::from_secs(30),
+            stall_max: Duration::from_mins(1),
             kv_value_bytes_max: BODY_DEFAULT_MAX,
             txn_body_bytes_max: BODY_DEFAULT_MAX,
             ui_path: None,

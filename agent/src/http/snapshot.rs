@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Door;
 use super::error::Error;
 use super::extract::Request;
-use super::payload;
+use super::payload::{self, Pace};
 use super::reply::{Content, Reply};
 use super::routes::{Answer, Route, later, route};
 use crate::acl::{Access, Resource};
@@ -32,6 +33,12 @@ const PIECES: usize = 4;
 
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// How long a save waits for another one to end.
+const SAVE_WAIT: Duration = Duration::from_secs(2);
+
+/// When to come again for what another one has.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// A leader that appears so late was not there.
 const RETRY: Duration = Duration::from_millis(50);
@@ -62,7 +69,13 @@ fn save(request: Request) -> Result<Answer, Error> {
     drop(request);
     later(async move {
         let saves = Arc::clone(&door.snapshots.saves);
-        let permit = saves.acquire_owned().await.map_err(|_| raft::Error::Shutdown)?;
+        let permit = tokio::time::timeout(SAVE_WAIT, saves.acquire_owned())
+            .await
+            .map_err(|_| Error::Taken {
+                text: "other snapshots are being saved on this agent",
+                retry_after: RETRY_AFTER,
+            })?
+            .map_err(|_| raft::Error::Shutdown)?;
         let reader = door.reader()?;
         let options = Options { consistency, ..Options::default() };
         let outcome = reader
@@ -76,7 +89,10 @@ fn save(request: Request) -> Result<Answer, Error> {
         let mut reply =
             Reply::empty().with(CONTENT_TYPE, HeaderValue::from_static("application/x-gzip"));
         reply.meta(outcome.index, outcome.known_leader, outcome.last_contact.as_millis());
-        reply.content = Content::Stream(Box::pin(pieces(meta, outcome.found.rows.clone(), permit)));
+        reply.content = {
+            let stall_max = door.settings.stall_max;
+            Content::Stream(Box::pin(pieces(meta, outcome.found.rows.clone(), permit, stall_max)))
+        };
         Ok(reply)
     })
 }
@@ -103,10 +119,11 @@ fn pieces(
     meta: Meta,
     state: Store,
     permit: OwnedSemaphorePermit,
+    stall_max: Duration,
 ) -> impl futures::Stream<Item = Bytes> + Send {
     let (hand, taken) = mpsc::channel(PIECES);
     tokio::task::spawn_blocking(move || {
-        let mut out = BufWriter::with_capacity(PIECE_BYTES, Hand(hand));
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, Hand::new(hand, stall_max));
         if let Err(error) = archive::write(&meta, &state, &mut out).and_then(|()| out.flush()) {
             // The client sees an archive without its end, which no reader takes for sound.
             tracing::warn!(%error, "a snapshot was not sent whole");
@@ -120,13 +137,28 @@ fn pieces(
 }
 
 /// The writing end of a body.
-struct Hand(mpsc::Sender<Bytes>);
+struct Hand {
+    pieces: mpsc::Sender<Bytes>,
+    runtime: Handle,
+    pace: Pace,
+    stall_max: Duration,
+}
+
+impl Hand {
+    fn new(pieces: mpsc::Sender<Bytes>, stall_max: Duration) -> Hand {
+        Hand { pieces, runtime: Handle::current(), pace: Pace::new(), stall_max }
+    }
+}
 
 impl Write for Hand {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .blocking_send(Bytes::copy_from_slice(bytes))
+        // Whoever takes nothing keeps others from saving.
+        let send = self.pieces.send(Bytes::copy_from_slice(bytes));
+        let until = self.pace.deadline(self.stall_max);
+        let sent = self.runtime.block_on(async { tokio::time::timeout_at(until, send).await });
+        sent.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "its reader takes nothing"))?
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.pace.moved(bytes.len());
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -144,9 +176,10 @@ fn restore(request: Request) -> Result<Answer, Error> {
     let body = request.into_body();
     later(async move {
         let restores = Arc::clone(&door.snapshots.restores);
-        let permit = restores
-            .try_acquire_owned()
-            .map_err(|_| Error::refused("another restore is under way on this agent: try later"))?;
+        let permit = restores.try_acquire_owned().map_err(|_| Error::Taken {
+            text: "another restore is under way on this agent",
+            retry_after: RETRY_AFTER,
+        })?;
         let (hand, taken) = mpsc::channel(PIECES);
         let reading = tokio::task::spawn_blocking(move || archive::read(Taken::new(taken)));
         payload::pour(body, hand).await;

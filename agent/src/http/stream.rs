@@ -5,7 +5,7 @@
 //! themselves) gets only what is newer. What does not exist (any more) is the datum `null`. A
 //! comment every quarter of a minute keeps middle boxes awake and finds out clients that are gone.
 
-use std::fmt::Write as _;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 use super::reply::{Content, Reply};
+use crate::read::body::counted;
 use crate::read::{Body, Consistency, Options, Outcome, Query, Reader};
 use crate::store::Index;
 
@@ -26,7 +27,8 @@ pub(crate) fn events(
     consistency: Consistency,
     after: Option<Index>,
 ) -> Reply {
-    let watch = Watch { reader, query, consistency, index: after.unwrap_or(0) };
+    let index = after.unwrap_or(0);
+    let watch = Watch { reader, query, consistency, index, ready: VecDeque::new() };
     let pieces = futures::stream::unfold(watch, |mut watch| async move {
         let piece = watch.next().await;
         Some((piece, watch))
@@ -55,36 +57,93 @@ struct Watch {
     consistency: Consistency,
     /// Of the last event; 0 before the first.
     index: Index,
+    /// The rest of an event.
+    ready: VecDeque<Bytes>,
 }
 
 impl Watch {
     async fn next(&mut self) -> Bytes {
+        if let Some(piece) = self.ready.pop_front() {
+            return piece;
+        }
         let options =
             Options { consistency: self.consistency, index: self.index, wait: KEEP_ALIVE };
         match self.reader.answer(options, &*self.query).await {
             Ok(outcome) if outcome.index == self.index => silence(),
             Ok(outcome) => {
                 self.index = outcome.index;
-                event(&outcome)
+                self.ready.extend(event(&outcome));
+                self.ready.pop_front().unwrap_or_default()
             }
             Err(error) => Bytes::from(format!("event: unavailable\ndata: {error}\n\n")),
         }
     }
 }
 
-fn event(outcome: &Outcome<Body>) -> Bytes {
+/// Events up to this size go out in one piece of their own.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// One event, in pieces. Large ones share their lines with all who listen: of those who do not read, each would keep a
+/// copy of its own.
+fn event(outcome: &Outcome<Body>) -> Vec<Bytes> {
     let body = &outcome.found.rows;
-    piece(outcome.index, if body.exists() { body.bytes() } else { b"null" })
+    let json = if body.exists() { body.bytes().clone() } else { Bytes::from_static(b"null") };
+    if json.len() <= COPIED_BYTES_MAX {
+        return vec![piece(outcome.index, &json)];
+    }
+    let lines = body.lines(|json| {
+        let json = json.slice(..json.trim_ascii_end().len());
+        if json.contains(&b'\n') { counted(Bytes::from(data(&json))) } else { json }
+    });
+    let begin = if lines.starts_with(DATA) { "" } else { "data: " };
+    let head = format!("id: {}\n{begin}", outcome.index);
+    vec![Bytes::from(head), lines.clone(), Bytes::from_static(b"\n\n")]
+}
+
+/// How a line of a datum begins. JSON never begins so.
+const DATA: &[u8] = b"data: ";
+
+/// JSON as lines of a datum, without the last line's end.
+fn data(json: &[u8]) -> String {
+    let mut text = String::with_capacity(json.len() + json.len() / 4);
+    // JSON is UTF-8; line breaks, if any, are between its values.
+    for (place, line) in String::from_utf8_lossy(json).lines().enumerate() {
+        text.push_str(if place == 0 { "data: " } else { "\ndata: " });
+        text.push_str(line);
+    }
+    text
 }
 
 /// One event: an index and JSON.
 pub(super) fn piece(index: Index, json: &[u8]) -> Bytes {
-    let mut text = String::with_capacity(json.len() + 32);
-    let _ = writeln!(text, "id: {index}");
-    // JSON is UTF-8; line breaks, if any, are between its values.
-    for line in String::from_utf8_lossy(json).lines() {
-        let _ = writeln!(text, "data: {line}");
+    Bytes::from(format!("id: {index}\n{}\n\n", data(json)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_events_say_the_same_in_pieces_that_are_shared() {
+        let row = format!("\"{}\"", "x".repeat(1000));
+        for json in [
+            "[]".to_owned(),
+            format!("[{}]\n", vec![&*row; 40].join(",")),
+            format!("[\n{}\n]", vec![&*row; 40].join(",\n")),
+        ] {
+            let rows = Body::new(json.clone());
+            let outcome = Outcome {
+                found: Arc::new(crate::store::Found { rows, index: 7, scopes: Vec::new() }),
+                index: 7,
+                consistency: Consistency::Default,
+                known_leader: true,
+                last_contact: Duration::ZERO,
+            };
+            let (first, second) = (event(&outcome), event(&outcome));
+            assert_eq!(first.concat(), piece(7, json.as_bytes()));
+            let large: Vec<_> = first.iter().zip(&second).filter(|(a, _)| a.len() > 1000).collect();
+            assert!(large.iter().all(|(a, b)| a.as_ptr() == b.as_ptr()), "a copy for each");
+            assert_eq!(large.len(), usize::from(json.len() > 1000));
+        }
     }
-    text.push('\n');
-    Bytes::from(text)
 }

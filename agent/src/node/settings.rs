@@ -89,6 +89,7 @@ pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
         response_headers: limits.response_headers.clone().into_iter().collect(),
         block_endpoints: limits.block_endpoints.clone(),
         allow_write_from,
+        allow_origins: limits.allow_origins.clone(),
         limits: http::Limits::new(limits.max_conns_per_client, rates(config)),
         kv_value_bytes_max: bytes(limits.kv_max_value_size),
         txn_body_bytes_max: bytes(limits.txn_max_req_len),

@@ -5,25 +5,29 @@
 //! result. An answer is good for a state if that state is not newer than the one it was made
 //! from, or if the question can name its index cheaply and that has not moved.
 //!
-//! Bounded twice: by bytes (the longest unused go first) and by time (bodies that nobody asked for
-//! in a minute go, questions after an hour).
+//! Bounded twice: by bytes, those of the questions included (the longest unused go first), and by time (what nobody
+//! asked for in a minute goes; that a question was asked with `?cached` is remembered for an hour). Questions that are
+//! very long are answered and forgotten.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use super::body::Body;
+use crate::store::{Found, Index, Scope, Store};
 
-use crate::store::{Found, Index, Store};
-
-/// Bodies that nobody asked for in this time are dropped.
+/// Answers that nobody asked for in this time are dropped.
 const BODY_IDLE_MAX: Duration = Duration::from_mins(1);
-/// Questions that nobody asked in this time are forgotten.
-const SLOT_IDLE_MAX: Duration = Duration::from_hours(1);
+/// Questions that were asked with `?cached`, and not again in this time, are forgotten.
+const CACHED_IDLE_MAX: Duration = Duration::from_hours(1);
 /// More questions than this per shard are not remembered.
 const SLOTS_MAX: usize = 4096;
+/// Bytes of a question whose answer is kept. Nobody has a crowd of readers for a longer one.
+const QUESTION_BYTES_MAX: usize = 16 << 10;
+/// Bytes that a question takes besides its text and its answer: the table's entry, the slot, its counts.
+const SLOT_BYTES: usize = 256;
 /// Independent locks, so that many cores do not meet at one.
 const SHARDS: usize = 16;
 
@@ -45,56 +49,11 @@ pub trait Query: Send + Sync {
     fn evaluate(&self, store: &Store) -> Found<Body>;
 }
 
-/// The encoded form of an answer, with its gzip form made when first asked for.
-#[derive(Debug, Default)]
-pub struct Body {
-    bytes: Bytes,
-    exists: bool,
-    next: Option<String>,
-    zipped: OnceLock<Bytes>,
-}
-
-impl Body {
-    /// An answer with something in it.
-    pub fn new(bytes: impl Into<Bytes>) -> Body {
-        Body { bytes: bytes.into(), exists: true, next: None, zipped: OnceLock::new() }
-    }
-    /// One page of an answer: the rest begins after this row.
-    #[must_use]
-    pub fn with_next(mut self, next: Option<String>) -> Body {
-        self.next = next;
-        self
-    }
-    /// After which row the next page begins, if there is one.
-    pub fn next(&self) -> Option<&str> {
-        self.next.as_deref()
-    }
-    /// "There is no such thing."
-    pub fn missing() -> Body {
-        Body::default()
-    }
-    /// Does what was asked for exist?
-    pub fn exists(&self) -> bool {
-        self.exists
-    }
-    /// As encoded.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-    /// Compressed by `zip`, which is called once for all who ask.
-    pub fn zipped(&self, zip: impl FnOnce(&[u8]) -> Bytes) -> &Bytes {
-        self.zipped.get_or_init(|| zip(&self.bytes))
-    }
-    fn size(&self) -> usize {
-        self.bytes.len() + self.zipped.get().map_or(0, Bytes::len)
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Answers {
     shards: Vec<Mutex<HashMap<String, Arc<Slot>>>>,
     hasher: RandomState,
-    /// Of all bodies together, about: gzip forms made later are counted at the next sweep.
+    /// Of all questions and answers together, about: forms made later are counted at the next sweep.
     bytes: AtomicUsize,
     bytes_max: usize,
     started: Instant,
@@ -107,6 +66,10 @@ struct Slot {
     /// Milliseconds after `Answers::started`.
     used: AtomicU64,
     cached: AtomicBool,
+    /// Bytes of the question.
+    question_bytes: usize,
+    /// Found to be too much by a sweep.
+    doomed: AtomicBool,
 }
 
 /// An answer and the state it is known to be good for.
@@ -136,6 +99,9 @@ impl Answers {
         store: &Store,
         evaluate: impl FnOnce(&Store) -> Found<Body>,
     ) -> Arc<Found<Body>> {
+        if key.len() > QUESTION_BYTES_MAX {
+            return Arc::new(evaluate(store));
+        }
         let slot = self.slot(key);
         let mut latest = slot.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = latest.as_mut()
@@ -150,22 +116,33 @@ impl Answers {
             }
         }
         let found = Arc::new(evaluate(store));
-        let before = latest.as_ref().map_or(0, |made| made.found.rows.size());
+        let before = latest.as_ref().map_or(0, Made::size);
         let made = Made { epoch: store.epoch(), at: store.index(), found: Arc::clone(&found) };
+        let added = made.size();
         *latest = Some(made);
         drop(latest);
-        let added = found.rows.size();
         let account = |bytes: usize| Some(bytes.saturating_sub(before).saturating_add(added));
-        let bytes = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, account);
-        if bytes.is_ok_and(|bytes| bytes > self.bytes_max) {
-            self.sweep();
-        }
+        // An `account` that always gives a number cannot fail.
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, account);
+        self.keep_bound();
         found
     }
 
     /// Marks a question as asked with `?cached`; says whether it already was.
     pub(super) fn note_cached(&self, key: &str) -> bool {
-        self.slot(key).cached.swap(true, Ordering::Relaxed)
+        if key.len() > QUESTION_BYTES_MAX {
+            return false;
+        }
+        let before = self.slot(key).cached.swap(true, Ordering::Relaxed);
+        self.keep_bound();
+        before
+    }
+
+    /// Sweeps if there is too much, and then well below the bound, so that this is rare.
+    fn keep_bound(&self) {
+        if self.bytes.load(Ordering::Relaxed) > self.bytes_max {
+            self.sweep_to(self.bytes_max / 4 * 3);
+        }
     }
 
     fn slot(&self, key: &str) -> Arc<Slot> {
@@ -182,42 +159,68 @@ impl Answers {
                 shard.values().map(|slot| slot.used.load(Ordering::Relaxed)).collect();
             ages.sort_unstable();
             let middle = ages[ages.len() / 2];
+            // What these took is found out by the next sweep.
             shard.retain(|_, slot| slot.used.load(Ordering::Relaxed) > middle);
         }
-        let slot = Arc::new(Slot { used: AtomicU64::new(now), ..Slot::default() });
+        let question_bytes = SLOT_BYTES + key.len();
+        self.bytes.fetch_add(question_bytes, Ordering::Relaxed);
+        let slot = Slot { used: AtomicU64::new(now), question_bytes, ..Slot::default() };
+        let slot = Arc::new(slot);
         shard.insert(key.to_owned(), Arc::clone(&slot));
         slot
     }
 
     /// Drops what nobody asked for lately, and then the longest unused until the bound holds.
     pub(super) fn sweep(&self) {
+        self.sweep_to(self.bytes_max);
+    }
+
+    fn sweep_to(&self, bytes_max: usize) {
         let now = self.now();
         let mut kept: Vec<(u64, Arc<Slot>)> = Vec::new();
-        let mut bytes = 0;
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|_, slot| {
-                now.saturating_sub(slot.used.load(Ordering::Relaxed)) < millis(SLOT_IDLE_MAX)
-            });
-            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
+        self.retain(|slot| {
+            let used = slot.used.load(Ordering::Relaxed);
+            let unused = now.saturating_sub(used);
+            let cached = slot.cached.load(Ordering::Relaxed);
+            let keeps = unused < millis(if cached { CACHED_IDLE_MAX } else { BODY_IDLE_MAX });
+            if keeps {
+                kept.push((used, Arc::clone(slot)));
             }
-            kept.extend(
-                shard.values().map(|slot| (slot.used.load(Ordering::Relaxed), Arc::clone(slot))),
-            );
-        }
+            keeps
+        });
         kept.sort_unstable_by_key(|(used, _)| std::cmp::Reverse(*used));
+        let (mut bytes, mut dooms) = (0, false);
         for (used, slot) in kept {
             // A slot whose lock is held is in use this instant: its turn comes with the next sweep.
             let Ok(mut latest) = slot.latest.try_lock() else { continue };
-            let size = latest.as_ref().map_or(0, |made| made.found.rows.size());
-            if now.saturating_sub(used) >= millis(BODY_IDLE_MAX) || bytes + size > self.bytes_max {
+            let answer = latest.as_ref().map_or(0, Made::size);
+            if bytes + slot.question_bytes > bytes_max {
+                slot.doomed.store(true, Ordering::Relaxed);
+                dooms = true;
+                *latest = None;
+                continue;
+            }
+            bytes += slot.question_bytes;
+            if now.saturating_sub(used) >= millis(BODY_IDLE_MAX) || bytes + answer > bytes_max {
                 *latest = None;
             } else {
-                bytes += size;
+                bytes += answer;
             }
         }
+        if dooms {
+            self.retain(|slot| !slot.doomed.load(Ordering::Relaxed));
+        }
         self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn retain(&self, mut keeps: impl FnMut(&Arc<Slot>) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|_, slot| keeps(slot));
+            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+        }
     }
 
     fn now(&self) -> u64 {
@@ -227,4 +230,87 @@ impl Answers {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Made {
+    fn size(&self) -> usize {
+        let scopes: usize = self.found.scopes.iter().map(Scope::bytes).sum();
+        size_of::<Found<Body>>() + self.found.rows.size() + scopes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A question about a name that nobody has.
+    struct Named {
+        name: String,
+        answer_bytes: usize,
+    }
+
+    impl Query for Named {
+        fn text(&self) -> String {
+            self.name.clone()
+        }
+        fn evaluate(&self, _: &Store) -> Found<Body> {
+            let rows = Body::new(vec![b'x'; self.answer_bytes]);
+            let scopes = vec![Scope::Service(self.name.as_str().into())];
+            Found { rows, index: 1, scopes }
+        }
+    }
+
+    impl Answers {
+        fn ask(&self, name: String, answer_bytes: usize) {
+            let query = Named { name, answer_bytes };
+            self.get(&query.text(), &query, &Store::default(), |store| query.evaluate(store));
+        }
+
+        /// Bytes that are really held, without the tables.
+        fn held(&self) -> usize {
+            let held = |shard: &Mutex<HashMap<String, Arc<Slot>>>| {
+                let shard = shard.lock().unwrap();
+                let each = |(key, slot): (&String, &Arc<Slot>)| {
+                    key.capacity() + slot.latest.lock().unwrap().as_ref().map_or(0, Made::size)
+                };
+                shard.iter().map(each).sum::<usize>()
+            };
+            self.shards.iter().map(held).sum()
+        }
+    }
+
+    #[test]
+    fn questions_count_as_their_answers_do() {
+        const BYTES_MAX: usize = 1 << 20;
+        // Bytes of the question, bytes of the answer.
+        for (question, answer) in [(12_000, 2), (60_000, 2), (20, 2), (8000, 8000), (20, 300_000)] {
+            let answers = Answers::new(BYTES_MAX);
+            for n in 0..2000 {
+                answers.ask(format!("{n:0question$}"), answer);
+                assert!(answers.held() <= BYTES_MAX, "{question} {answer}: {}", answers.held());
+                if n % 2 == 0 {
+                    answers.note_cached(&format!("cached {n:0question$}"));
+                }
+            }
+            assert!(answers.bytes.load(Ordering::Relaxed) <= BYTES_MAX);
+            answers.sweep();
+            assert!(answers.held() <= answers.bytes.load(Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn what_is_asked_again_is_not_asked_of_the_state() {
+        let answers = Answers::new(1 << 20);
+        let store = Store::default();
+        let query = Named { name: "web".into(), answer_bytes: 10 };
+        let mut evaluations = 0;
+        for _ in 0..3 {
+            answers.get("web", &query, &store, |store| {
+                evaluations += 1;
+                query.evaluate(store)
+            });
+        }
+        assert_eq!(evaluations, 1);
+        assert!(!answers.note_cached("web") && answers.note_cached("web"));
+    }
 }

@@ -16,6 +16,7 @@
 //! This module knows nothing of HTTP: it is told what to look at by a closure or a [`Query`].
 
 mod answers;
+pub(crate) mod body;
 mod waits;
 
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use answers::Answers;
-pub use answers::{Body, Query};
+pub use answers::Query;
+pub use body::Body;
 pub use waits::Waits;
 
 use crate::raft::{self, Consensus};

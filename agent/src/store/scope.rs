@@ -51,6 +51,29 @@ pub enum Scope {
 pub type Scopes = Vec<Scope>;
 
 impl Scope {
+    /// Bytes of memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        let name = match self {
+            Scope::Node(name)
+            | Scope::Service(name)
+            | Scope::ServiceNodes(name)
+            | Scope::ChecksInState(name)
+            | Scope::ServiceChecks(name)
+            | Scope::NodeChecks(name)
+            | Scope::Key(name)
+            | Scope::Prefix(name)
+            | Scope::Session(name)
+            | Scope::NodeSessions(name) => name.len(),
+            Scope::Nodes
+            | Scope::Services
+            | Scope::ServicesByNode
+            | Scope::Checks
+            | Scope::Sessions
+            | Scope::Everything => 0,
+        };
+        size_of::<Scope>() + name
+    }
+
     /// Must a waiter of `self` look again after `touched`? Symmetric.
     pub fn overlaps(&self, touched: &Scope) -> bool {
         match (self, touched) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::accept;
+use crate::read::body::counted;
 use crate::rpc::{self, Answers};
 
 /// The largest body of a request that is passed on. No end point takes a larger one.
@@ -226,7 +227,7 @@ impl Answer {
             return Ok(Answer { status, headers, body: Body::Pieces(length, Box::pin(pieces)) });
         };
         if body.len() as u64 == length {
-            return Ok(Answer { status, headers, body: Body::Whole(body) });
+            return Ok(Answer { status, headers, body: Body::Whole(counted(body)) });
         }
         let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
         whole.extend_from_slice(&body);
@@ -241,7 +242,7 @@ impl Answer {
         if whole.len() as u64 != length {
             return Err(lost("the answer is shorter than it said"));
         }
-        Ok(Answer { status, headers, body: Body::Whole(whole.freeze()) })
+        Ok(Answer { status, headers, body: Body::Whole(counted(whole.freeze())) })
     }
 
     /// In a form that many can send, if it is in one piece.

@@ -113,6 +113,7 @@ const KEYS: [(&[&str], &[&str]); 6] = [
     ),
     (
         &[
+            "http_config.allow_origins",
             "http_config.allow_write_http_from",
             "http_config.block_endpoints",
             "recursors",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use muster_agent::http::{Limits, Listener, Mode, Rates, Settings};
 use muster_agent::rpc::{Method, Pool};
 use muster_agent::upstream;
@@ -247,4 +248,52 @@ async fn a_server_holds_its_own_limits_whoever_passes_a_request_on() {
         answered.push(passed(&server, "GET", "/v1/kv/a", b"").await);
     }
     assert_eq!((answered[0], answered[5]), (200, 429), "{answered:?}");
+}
+
+#[tokio::test]
+async fn pages_of_others_may_read_and_not_write() {
+    let settings = Settings {
+        allow_origins: vec!["https://ui.example".parse().unwrap()],
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    let foreign = [("Origin", "http://evil.example"), ("Content-Type", "text/plain")];
+    let paths = [
+        "/v1/operator/keyring",
+        "/v1/operator/raft/peer",
+        "/v1/operator/raft/transfer-leader",
+        "/v1/operator/autopilot/configuration",
+        "/v1/kv/a",
+        "/v1/txn",
+        "/v1/snapshot",
+        "/v1/catalog/register",
+        "/v1/catalog/deregister",
+        "/v1/agent/service/register",
+        "/v1/agent/check/register",
+        "/v1/agent/leave",
+        "/v1/agent/force-leave/n2",
+        "/v1/agent/join/127.0.0.1",
+        "/v1/agent/maintenance",
+        "/v1/agent/reload",
+        "/v1/agent/token/default",
+        "/v1/acl/bootstrap",
+        "/v1/event/fire/x",
+        "/v1/session/create",
+        "/v1/session/destroy/x",
+    ];
+    for path in paths {
+        for method in ["PUT", "POST", "DELETE", "PATCH"] {
+            let answer = server.ask_with(method, path, &foreign, b"{}").await;
+            assert_eq!(answer.status, 403, "{method} {path}");
+            assert!(answer.text().contains("http_config.allow_origins"), "{}", answer.text());
+        }
+    }
+    assert!(server.departure.wanted().now_or_never().is_none(), "a page had the agent leave");
+    assert_eq!(server.ask_with("GET", "/v1/catalog/nodes", &foreign, b"").await.status, 200);
+    let listed = [("Origin", "https://ui.example"), ("Sec-Fetch-Site", "cross-site")];
+    assert_eq!(server.ask_with("PUT", "/v1/kv/a", &listed, b"1").await.status, 200);
+    // The `Host` of these requests is anybody's name: right for programs, wrong for pages.
+    let own = [("Sec-Fetch-Site", "same-origin")];
+    assert_eq!(server.ask_with("PUT", "/v1/kv/a", &own, b"2").await.status, 403);
+    server.put("/v1/kv/a", "3").await;
 }

@@ -14,6 +14,7 @@ mod rows;
 mod sessions;
 mod sets;
 mod snapshots;
+mod stalled;
 mod streams;
 mod support;
 mod waits;
