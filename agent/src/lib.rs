@@ -7,6 +7,7 @@ pub mod archive; // a saved state as a file
 pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
 pub mod cli; // the command line: an ordinary client of the HTTP API
 pub mod config; // files and flags in, the settings of each part out
+mod disk; // files that survive a crash and that nobody else reads
 pub mod dns; // the DNS door: question → look-up → rows → answer
 pub mod filter; // `?filter=`: the boolean expressions of the API
 #[doc(hidden)]

@@ -19,6 +19,7 @@ use super::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
 use super::layout::{indent, system};
 use super::lock::interrupted;
 use crate::archive::tar;
+use crate::disk;
 
 const DURATION: Duration = Duration::from_mins(2);
 const DURATION_MIN: Duration = Duration::from_secs(10);
@@ -86,7 +87,7 @@ fn debug(call: &Call) -> Outcome {
         }
         let mut capture = Capture { client: &client, plan: &plan, missing: Vec::new() };
         plan.introduce(&about);
-        fs::create_dir_all(&plan.folder).map_err(|error| plan.cannot_write(&error))?;
+        disk::folder(&plan.folder).map_err(|error| plan.cannot_write(&error))?;
         let done = tokio::select! {
             done = capture.whole(&about) => done,
             () = interrupted() => {
@@ -268,7 +269,7 @@ impl Capture<'_> {
     async fn interval(&mut self, time: Duration, about: &Value) -> io::Result<()> {
         let plan = self.plan;
         let folder = plan.folder.join(now().to_string());
-        fs::create_dir_all(&folder)?;
+        disk::folder(&folder)?;
         let begin = Instant::now();
         let logs = async {
             if plan.wants("logs") { log(self.client, &folder, begin + time).await } else { Ok(()) }
@@ -396,7 +397,10 @@ fn write(folder: &Path, name: &str, value: &Value) -> io::Result<()> {
 
 /// Puts a folder into a compressed file.
 fn archive(folder: &Path, file: &Path) -> io::Result<()> {
-    let mut out = GzEncoder::new(File::create_new(file)?, Compression::default());
+    let mut out = GzEncoder::new(
+        disk::options().write(true).create_new(true).open(file)?,
+        Compression::default(),
+    );
     let base = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     add(&mut out, folder, &base, now())?;
     tar::end(&mut out)?;

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
 use super::layout;
 use crate::archive::{self, Meta};
+use crate::disk;
 
 /// A large state takes its time.
 const PATIENCE: Duration = Duration::from_mins(30);
@@ -129,7 +130,7 @@ fn save(call: &Call) -> Outcome {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = disk::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::wire::SEALED;
+use crate::disk;
 
 /// Bytes of chance before each packet.
 const NONCE: usize = 12;
@@ -177,25 +178,11 @@ impl Keyring {
 
     /// Writes the keys down, beside the old file and then in its place.
     pub fn keep(&self, file: &Path) -> io::Result<()> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
         let keys: Vec<String> = self.keys().iter().map(|key| Keyring::write(key)).collect();
         if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder)?;
+            disk::folder(folder)?;
         }
-        let beside = file.with_extension("new");
-        let mut options = std::fs::OpenOptions::new();
-        let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        let written = serde_json::to_vec(&keys).map_err(io::Error::from).and_then(|text| {
-            out.write_all(&text)?;
-            out.sync_all()?;
-            std::fs::rename(&beside, file)
-        });
-        if written.is_err() {
-            // Half of the keys are of no use; that it stays where it cannot be removed is no harm.
-            let _ = std::fs::remove_file(&beside);
-        }
-        written
+        disk::replace(file, &serde_json::to_vec(&keys)?)
     }
 
     /// Does what is ordered and keeps the keys as they are then. What cannot be kept is taken back: else this member

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::disk;
 use crate::gossip::{self, Members, Pools, Status};
 
 /// Members' addresses that are kept.
@@ -97,15 +98,9 @@ fn remembered(file: &Path) -> (bool, Vec<SocketAddr>) {
 async fn write(file: PathBuf, text: String) -> std::io::Result<()> {
     let write = move || {
         if let Some(dir) = file.parent() {
-            std::fs::create_dir_all(dir)?;
+            disk::folder(dir)?;
         }
-        let beside = file.with_extension("new");
-        let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &file));
-        if written.is_err() {
-            // A half-written list is of no use.
-            let _ = std::fs::remove_file(&beside);
-        }
-        written
+        disk::replace(&file, text.as_bytes())
     };
     tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other)?
 }

@@ -17,7 +17,7 @@ use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::telemetry::figures;
 use crate::watches::Watches;
-use crate::{dns, http, processes, remote_exec};
+use crate::{disk, dns, http, processes, remote_exec};
 
 impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
@@ -203,7 +203,10 @@ fn kept_node_id(dir: &Path, given: Option<&str>) -> Result<String, Error> {
     fn io(what: String) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { what, source }
     }
-    std::fs::create_dir_all(dir).map_err(io(format!("cannot make data_dir {}", dir.display())))?;
+    disk::folder(dir).map_err(io(format!("cannot make data_dir {}", dir.display())))?;
+    if let Err(error) = disk::tighten(dir) {
+        warn!(%error, "others may read what this agent keeps: its rights cannot be changed");
+    }
     let file = dir.join("node-id");
     let kept = match std::fs::read_to_string(&file) {
         Ok(text) => uuid::Uuid::parse_str(text.trim()).ok().map(|id| id.to_string()),
@@ -212,7 +215,8 @@ fn kept_node_id(dir: &Path, given: Option<&str>) -> Result<String, Error> {
     };
     let id = given.map(str::to_owned).or_else(|| kept.clone()).unwrap_or_else(new_id);
     if kept.as_deref() != Some(&id) {
-        std::fs::write(&file, &id).map_err(io(format!("cannot write {}", file.display())))?;
+        disk::replace(&file, id.as_bytes())
+            .map_err(io(format!("cannot write {}", file.display())))?;
     }
     Ok(id)
 }

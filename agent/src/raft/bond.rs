@@ -11,16 +11,16 @@
 //! nobody promises twice: so no two clusters ever share a server. Every message of agreement carries
 //! the cluster's ID, and a server answers those of its own cluster only.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-use super::log::wal::sync_directory;
 use super::types::ServerId;
+use crate::disk;
 
 /// What a server has promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,12 +163,7 @@ fn may_change(me: ServerId, bond: Bond, invitation: &Invitation) -> bool {
 }
 
 fn write(path: &Path, bond: &Bond) -> io::Result<()> {
-    let beside = path.with_extension("tmp");
-    let mut file = File::create(&beside)?;
-    file.write_all(&serde_json::to_vec(bond).map_err(io::Error::other)?)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
+    disk::replace(path, &serde_json::to_vec(bond).map_err(io::Error::other)?)
 }
 
 #[cfg(test)]

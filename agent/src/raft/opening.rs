@@ -1,6 +1,6 @@
 //! From settings to what is on disk, and to the library's settings.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::snapshots::Snapshots;
 use super::types::ServerId;
 use super::upkeep::Upkeep;
 use super::{LogBackend, Settings};
+use crate::disk;
 
 /// What a log store is put into before it is used.
 pub(super) type Around = Box<dyn FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send>;
@@ -34,7 +35,7 @@ pub(super) fn open(
         return Ok((None, Log::in_memory(), Machine::open(None, None, published, upkeep)?));
     };
     let directory = data_dir.join("raft");
-    fs::create_dir_all(&directory)?;
+    disk::folder(&directory)?;
     let lock = lock(&directory)?;
     let (wal, sled) = (directory.join("wal"), directory.join("sled"));
     let (ours, other, name) = match settings.log_backend {
@@ -83,7 +84,7 @@ pub(super) fn open(
 
 pub(super) fn lock(directory: &Path) -> io::Result<File> {
     let path = directory.join("lock");
-    let file = File::create(&path)?;
+    let file = disk::create(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(

@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,11 +27,12 @@ use super::LogBackend;
 use super::bond::Bonds;
 use super::judge::TERM_MAX;
 use super::log::sled::Sled;
-use super::log::wal::{Wal, sync_directory};
+use super::log::wal::Wal;
 use super::log::{LogStore, Record, Recovered, Room, invalid};
 use super::opening::lock;
 use super::snapshots::{Coverage, Snapshots};
 use super::types::{LogId, Membership, Payload, Server, ServerId, StoredMembership, Vote};
+use crate::disk;
 use crate::store::Store;
 
 /// Read at once from the log.
@@ -228,7 +229,7 @@ impl Folder {
             return Ok(plan);
         }
         let begun = Begun { servers: ids, cluster };
-        write_durably(&mark, &serde_json::to_vec(&begun).map_err(io::Error::other)?)?;
+        disk::replace(&mark, &serde_json::to_vec(&begun).map_err(io::Error::other)?)?;
         let coverage =
             Coverage { last: Some(last), membership: StoredMembership::new(Some(last), agreed) };
         self.snapshots.write(&coverage, &store)?;
@@ -241,7 +242,7 @@ impl Folder {
         let founder = plan.servers.first().map_or(me, |(id, _, _)| *id);
         Bonds::open(me, Some(&self.directory))?.bind(cluster, founder, true)?;
         fs::remove_file(&mark)?;
-        sync_directory(&self.directory)?;
+        disk::sync_folder(&self.directory)?;
         Ok(plan)
     }
 }
@@ -265,15 +266,6 @@ fn begun(mark: &Path) -> io::Result<Option<Begun>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("tmp");
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
 }
 
 /// The ID of the cluster that these servers make after the loss of the others.
@@ -338,7 +330,7 @@ pub(super) fn take_peers(
     }
     let (peers, info) = (directory.join("peers.json"), directory.join("peers.info"));
     if !info.exists() {
-        write_durably(&info, PEERS_INFO.as_bytes())?;
+        disk::replace(&info, PEERS_INFO.as_bytes())?;
         if peers.exists() {
             fs::remove_file(&peers)?;
             tracing::info!("deleted peers.json: this server starts for the first time");
@@ -360,7 +352,7 @@ pub(super) fn take_peers(
     let wanted = parse_peers(&text, &membership).map_err(named)?;
     let plan = folder.recover(me, &wanted, false).map_err(named)?;
     fs::remove_file(&peers)?;
-    sync_directory(directory)?;
+    disk::sync_folder(directory)?;
     tracing::info!(
         servers = plan.servers.len(),
         "deleted peers.json file after successful recovery"

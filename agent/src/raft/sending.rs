@@ -21,6 +21,7 @@ use super::judge::{self, Own};
 use super::log::chained;
 use super::snapshots::{Coverage, Image, decode, encode, judge_header, read};
 use super::types::{LogId, ServerId, Types, Vote};
+use crate::disk;
 use crate::store::Store;
 
 /// Small enough that a slow link shows progress within the patience below.
@@ -235,7 +236,7 @@ impl Incoming {
     fn empty(&self) -> io::Result<Kept> {
         Ok(match &self.path {
             None => Kept::Memory(Vec::new()),
-            Some(path) => Kept::File(File::create(path)?),
+            Some(path) => Kept::File(disk::create(path)?),
         })
     }
 }

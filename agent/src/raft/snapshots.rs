@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::log::wal::sync_directory;
 use super::log::{WAY_OUT, chained, invalid};
 use super::types::{LogId, StoredMembership};
+use crate::disk;
 use crate::store::{self, Store, snapshot};
 
 const MAGIC: [u8; 8] = *b"MUSTSNAP";
@@ -63,7 +63,7 @@ pub struct Snapshots {
 impl Snapshots {
     /// Opens or creates the folder, removes what a crash left half-written.
     pub fn open(directory: &Path) -> io::Result<Snapshots> {
-        fs::create_dir_all(directory)?;
+        disk::folder(directory)?;
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
             if path.extension() == Some(OsStr::new("tmp")) {
@@ -116,8 +116,7 @@ impl Snapshots {
         let path = self.directory.join(format!("{term:016x}-{index:016x}.snap"));
         let beside = path.with_extension("tmp");
         let written = write(&beside, coverage, store)
-            .and_then(|bytes| fs::rename(&beside, &path).map(|()| bytes))
-            .and_then(|bytes| sync_directory(&self.directory).map(|()| bytes));
+            .and_then(|bytes| disk::rename(&beside, &path).map(|()| bytes));
         match written {
             Ok(bytes) => {
                 self.remove_old()?;
@@ -186,7 +185,7 @@ fn write_to(out: &mut impl Write, coverage: &Coverage, store: &Store) -> io::Res
 }
 
 fn write(path: &Path, coverage: &Coverage, store: &Store) -> io::Result<u64> {
-    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
+    let mut out = BufWriter::with_capacity(1 << 18, disk::create(path)?);
     write_to(&mut out, coverage, store)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;

@@ -24,6 +24,7 @@ use sled::{Batch, Db};
 use super::frame::{append_record, split_record};
 use super::record::invalid;
 use super::{LogReader, LogStore, Record, Recovered, Room, WAY_OUT, lock, log_id};
+use crate::disk;
 use crate::raft::types::{Entry, LogId};
 
 /// Version of the keys and chunks.
@@ -73,7 +74,10 @@ struct Chunk {
 impl Sled {
     /// Opens or creates the log in `directory`. `room` is where a full disk is announced.
     pub fn open(directory: &Path, room: Room) -> io::Result<(Sled, Recovered)> {
+        disk::folder(directory)?;
         let database = open_database(directory)?;
+        // Its library makes files as everybody may read them.
+        disk::tighten_below(directory)?;
         let path = directory.join("db");
         let file = File::open(&path)?;
         let located = |error: io::Error| {

@@ -3,7 +3,7 @@
 //!
 //! Only zeros are ever added or cut off, so it does not matter which size a crash leaves behind.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use super::super::room::{Room, Supply};
 use super::{
     PREAMBLE_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER, header, path,
 };
+use crate::disk;
 
 /// Zeros are written and flushed in pieces, so that a batch's flush never waits behind many.
 const PIECE: usize = 1 << 20;
@@ -417,8 +418,7 @@ pub(super) fn prepare(directory: &Path, number: u64, bytes: u64) -> io::Result<A
     let name = path(directory, number);
     let beside = name.with_extension("tmp");
     let made = fill(&beside, number, bytes).and_then(|file| {
-        fs::rename(&beside, &name)?;
-        sync_directory(directory)?;
+        disk::rename(&beside, &name)?;
         Ok(file)
     });
     if made.is_err() {
@@ -429,7 +429,7 @@ pub(super) fn prepare(directory: &Path, number: u64, bytes: u64) -> io::Result<A
 }
 
 fn fill(path: &Path, number: u64, bytes: u64) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    let file = disk::create(path)?;
     zero(&file, 0, bytes)?;
     file.write_all_at(&header(number), 0)?;
     file.sync_all()?;
@@ -446,9 +446,4 @@ fn zero(file: &File, mut at: u64, bytes: u64) -> io::Result<()> {
         at += piece as u64;
     }
     Ok(())
-}
-
-/// Makes names in a directory survive power loss.
-pub(in crate::raft) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }

@@ -22,8 +22,6 @@
 mod ahead;
 mod recovery;
 
-pub(in crate::raft) use ahead::sync_directory;
-
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
@@ -37,6 +35,7 @@ use bytes::Bytes;
 use self::ahead::{Ahead, Current};
 use super::frame::{self, FRAME_HEADER, Spot};
 use super::{LogReader, LogStore, Record, Recovered, Room, lock, log_id};
+use crate::disk;
 use crate::raft::types::{Entry, LogId, Vote};
 
 /// Version of the segment's format.
@@ -164,7 +163,7 @@ impl Wal {
     /// A torn tail is cut off and named in a log line. Damage before the tail is an error that
     /// names file and offset.
     pub fn open(directory: &Path, room: &Room) -> io::Result<(Wal, Recovered)> {
-        fs::create_dir_all(directory)?;
+        disk::folder(directory)?;
         recovery::remove_leftovers(directory)?;
         let mut found = recovery::recover(directory)?;
         if found.segments.is_empty() {
