@@ -22,6 +22,7 @@ pub mod raft; // agreement: the log, the applier, the watches it wakes
 pub mod read; // the read path: consistency, blocking, shared answers
 pub mod remote_exec; // commands that operators have agents run, if that is allowed
 pub mod rpc; // calls between agents: one port, many calls in flight
+mod secrets; // what others may see of texts and values that hold some
 pub mod sessions; // the leader's timers of session lifetimes
 pub mod store; // the truth: a pure value, changed by commands, read without locks
 pub mod telemetry; // logs and figures, set up once

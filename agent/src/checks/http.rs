@@ -28,6 +28,7 @@ use tokio::net::TcpStream;
 
 use super::tls::{Inside, NOT_TLS, Tls, Verify};
 use super::{Outcome, Status, Tail, tcp};
+use crate::secrets;
 use proxy::Proxies;
 use url::Url;
 
@@ -93,7 +94,8 @@ async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> Outcome
             ),
         });
     };
-    let output = format!("HTTP {} {}: {line} Output: {}", target.method, target.url, tail.text());
+    let (method, url) = (&target.method, secrets::text(&target.url));
+    let output = format!("HTTP {method} {url}: {line} Output: {}", tail.text());
     Outcome::new(
         match status.as_u16() {
             200..=299 => Status::Passing,

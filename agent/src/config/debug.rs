@@ -9,10 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Config, HttpAddress, Segment};
 use crate::gossip::{SEGMENT_NAME_MAX, SEGMENTS_MAX};
+use crate::secrets::{self, HIDDEN};
 use crate::upstream;
-
-/// What secrets show as, set or not.
-const HIDDEN: &str = "hidden";
 
 fn time(duration: Duration) -> String {
     format_duration(duration)
@@ -150,6 +148,7 @@ impl Config {
         for (name, value) in more.iter().filter_map(Value::as_object).flatten() {
             shown[name] = value.clone();
         }
+        secrets::hide(&mut shown);
         shown
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::file::Written;
 use super::{Error, list_errors};
 use crate::gossip::{Keyring, Timing};
+use crate::secrets;
 
 /// The least an agent may ask others to wait before they forget it.
 const RECONNECT_MIN: Duration = Duration::from_secs(30);
@@ -102,6 +103,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Erro
         .collect::<Result<_, _>>()?;
     let (start_join, retry_join) = (written.list("start_join"), written.list("retry_join"));
     if let Some(cloud) = retry_join.iter().find(|text| text.contains("provider=")) {
+        let cloud = secrets::text(cloud);
         return Err(Error(format!(
             "retry_join: `{cloud}`: looking members up with a cloud's API is not supported\nhint: give addresses or a DNS name"
         )));

@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use super::dispatch::redirect;
 use super::error::Error;
 use super::reply::Reply;
+use crate::secrets::HIDDEN;
 
 /// All of it lies below.
 pub(super) const ROOT: &str = "/debug/pprof/";
@@ -56,7 +57,6 @@ fn index() -> String {
 
 /// A command line may hold the key of the gossip pool.
 fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
-    const HIDDEN: &str = "hidden";
     let (mut shown, mut hides) = (Vec::new(), false);
     for arg in args {
         let flag = arg.trim_start_matches('-');

@@ -29,6 +29,7 @@ pub use question::{Parameters, Question, TYPES};
 
 use crate::checks::tls::{Tls, Verify};
 use crate::checks::{Status, Tail, child, http};
+use crate::secrets;
 
 /// The longest pause after failures.
 const BACKOFF_MAX: Duration = Duration::from_mins(3);
@@ -192,7 +193,8 @@ async fn tell(definition: &Definition, tls: &Tls, json: &str, index: u64, change
             if outcome.status == Status::Passing {
                 tracing::debug!(kind, output, "a watch's handler was told");
             } else {
-                tracing::error!(kind, handler = url, output, "a watch's handler failed");
+                let handler = secrets::text(url);
+                tracing::error!(kind, handler = &*handler, output, "a watch's handler failed");
             }
         }
     }

@@ -7,6 +7,7 @@ mod generated;
 mod locks;
 mod observe;
 mod operate;
+mod private;
 mod process;
 mod reference;
 mod support;

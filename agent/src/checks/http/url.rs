@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::secrets;
+
 /// An absolute URL, or one that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
@@ -16,7 +18,7 @@ pub(super) struct Url {
 impl Url {
     /// Takes a text apart. The error is in the words that the reference's users know.
     pub(super) fn parse(text: &str) -> Result<Url, String> {
-        let failed = |what: &str| Err(format!("parse {text:?}: {what}"));
+        let failed = |what: &str| Err(format!("parse {:?}: {what}", secrets::text(text)));
         if text.starts_with(':') {
             return failed("missing protocol scheme");
         }
