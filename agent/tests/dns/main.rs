@@ -5,6 +5,7 @@
 
 mod agent;
 mod figures;
+mod hostile;
 mod packets;
 mod recursor;
 mod sockets;

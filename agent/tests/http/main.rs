@@ -8,6 +8,7 @@ mod checks;
 mod clients;
 mod crowds;
 mod effective;
+mod hostile;
 mod limits;
 mod paging;
 mod rows;

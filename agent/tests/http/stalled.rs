@@ -18,7 +18,7 @@ fn settings() -> Settings {
 }
 
 /// Bytes of memory of this process, server and clients together.
-fn memory() -> usize {
+pub(crate) fn memory() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
@@ -219,11 +219,11 @@ async fn stalled_readers_of_snapshots_keep_nobody_from_saving() {
 
 #[tokio::test]
 async fn long_questions_take_a_bounded_room() {
+    const ASKED: usize = 1200;
     let server = Server::start(Settings::default()).await;
     let before = memory();
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let (mut reading, mut writing) = stream.split();
-    const ASKED: usize = 1200;
     let ask = async {
         for n in 0..ASKED {
             let path =
