@@ -135,13 +135,14 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::read::Waits;
     use crate::rpc::Pool;
     use crate::upstream::Settings;
 
     #[tokio::test]
     async fn calls_are_forgotten_when_they_end_or_nobody_waits() {
         let (_servers, known) = watch::channel(Vec::new());
-        let settings = |hold| Settings { hold, rate: None };
+        let settings = |hold| Settings { hold, rate: None, waits: Waits::default() };
         let question = |n: usize| Request {
             method: "GET".into(),
             path: format!("/v1/kv/{n}"),

@@ -13,7 +13,6 @@
 //! need: they are many, and old in a moment. After definitions the file is synchronised as well.
 
 use std::fs::File;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -23,6 +22,7 @@ use sled::IVec;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
 use super::{Error, FORMAT, Kept, Kind, Write};
+use crate::disk;
 
 /// sled keeps pages in memory up to this; the drawer is small.
 const CACHE_BYTES: u64 = 4 << 20;
@@ -65,7 +65,7 @@ impl Open {
     fn at(path: &Path) -> Result<Open, Error> {
         let failed = |source| Error::Open { path: path.to_owned(), source };
         // Definitions can hold secrets (headers of checks): nobody else may look.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        disk::folder(path).map_err(failed)?;
         let database = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -74,6 +74,7 @@ impl Open {
         let tree = |kind: Kind| database.open_tree(kind.tree());
         let [services, checks, ttl] = Kind::ALL;
         let trees = [tree(services)?, tree(checks)?, tree(ttl)?];
+        disk::tighten_below(path).map_err(failed)?;
         let file = File::open(path.join("db")).map_err(failed)?;
         Ok(Open { database, trees, file })
     }
