@@ -107,7 +107,7 @@ impl Url {
 
     /// As a request's `Referer` shows it.
     pub(super) fn without_user(&self) -> String {
-        Url { user: None, ..self.clone() }.to_string()
+        format!("{}://{}{}", self.scheme, self.authority, self.target)
     }
 
     /// Does this `Location` name no scheme?
@@ -140,7 +140,7 @@ impl Url {
     }
 }
 
-/// Without the password: this is what errors show.
+/// Without the password and other secrets: this is what errors show.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.scheme.is_empty() {
@@ -156,7 +156,7 @@ impl fmt::Display for Url {
             }
             f.write_str(&self.authority)?;
         }
-        f.write_str(&self.target)
+        f.write_str(&secrets::text(&self.target))
     }
 }
 
