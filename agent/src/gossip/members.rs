@@ -84,6 +84,8 @@ pub struct Vitals {
     pub event_clock: u64,
     /// Where others said they are.
     pub places: OrdMap<Name, Coordinate>,
+    /// The pool takes somebody else for the member with this one's name.
+    pub is_disowned: bool,
 }
 
 /// A pool, seen from one of its members.
@@ -330,5 +332,6 @@ fn vitals(core: &Core) -> Vitals {
         coordinate: *core.place().coordinate(),
         event_clock: core.event_clock(),
         places: core.places().clone(),
+        is_disowned: core.is_disowned(),
     }
 }

@@ -6,5 +6,6 @@ mod foca_pool;
 mod hostile;
 mod oracle;
 mod pools;
+mod rebuilt;
 mod simulation;
 mod world;

@@ -124,6 +124,10 @@ pub struct World {
     pub wrongly_declared: Vec<(Who, Who)>,
     /// Times that somebody heard a user's event.
     pub events: u64,
+    /// Times that somebody saw another one change.
+    pub updates: u64,
+    /// Who warned, and of what.
+    pub warnings: Vec<(Who, String)>,
     out: Vec<Output>,
 }
 
@@ -165,6 +169,8 @@ impl World {
             false_deaths: 0,
             wrongly_declared: Vec::new(),
             events: 0,
+            updates: 0,
+            warnings: Vec::new(),
             out: Vec::new(),
         }
     }
@@ -173,6 +179,14 @@ impl World {
     pub fn grow(&mut self, count: usize) {
         while self.nodes.len() < count {
             let who = self.nodes.len();
+            self.grow_without_start(who + 1);
+            self.start(who);
+        }
+    }
+
+    /// Makes places for members.
+    pub fn grow_without_start(&mut self, count: usize) {
+        while self.nodes.len() < count {
             self.nodes.push(Node {
                 core: None,
                 life: 0,
@@ -180,7 +194,6 @@ impl World {
                 token: 0,
                 wake: Time::MAX,
             });
-            self.start(who);
         }
     }
 
@@ -191,6 +204,11 @@ impl World {
 
     /// Starts a member under another name, with an id of its own.
     pub fn start_named(&mut self, who: Who, name: &Arc<str>, id: Uuid) {
+        self.start_behind(who, name, id, Duration::ZERO);
+    }
+
+    /// The same, on a machine whose clock is behind.
+    pub fn start_behind(&mut self, who: Who, name: &Arc<str>, id: Uuid, behind: Duration) {
         let tags: [(&str, String); 9] = [
             ("dc", "dc1".into()),
             ("role", "node".into()),
@@ -203,7 +221,8 @@ impl World {
             ("vsn_min", "2".into()),
         ];
         let tags: Tags = tags.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        let incarnation = u64::try_from(self.now.as_millis()).expect("not that late");
+        let incarnation =
+            u64::try_from(self.now.saturating_sub(behind).as_millis()).expect("not that late");
         let me = Details { name: name.clone(), id, address: address(who), incarnation, tags };
         let seed = self.seed ^ (who as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ incarnation;
         let core = Core::new(self.now, me, self.timing.clone(), seed);
@@ -268,7 +287,12 @@ impl World {
     }
 
     pub fn core(&self, who: Who) -> Option<&Core> {
-        self.nodes[who].core.as_ref()
+        self.nodes.get(who)?.core.as_ref()
+    }
+
+    /// How many places for members there are, used or not.
+    pub fn places(&self) -> usize {
+        self.nodes.len()
     }
 
     pub fn running(&self) -> impl Iterator<Item = (Who, &Core)> {
@@ -373,8 +397,7 @@ impl World {
                     Output::Notice(Notice::Failed(name)) => Some(number(name)),
                     _ => None,
                 });
-                let wrongly: Vec<Who> =
-                    failed.filter(|it| self.nodes[*it].core.is_some()).collect();
+                let wrongly: Vec<Who> = failed.filter(|it| self.core(*it).is_some()).collect();
                 self.wrongly_declared.extend(wrongly.into_iter().map(|whom| (who, whom)));
             }
         }
@@ -445,17 +468,24 @@ impl World {
             Notice::Joined(name) => (1, about(name)),
             Notice::Failed(name) => {
                 let other: usize = about(name);
-                self.false_deaths += u64::from(self.nodes[other].core.is_some());
+                let is_there = self.nodes.get(other).is_some_and(|node| node.core.is_some());
+                self.false_deaths += u64::from(is_there);
                 (2, other)
             }
             Notice::Left(name) => (3, about(name)),
             Notice::Reaped(name) => (4, about(name)),
-            Notice::Updated(name) => (5, about(name)),
+            Notice::Updated(name) => {
+                self.updates += 1;
+                (5, about(name))
+            }
             Notice::Event(_) => {
                 self.events += 1;
                 (6, 0)
             }
-            Notice::Warning(_) => (7, 0),
+            Notice::Warning(text) => {
+                self.warnings.push((who, text.clone()));
+                (7, 0)
+            }
         };
         self.mix(&[3, kind, who as u64, other as u64]);
     }

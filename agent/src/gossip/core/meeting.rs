@@ -64,7 +64,7 @@ impl Core {
                 && let [to] = self.pick(1, |peer| peer.state.is_live())[..]
             {
                 // Whose name is taken has something to say, whatever the others know.
-                if self.conflicts.contains_key(&self.me.name) {
+                if self.rivals.contains_key(&self.me.name) {
                     self.exchange(now, to, out);
                 } else {
                     let request = Request::Compare(Box::new(self.summary(now)));
@@ -295,6 +295,9 @@ impl Core {
         if let Err(unfit) = details.validate() {
             self.refuse(now, &unfit, out);
             return;
+        }
+        if known.state.is_live() && details.name == self.me.name {
+            self.hear_of_my_name(details);
         }
         if known.state.is_live() {
             self.alive(now, details, spread, out);

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! probe.rs    ping one member after the other ─▶ silent: ask others, and by TCP ─▶ Suspect
+//! rival.rs    one name, claimed from two places: who has it, and when it passes on
 //! rumour.rs   Alive, Suspect, Failed, Left: which statement wins, and what it changes
 //! refusal.rs  what is not believed: statements beyond the limits, new names beyond a number
 //! meeting.rs  all that two members know, exchanged over a connection: on joining, then now and then
@@ -21,6 +22,7 @@ mod io;
 mod meeting;
 mod probe;
 mod refusal;
+mod rival;
 mod rumour;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,6 +46,7 @@ use super::vivaldi::{Coordinate, Place};
 use digest::Digest;
 pub use io::{Counters, Input, Notice, Output, Timing, Token, Unanswered};
 use meeting::Purpose;
+use rival::Rival;
 
 /// Room for messages in a datagram that passes every usual network whole, encryption included.
 pub const PACKET_ROOM: usize = 1400 - 48;
@@ -99,7 +102,11 @@ pub struct Core {
     /// Members of whom somebody said that they are to leave; when they fail, they have left.
     leaving: BTreeSet<Name>,
     /// Who else claims a member's name.
-    conflicts: BTreeMap<Name, Arc<str>>,
+    rivals: BTreeMap<Name, Rival>,
+    /// When a warning of that was last given.
+    warned: BTreeMap<Name, Time>,
+    /// Others told of somebody else when they were last asked for the member with this one's name.
+    is_disowned: bool,
     /// The last statement of each member that was forgotten, the first to go first.
     forgotten: IndexMap<Name, Incarnation>,
     newcomers: Newcomers,
@@ -156,7 +163,9 @@ impl Core {
             failed: 0,
             suspicions: BTreeMap::new(),
             leaving: BTreeSet::new(),
-            conflicts: BTreeMap::new(),
+            rivals: BTreeMap::new(),
+            warned: BTreeMap::new(),
+            is_disowned: false,
             forgotten: IndexMap::new(),
             newcomers: Newcomers::default(),
             refusals: refusal::Refusals::default(),
@@ -294,6 +303,11 @@ impl Core {
         self.awareness.score()
     }
 
+    /// Does the pool take somebody else for the member with this one's name?
+    pub fn is_disowned(&self) -> bool {
+        self.is_disowned
+    }
+
     /// News waiting to be passed on.
     pub fn news(&self) -> usize {
         self.broadcasts.len()
@@ -320,7 +334,7 @@ impl Core {
             Phase::Leaving { .. } => Status::Leaving,
             Phase::Gone => Status::Left,
         };
-        let conflict = self.conflicts.get(&self.me.name).cloned();
+        let conflict = self.rivals.get(&self.me.name).map(Rival::text);
         Member { details: Arc::clone(&self.me), status, conflict }
     }
 
@@ -333,7 +347,7 @@ impl Core {
             State::Failed => Status::Failed,
             State::Left => Status::Left,
         };
-        let conflict = self.conflicts.get(&peer.details.name).cloned();
+        let conflict = self.rivals.get(&peer.details.name).map(Rival::text);
         Member { details: Arc::clone(&peer.details), status, conflict }
     }
 
@@ -345,6 +359,7 @@ impl Core {
         if now >= self.next_reap {
             self.next_reap = now + REAP_INTERVAL;
             self.reap(now, out);
+            self.rivals_end(now, out);
         }
         self.meetings(now, out);
         if now >= self.last_gossip + self.timing.gossip_interval {

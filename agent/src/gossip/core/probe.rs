@@ -186,6 +186,7 @@ impl Core {
         self.counters.suspicions += 1;
         let doubt = Arc::new(self.doubt(peer));
         self.suspect(now, &doubt, out);
+        self.holder_is_silent(now, &probe.target, out);
         if probe.by_stream == ByStream::Refused
             && let Some(doubt) = self.suspicions.get_mut(&probe.target)
         {
@@ -222,6 +223,7 @@ impl Core {
                 self.places.insert(target.clone(), *coordinate);
             }
             self.probe = None;
+            self.holder_answers(now, &target, out);
             if digest != 0 {
                 self.compare(now, &target, digest, out);
             }

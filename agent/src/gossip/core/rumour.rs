@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::rival::is_disputed;
 use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time};
 use crate::gossip::member::{Details, Incarnation, Name};
 use crate::gossip::message::{Claim, Known, Message};
@@ -77,11 +78,26 @@ impl Core {
         if self.is_forgotten(said) {
             return;
         }
-        let name = said.name.clone();
-        if let Err(unfit) = self.is_plausible(now, &name, said.incarnation) {
+        if let Err(unfit) = self.is_plausible(now, &said.name, said.incarnation) {
             self.refuse(now, &unfit, out);
             return;
         }
+        match self.peers.get(&said.name) {
+            Some(peer) if said.incarnation <= peer.details.incarnation => {}
+            Some(peer) if is_disputed(peer, said) => self.dispute(now, said, out),
+            _ => self.believe(now, said, spread, out),
+        }
+    }
+
+    /// Takes over what a member says of itself.
+    pub(super) fn believe(
+        &mut self,
+        now: Time,
+        said: &Arc<Details>,
+        spread: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let name = said.name.clone();
         let notice = match self.peers.get_mut(&name) {
             None => {
                 if !self.admit(now, &name, out) {
@@ -89,15 +105,6 @@ impl Core {
                 }
                 self.insert(Peer::new(Arc::clone(said), State::Alive, now));
                 Notice::Joined(name.clone())
-            }
-            Some(peer) if said.incarnation <= peer.details.incarnation => return,
-            Some(peer) if is_disputed(peer, said) => {
-                // The living keep their names; the next question goes to who has it, so that a
-                // name does not stay with the dead for longer than it must.
-                let place = self.peers.get_index_of(&name).unwrap_or(usize::MAX);
-                self.turn = place;
-                self.dispute(&name, said, out);
-                return;
             }
             Some(peer) => {
                 let (was, details) = (peer.state, Arc::clone(&peer.details));
@@ -107,7 +114,7 @@ impl Core {
                 peer.state = State::Alive;
                 self.suspicions.remove(&name);
                 self.leaving.remove(&name);
-                let settled = self.conflicts.remove(&name).is_some();
+                let settled = self.settle(&name, said);
                 if was.is_live() {
                     if details.tags == said.tags
                         && details.address == said.address
@@ -139,33 +146,6 @@ impl Core {
         said: Incarnation,
     ) -> Result<(), Unfit> {
         validate::incarnation(name, said, self.incarnation_max(now))
-    }
-
-    fn alive_with_my_name(&mut self, now: Time, said: &Arc<Details>, out: &mut Vec<Output>) {
-        if said.id != self.me.id && said.address != self.me.address {
-            // Somebody else has the name as well. If it was there first, others do not believe
-            // this member; it tells them again until the name is free.
-            self.next_exchange = self.next_exchange.min(now + self.retry);
-            self.retry = (2 * self.retry).min(self.timing.exchange_interval);
-            let name = said.name.clone();
-            self.dispute(&name, said, out);
-        } else if said.incarnation > self.me.incarnation
-            || (said.incarnation == self.me.incarnation && **said != *self.me)
-        {
-            // What an earlier life of this member said, with a clock that was ahead; or a lie.
-            self.refute(now, said.incarnation);
-        }
-    }
-
-    fn dispute(&mut self, name: &Name, by: &Details, out: &mut Vec<Output>) {
-        let who: Arc<str> = format!("{} at {}", by.id, by.address).into();
-        if self.conflicts.get(name) != Some(&who) {
-            out.push(Output::Notice(Notice::Warning(format!(
-                "the name {name} is also claimed by node {who}"
-            ))));
-            self.conflicts.insert(name.clone(), who);
-            out.push(Output::Notice(Notice::Updated(name.clone())));
-        }
     }
 
     /// Somebody got no answer from a member.
@@ -255,7 +235,8 @@ impl Core {
         self.live -= 1;
         self.suspicions.remove(&name);
         self.since(&name, now);
-        self.broadcasts.push(Message::Failed(Arc::clone(claim)), Some(name));
+        self.broadcasts.push(Message::Failed(Arc::clone(claim)), Some(name.clone()));
+        self.pass_name_on(now, &name, out);
     }
 
     /// A member said good-bye, or an operator did for it.
@@ -322,7 +303,8 @@ impl Core {
             }
         } else {
             // Who had the name is gone: it is free.
-            self.conflicts.remove(&claim.name);
+            self.rivals.remove(&claim.name);
+            self.is_disowned = false;
             self.refute(now, claim.incarnation);
             out.push(Output::Notice(Notice::Updated(claim.name.clone())));
         }
@@ -349,7 +331,8 @@ impl Core {
         self.failed -= usize::from(peer.state == State::Failed);
         self.suspicions.remove(name);
         self.leaving.remove(name);
-        self.conflicts.remove(name);
+        self.rivals.remove(name);
+        self.warned.remove(name);
         self.place.forget(name);
         if self.forgotten.len() == FORGOTTEN_MAX {
             self.forgotten.shift_remove_index(0);
@@ -394,10 +377,4 @@ impl Core {
             self.broadcasts.push(message, Some(about));
         }
     }
-}
-
-/// Does somebody else claim the name of a member that is there? Who has the member's id is the
-/// member itself, wherever it is now; who lives at its address has taken its place.
-fn is_disputed(peer: &Peer, said: &Details) -> bool {
-    peer.state.is_live() && peer.details.id != said.id && peer.details.address != said.address
 }

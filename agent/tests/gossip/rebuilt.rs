@@ -1,0 +1,206 @@
+//! Members that lose their disks, change their names or their addresses, or are copied: whoever is there
+//! and was not there second has its name in the end, and nobody else.
+//!
+//! Histories by chance: `MUSTER_REBUILT_ROUNDS` of them (20 without), the first with the seed
+//! `MUSTER_REBUILT_SEED` (by the clock without).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use muster_agent::gossip::core::Input;
+use muster_agent::gossip::{Status, Timing};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+
+use crate::world::{Who, World, name};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn pool(seed: u64, count: usize) -> World {
+    let mut world = World::new(seed, Timing::default());
+    world.grow(count);
+    for who in 1..count {
+        world.join(who, 0);
+    }
+    assert!(world.until(2 * MINUTE, World::is_whole).is_some(), "seed {seed}");
+    world
+}
+
+/// Does everybody but `others` take the one at `who` for the living member `called`?
+fn all_believe(world: &World, called: &str, who: Who, others: &[Who]) -> bool {
+    let Some(me) = world.core(who).map(|core| core.me().clone()) else { return false };
+    world.running().filter(|(it, _)| !others.contains(it)).all(|(_, core)| {
+        core.member(called).is_some_and(|member| {
+            member.status == Status::Alive
+                && member.details.id == me.id
+                && member.details.address == me.address
+        })
+    })
+}
+
+#[test]
+fn a_member_built_anew_is_believed_at_once_at_its_old_address() {
+    let mut world = pool(31, 6);
+    world.kill(3);
+    world.run(2 * SECOND);
+    world.start_named(3, &name(3), Uuid::from_u128(77));
+    world.join(3, 0);
+    let believed = world.until(5 * SECOND, |world| all_believe(world, &name(3), 3, &[]));
+    assert!(believed.is_some());
+    // It leaves, or dies: that is told of the new one.
+    world.tell(3, Input::Leave);
+    let left = |world: &World| {
+        world.running().all(|(_, core)| core.member(&name(3)).unwrap().status == Status::Left)
+    };
+    assert!(world.until(5 * SECOND, left).is_some());
+}
+
+#[test]
+fn a_member_built_anew_with_a_clock_that_is_behind_is_believed_as_well() {
+    let mut world = pool(32, 6);
+    // What the first life says counts as later than anything that its machine's clock shows now.
+    world.run(MINUTE);
+    for _ in 0..3 {
+        let tags = world.core(3).unwrap().me().tags.clone();
+        world.tell(3, Input::SetTags(tags));
+    }
+    world.run(5 * SECOND);
+    world.kill(3);
+    world.start_behind(3, &name(3), Uuid::from_u128(77), 10 * MINUTE);
+    world.join(3, 0);
+    let believed = world.until(10 * SECOND, |world| all_believe(world, &name(3), 3, &[]));
+    assert!(believed.is_some());
+}
+
+#[test]
+fn a_member_that_moved_is_believed_once_its_old_address_is_silent() {
+    for is_lost in [false, true] {
+        let mut world = pool(33, 6);
+        if is_lost {
+            world.lose(3);
+        } else {
+            world.kill(3);
+        }
+        world.grow(7);
+        world.kill(6);
+        world.start_named(6, &name(3), Uuid::from_u128(4));
+        world.join(6, 0);
+        let believed = world.until(MINUTE, |world| all_believe(world, &name(3), 6, &[]));
+        let believed = believed.expect("it is believed");
+        assert!(believed <= 10 * SECOND, "lost {is_lost}: {believed:?}");
+    }
+}
+
+#[test]
+fn of_two_copies_of_a_member_the_first_keeps_its_name_and_both_are_told() {
+    for through in [0, 3] {
+        let mut world = pool(34, 6);
+        let changes = world.updates;
+        world.grow(7);
+        world.kill(6);
+        // Name and id of 3, which lives.
+        world.start_named(6, &name(3), Uuid::from_u128(4));
+        world.join(6, through);
+        for _ in 0..120 {
+            world.run(SECOND);
+            assert!(all_believe(&world, &name(3), 3, &[6]), "through {through}");
+        }
+        let mut told: BTreeMap<Who, Vec<String>> = BTreeMap::new();
+        for (who, text) in &world.warnings {
+            told.entry(*who).or_default().push(text.clone());
+        }
+        assert!(!told.is_empty());
+        for (who, lines) in told {
+            assert!(lines.len() <= 4, "{who} says it {} times in two minutes", lines.len());
+            assert!(lines.iter().all(|it| it.contains("10.0.0.3:8301")), "{lines:?}");
+            assert!(lines.iter().all(|it| it.contains("10.0.0.6:8301")), "{lines:?}");
+        }
+        // Once when the rival is first heard of, and never again.
+        assert!(world.updates - changes <= 2 * 7, "{}", world.updates - changes);
+        assert!(world.core(6).unwrap().is_disowned() && !world.core(3).unwrap().is_disowned());
+        // The first goes: the name is the other's.
+        world.kill(3);
+        let passed = world.until(MINUTE, |world| all_believe(world, &name(3), 6, &[]));
+        assert!(passed.is_some(), "through {through}");
+        assert!(world.until(MINUTE, |world| !world.core(6).unwrap().is_disowned()).is_some());
+    }
+}
+
+/// One history; each member that runs, by its place, with the name that it has.
+fn history(seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let again = format!("seed {seed}; again: MUSTER_REBUILT_SEED={seed} MUSTER_REBUILT_ROUNDS=1");
+    let count = rng.random_range(4..9);
+    let mut world = pool(seed, count);
+    world.network.loss = if rng.random_bool(0.3) { 0.05 } else { 0.0 };
+    let mut running: BTreeMap<Who, usize> = (0..count).map(|who| (who, who)).collect();
+    let mut id = 1000;
+    for _ in 0..rng.random_range(1..8) {
+        // 0 stays, so that there is somebody to join.
+        let who = *running.keys().nth(rng.random_range(0..running.len())).unwrap();
+        if who == 0 {
+            continue;
+        }
+        let called = running[&who];
+        let own = world.core(who).unwrap().me().id;
+        if rng.random_bool(0.3) {
+            world.tell(who, Input::Leave);
+            world.run(Duration::from_millis(rng.random_range(0..4000)));
+            world.kill(who);
+        } else {
+            world.kill(who);
+        }
+        running.remove(&who);
+        world.run(Duration::from_millis(rng.random_range(0..8000)));
+        id += 1;
+        let (place, called, id) = match rng.random_range(0..5) {
+            // Gone for good.
+            0 => continue,
+            // Another id at the same address, or at another one.
+            1 => (who, called, Uuid::from_u128(id)),
+            2 => (world.places(), called, Uuid::from_u128(id)),
+            // Another name with the old id.
+            3 => (who, 100 + world.places(), own),
+            // The same one elsewhere.
+            _ => (world.places(), called, own),
+        };
+        world.grow_without_start(place + 1);
+        world.start_named(place, &name(called), id);
+        world.join(place, 0);
+        running.insert(place, called);
+        if rng.random_bool(0.5) {
+            world.run(Duration::from_millis(rng.random_range(0..5000)));
+        }
+    }
+    world.network.loss = 0.0;
+    let mut settled = false;
+    // As `retry_join` and what an agent remembers of its pool do.
+    for _ in 0..12 {
+        for who in running.keys().skip(1) {
+            world.join(*who, 0);
+        }
+        settled = world
+            .until(15 * SECOND, |world| {
+                running.iter().all(|(who, called)| all_believe(world, &name(*called), *who, &[]))
+                    && world.running().all(|(_, core)| core.live() == running.len())
+            })
+            .is_some();
+        if settled {
+            break;
+        }
+    }
+    assert!(settled, "{again}: not all are believed who are there: {running:?}");
+}
+
+#[test]
+fn after_any_history_everybody_believes_those_that_are_there() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let rounds = number("MUSTER_REBUILT_ROUNDS").unwrap_or(20);
+    let first = number("MUSTER_REBUILT_SEED").unwrap_or_else(rand::random::<u64>);
+    println!("{rounds} histories from seed {first}");
+    for seed in (0..rounds).map(|round| first.wrapping_add(round)) {
+        history(seed);
+    }
+}
