@@ -22,6 +22,7 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::private;
 use crate::processes::{self, Process};
 
 /// How the child is run.
@@ -100,6 +101,10 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// A program needs a moment before it handles signals; until then most signals would end it.
 const DEAF_AFTER_START: Duration = Duration::from_millis(250);
+
+/// How long what an ended child left behind may take to end by itself. Workers of a proxy let go of its ports at once,
+/// and have this long for the requests under way.
+const ORPHANS_GRACE: Duration = Duration::from_millis(500);
 
 /// Wishes that wait for the child's task; more than this, and who wishes waits.
 const WISHES_MAX: usize = 16;
@@ -195,12 +200,8 @@ struct Alive {
 
 impl Alive {
     fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The fields after the name in parentheses: state first, the start as the twentieth.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let dead = matches!(fields.next()?, "Z" | "X");
-        let started = fields.nth(18)?.parse().ok()?;
-        (!dead).then_some(Self { pid, started })
+        let stat = processes::Stat::of(pid).filter(|stat| !stat.dead)?;
+        Some(Self { pid, started: stat.started })
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -210,6 +211,15 @@ impl Alive {
 
     fn is_still(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
+    }
+
+    /// Whether what it started is still there although it is gone itself. No other process gets its id while its group
+    /// lives; a group of that id whose processes are older, or that has a leader, is another one.
+    fn has_orphans(&self) -> bool {
+        let members = processes::group(self.pid);
+        !members.is_empty()
+            && !members.contains_key(&self.pid)
+            && members.values().all(|started| *started >= self.started)
     }
 }
 
@@ -245,7 +255,12 @@ impl Supervisor {
         loop {
             let started = Instant::now();
             let end = match self.start() {
-                Ok(process) => self.attend(process, started).await,
+                Ok(process) => {
+                    let pid = process.pid();
+                    let end = self.attend(process, started).await;
+                    self.end_orphans(pid).await;
+                    end
+                }
                 Err(error) => {
                     tracing::error!(command = ?self.settings.command, %error, "the child cannot be started");
                     End::Itself(127)
@@ -313,8 +328,8 @@ impl Supervisor {
         self.starts += 1;
         tracing::info!(pid = process.pid(), command = ?self.settings.command, "started the child");
         self.shown.send_replace(State::Running { pid: process.pid(), starts: self.starts });
-        let noted =
-            Alive::of(process.pid()).map(|alive| fs::write(&self.record, alive.to_string()));
+        let noted = Alive::of(process.pid())
+            .map(|alive| private::write(&self.record, alive.to_string().as_bytes()));
         if let Some(Err(error)) = noted {
             tracing::warn!(file = %self.record.display(), %error, "cannot note which process the child is");
         }
@@ -330,7 +345,13 @@ impl Supervisor {
     /// Ends the child of a daemon that died before this one.
     async fn end_left_behind(&self) {
         let Ok(text) = fs::read_to_string(&self.record) else { return };
-        let Some(left) = Alive::parse(&text).filter(Alive::is_still) else { return self.forget() };
+        let Some(left) = Alive::parse(&text) else { return self.forget() };
+        if !left.is_still() {
+            if left.has_orphans() {
+                self.end_orphans(left.pid).await;
+            }
+            return self.forget();
+        }
         tracing::warn!(pid = left.pid, "ending the child that the last run left behind");
         let pid = Pid::from_raw(left.pid);
         let deadline = Instant::now() + self.settings.kill_timeout;
@@ -342,7 +363,13 @@ impl Supervisor {
         if left.is_still() {
             let _ = killpg(pid, Signal::SIGKILL);
         }
+        self.end_orphans(left.pid).await;
         self.forget();
+    }
+
+    /// Ends what a child that is gone left behind.
+    async fn end_orphans(&self, pid: i32) {
+        processes::end_group(pid, self.settings.stop_signal, ORPHANS_GRACE).await;
     }
 
     /// Carries out wishes until the child ends.

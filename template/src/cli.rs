@@ -24,7 +24,7 @@ use crate::render::{Rendered, Surroundings, Texts};
 use crate::runner::{Control, Mode, Runner, engine};
 use crate::source::HttpCatalog;
 use crate::watches::Catalog;
-use crate::{processes, status};
+use crate::{private, processes, status};
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
@@ -124,7 +124,7 @@ async fn run(config: Config, flags: Flags, mode: Mode) -> anyhow::Result<u8> {
 /// undo them.
 fn lock(state_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
     let path = state_dir.join("lock");
-    let opened = std::fs::create_dir_all(state_dir).and_then(|()| std::fs::File::create(&path));
+    let opened = private::make_folder(state_dir).and_then(|()| private::create(&path));
     let file = opened.with_context(|| format!("state_dir `{}`", state_dir.display()))?;
     nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
         let path = path.display();

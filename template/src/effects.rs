@@ -67,6 +67,11 @@ impl World for Effects {
         }
     }
 
+    fn child_is_down(&self) -> bool {
+        let state = self.child.as_ref().map(Handle::state);
+        matches!(state, Some(State::Waiting | State::Pausing { .. }))
+    }
+
     fn workers(&self) -> BTreeSet<i32> {
         match self.child.as_ref().map(Handle::state) {
             Some(State::Running { pid, .. }) => processes::children(pid),

@@ -16,6 +16,7 @@ pub mod effects;
 pub mod facts;
 pub mod fixture;
 pub mod guard;
+pub mod private;
 pub mod processes;
 pub mod render;
 pub mod runner;

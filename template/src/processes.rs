@@ -4,10 +4,11 @@
 //! the process table. Those it started itself must not be collected here: their exit codes belong to who waits for
 //! them. So every start goes through [`spawn`], which notes the process id under the same lock that [`reap`] holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -122,14 +123,63 @@ pub fn reap() -> usize {
 pub fn children(parent: i32) -> BTreeSet<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return BTreeSet::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+    pids.filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent)).collect()
 }
 
-/// The parent of a process, the second field after its name in `/proc/<pid>/stat`. The name is in parentheses and may
-/// contain anything, so the fields are counted from its end.
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+/// What `/proc/<pid>/stat` says of a process. Its name, in parentheses, may contain anything, so the fields are counted
+/// from the end of it.
+pub(crate) struct Stat {
+    /// It has ended, and nobody has asked yet how.
+    pub(crate) dead: bool,
+    /// The process id of its parent.
+    pub(crate) parent: i32,
+    /// The process id of its group's leader, who may be gone.
+    pub(crate) group: i32,
+    /// When it was started, in ticks since the machine was.
+    pub(crate) started: u64,
+}
+
+impl Stat {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let dead = matches!(fields.next()?, "Z" | "X");
+        let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let started = fields.nth(16)?.parse().ok()?;
+        Some(Self { dead, parent, group, started })
+    }
+}
+
+/// The processes of a group that have not ended, with the moment each was started.
+pub fn group(leader: i32) -> BTreeMap<i32, u64> {
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let member = |pid: i32| {
+        let stat = Stat::of(pid)?;
+        (stat.group == leader && !stat.dead).then_some((pid, stat.started))
+    };
+    pids.filter_map(member).collect()
+}
+
+/// Ends what is left of a group whose leader is gone: by `signal`, and by KILL those that are still there after
+/// `grace`. A master that was killed leaves workers behind that hold its ports, so that the next one cannot have them.
+pub async fn end_group(leader: i32, signal: Signal, grace: Duration) {
+    let left = group(leader);
+    if left.is_empty() {
+        return;
+    }
+    tracing::warn!(processes = ?left.keys().collect::<Vec<_>>(), "ending what the child left behind");
+    let group_of = Pid::from_raw(leader);
+    // That there is nobody left to end is what is wanted, here and below.
+    let _ = killpg(group_of, signal);
+    let deadline = Instant::now() + grace;
+    while !group(leader).is_empty() {
+        if Instant::now() >= deadline {
+            let _ = killpg(group_of, Signal::SIGKILL);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// A signal by its name (`HUP`, `SIGHUP`) or number.
@@ -192,6 +242,29 @@ mod tests {
             }
         }
         assert_eq!((reaped, code), (1, Some(7)));
+    }
+
+    #[tokio::test]
+    async fn what_a_leader_left_behind_is_ended() {
+        for (ignore, least) in [("", 0), ("trap '' TERM; ", 200)] {
+            let script = format!("({ignore}sleep 60; sleep 60) & {ignore}sleep 60");
+            let mut leader = spawn(Command::new("sh").args(["-c", &script])).unwrap();
+            let pid = leader.pid();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while group(pid).len() < 4 {
+                assert!(Instant::now() < deadline, "{:?}", group(pid));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            assert_eq!(leader.wait().await.unwrap(), 137);
+            let started = Instant::now();
+            end_group(pid, Signal::SIGTERM, Duration::from_millis(200)).await;
+            assert!(started.elapsed().as_millis() >= least, "{ignore}");
+            while !group(pid).is_empty() {
+                assert!(Instant::now() < deadline, "{:?}", group(pid));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
     }
 
     #[tokio::test]

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use muster_template::render::Texts;
 use muster_template::transaction::{
-    After, Committed, Failed, Ledger, Recovered, Reload, Settings, Step, Target, Told, Transaction,
-    Validate, Verify, World, install_last_good, recover,
+    Acknowledged, After, Committed, Failed, Ledger, Recovered, Reload, Settings, Step, Target,
+    Told, Transaction, Validate, Verify, World, install_last_good, recover,
 };
 
 /// A program that reads the files when told, in memory.
@@ -33,6 +33,8 @@ struct State {
     fail: BTreeMap<Step, u32>,
     /// The step before which everything ends at once, as with `kill -9`; the count says at which time.
     die: Option<(Step, u32)>,
+    /// The mode of the shadow that the check was shown.
+    shadow_mode: Option<u32>,
     /// Texts that the check refuses and the program does not load.
     refuses: Option<String>,
     /// Texts that only loading finds out about.
@@ -78,6 +80,8 @@ impl World for Program {
         } else {
             // The check is shown a shadow of the main configuration.
             let shadow = fs::read_to_string(&command[1]).map_err(|error| error.to_string())?;
+            let mode = fs::metadata(&command[1]).unwrap().permissions().mode() & 0o7777;
+            self.state().shadow_mode = Some(mode);
             shadow.lines().map(|line| fs::read_to_string(line).ok()).collect()
         };
         let refuses = self.state().refuses.clone();
@@ -243,7 +247,7 @@ async fn a_change_is_put_in_place_and_used() {
         let bench = Bench::new(check);
         let committed = bench.commit("v1").await.unwrap();
         assert_eq!(committed.changed.len(), 2);
-        assert!(committed.acknowledged);
+        assert_eq!(committed.acknowledged, Acknowledged::Yes);
         assert_eq!(bench.on_disk(), contents("v1"));
         assert_eq!(bench.program.uses(), contents("v1"));
         assert_eq!(bench.ledger().journal().unwrap(), None);
@@ -332,7 +336,11 @@ async fn any_failing_step_leaves_the_old_version_in_use() {
         assert_eq!(bench.on_disk(), contents("v1"), "{check:?} {step}");
         assert_eq!(bench.program.uses(), contents("v1"), "{check:?} {step}");
         assert_eq!(bench.leftovers(), Vec::<String>::new(), "{check:?} {step}");
-        assert!(bench.commit("v2").await.unwrap().acknowledged, "{check:?} {step}");
+        assert_eq!(
+            bench.commit("v2").await.unwrap().acknowledged,
+            Acknowledged::Yes,
+            "{check:?} {step}"
+        );
         assert_eq!(bench.program.uses(), contents("v2"), "{check:?} {step}");
     }
 }
@@ -341,7 +349,7 @@ async fn any_failing_step_leaves_the_old_version_in_use() {
 async fn a_reload_that_fails_twice_is_tried_again() {
     let bench = bench();
     bench.state().fail.insert(Step::Reload, 2);
-    assert!(bench.commit("v1").await.unwrap().acknowledged);
+    assert_eq!(bench.commit("v1").await.unwrap().acknowledged, Acknowledged::Yes);
     assert_eq!(bench.program.uses(), contents("v1"));
 }
 
@@ -398,7 +406,7 @@ async fn a_crash_at_any_step_is_repaired_at_the_next_start() {
             assert_eq!(recovered, expected, "{case}");
 
             // The same content again must not hide that the program was never told.
-            assert!(bench.commit("v2").await.unwrap().acknowledged, "{case}");
+            assert_eq!(bench.commit("v2").await.unwrap().acknowledged, Acknowledged::Yes, "{case}");
             assert_eq!(bench.program.uses(), contents("v2"), "{case}");
             assert_eq!(bench.ledger().journal().unwrap(), None, "{case}");
             assert_eq!(bench.leftovers(), Vec::<String>::new(), "{case}");
@@ -424,10 +432,10 @@ async fn a_program_that_does_not_run_yet_is_asked_later() {
     let bench = bench();
     bench.state().running = false;
     let committed = bench.commit("v1").await.unwrap();
-    assert!(!committed.acknowledged);
+    assert_eq!(committed.acknowledged, Acknowledged::NotRunning);
     assert!(bench.ledger().journal().unwrap().is_some(), "the change waits");
     bench.program.start();
-    assert!(bench.acknowledge(true).await.unwrap().acknowledged);
+    assert_eq!(bench.acknowledge(true).await.unwrap().acknowledged, Acknowledged::Yes);
     assert_eq!(bench.state().reloads, 0, "it has read the files when it started");
     assert_eq!(bench.ledger().good().unwrap().unwrap().version, "v1");
 }
@@ -472,6 +480,69 @@ async fn a_target_that_cannot_be_written_says_which() {
     assert_eq!((failed.step, &failed.after), (Step::Stage, &After::Untouched));
     assert!(failed.message.contains("main.conf"), "{}", failed.message);
     assert_eq!(bench.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_full_state_directory_is_no_reason_to_reload_again() {
+    let bench = bench();
+    bench.state().fail.insert(Step::Acknowledge, 3);
+    let why =
+        |acknowledged| matches!(acknowledged, Acknowledged::NotNoted(why) if why == "injected");
+    assert!(why(bench.commit("v1").await.unwrap().acknowledged));
+    for _ in 0..2 {
+        assert!(why(bench.acknowledge(true).await.unwrap().acknowledged));
+    }
+    assert_eq!(bench.program.uses(), contents("v1"));
+    assert_eq!(bench.acknowledge(true).await.unwrap().acknowledged, Acknowledged::Yes);
+    assert_eq!(bench.state().reloads, 1);
+    assert_eq!(bench.ledger().good().unwrap().unwrap().version, "v1");
+}
+
+#[tokio::test]
+async fn what_a_full_disk_does_not_take_leaves_nothing_behind() {
+    let bench = bench();
+    bench.commit("v1").await.unwrap();
+    // The journal is too large for the disk.
+    let journal = bench.folder.join("state/test/journal.new");
+    std::os::unix::fs::symlink("/dev/full", &journal).unwrap();
+    let failed = bench.commit("v2").await.unwrap_err();
+    assert_eq!((failed.step, failed.after), (Step::Journal, After::Untouched));
+    assert_eq!(bench.on_disk(), contents("v1"));
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+    assert!(fs::symlink_metadata(&journal).is_err(), "the half of it is gone");
+    bench.commit("v2").await.unwrap();
+    assert_eq!(bench.program.uses(), contents("v2"));
+}
+
+#[tokio::test]
+async fn what_is_remembered_is_read_by_nobody_else() {
+    let mut bench = bench();
+    bench.settings.targets[0].mode = Some(0o600);
+    bench.commit("v1").await.unwrap();
+    let ledger = bench.ledger();
+    ledger.save_kept(&["secret"]).unwrap();
+    let mut folders = vec![bench.folder.join("state")];
+    while let Some(folder) = folders.pop() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_shadow_is_as_protected_as_what_it_is_made_of() {
+    let bench = bench();
+    let main = bench.folder.join("main.conf");
+    fs::set_permissions(&main, fs::Permissions::from_mode(0o640)).unwrap();
+    bench.commit("v1").await.unwrap();
+    assert_eq!(bench.state().shadow_mode, Some(0o640));
 }
 
 #[test]

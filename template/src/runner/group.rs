@@ -6,15 +6,17 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::report::{GroupReport, ago};
-use super::schedule::Schedule;
+use super::schedule::{Retry, Schedule};
 use crate::config::{self, Text};
 use crate::facts::{Facts, Query};
 use crate::guard::Memory;
 use crate::render::{Engine, Hold, Rendered, Source, Surroundings, Texts};
-use crate::transaction::{Committed, Failed, Ledger, Recovered, install_last_good, recover};
+use crate::transaction::{
+    Acknowledged, Committed, Failed, Ledger, Recovered, install_last_good, recover,
+};
 
 /// A group and its state.
 pub(super) struct Group {
@@ -30,7 +32,9 @@ pub(super) struct Group {
     /// Whether the program uses the files that are in place.
     pub(super) usage: Usage,
     /// When to ask it again.
-    pub(super) acknowledge_at: Option<Instant>,
+    pub(super) acknowledge: Retry,
+    /// Why the last change that is in place is not noted.
+    unnoted: Option<String>,
     /// The files were put in place, or found so, in this run.
     pub(super) placed: bool,
     /// Something it depends on has changed since it was rendered.
@@ -66,10 +70,9 @@ pub(super) enum Usage {
     Unread,
     /// It was told, or is still to be told, and has not shown it.
     Unshown,
+    /// It has shown it, but that could not be noted.
+    Unnoted,
 }
-
-/// How long to wait before a program that did not acknowledge a change is asked again.
-const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// By what a changed file is known: time, length and inode, for editors replace files.
 type Stamp = (SystemTime, u64, u64);
@@ -101,7 +104,8 @@ impl Group {
             missing: BTreeSet::new(),
             // A program that we supervise was started anew, or will be, after the files were put in order.
             usage: if recovered == Recovered::Clean { Usage::Shown } else { Usage::Unread },
-            acknowledge_at: None,
+            acknowledge: Retry::default(),
+            unnoted: None,
             changing: None,
             placed: false,
             dirty: true,
@@ -281,7 +285,6 @@ impl Group {
     /// Notes that a change begins; `version` is empty for one that the last run left behind.
     pub(super) fn begin(&mut self, version: &str, now: Instant) {
         self.changing = Some(version.to_owned());
-        self.acknowledge_at = None;
         if !version.is_empty() {
             self.schedule.started(now);
         }
@@ -290,7 +293,7 @@ impl Group {
     /// Whether the change that the program has not acknowledged is to be looked after now.
     pub(super) fn acknowledge_due(&self, now: Instant) -> bool {
         let other = self.schedule.due().is_some() && self.wanted.is_some();
-        self.usage != Usage::Shown && !other && self.acknowledge_at.is_none_or(|at| at <= now)
+        self.usage != Usage::Shown && !other && self.acknowledge.at().is_none_or(|at| at <= now)
     }
 
     /// Notes how a change went.
@@ -300,16 +303,25 @@ impl Group {
         // The journal alone says whether something is left to do: a way back may be unfinished too.
         let over = self.ledger.journal().is_ok_and(|journal| journal.is_none());
         self.usage = if over { Usage::Shown } else { Usage::Unshown };
-        self.acknowledge_at = (!over).then(|| now + ACKNOWLEDGE_EVERY);
+        if over {
+            self.acknowledge.succeeded();
+        } else {
+            self.acknowledge.failed(now);
+        }
+        self.unnoted = None;
         match result {
             Ok(committed) => {
                 self.schedule.succeeded();
                 self.failure = None;
                 self.placed = true;
-                if !committed.acknowledged {
-                    self.usage = Usage::Unread;
-                    // The program does not run yet; as soon as it does, it is asked.
-                    self.acknowledge_at = None;
+                match &committed.acknowledged {
+                    Acknowledged::Yes => {}
+                    Acknowledged::NotRunning => self.usage = Usage::Unread,
+                    Acknowledged::NotNoted(why) => {
+                        self.usage = Usage::Unnoted;
+                        self.unnoted = Some(format!("the version in use cannot be noted: {why}"));
+                        tracing::warn!(group = name, why, "cannot note the good version");
+                    }
                 }
                 for (step, time) in &committed.took {
                     self.report.counts.took(&step.to_string(), *time);
@@ -324,7 +336,7 @@ impl Group {
                     tracing::info!(
                         group = name,
                         version,
-                        acknowledged = committed.acknowledged,
+                        acknowledged = committed.acknowledged == Acknowledged::Yes,
                         took,
                         "changed"
                     );
@@ -398,7 +410,8 @@ impl Group {
         } else if self.installing() || self.schedule.due().is_some() {
             ("changing", None)
         } else if self.usage != Usage::Shown {
-            ("waiting", Some("the program has not shown that it uses the files".to_owned()))
+            let why = "the program has not shown that it uses the files".to_owned();
+            ("waiting", Some(self.unnoted.clone().unwrap_or(why)))
         } else {
             ("current", None)
         };

@@ -207,7 +207,11 @@ impl Runner {
                     Some(Control::Reload) => self.reload().await,
                     Some(Control::Pass(signal)) => if let Some(child) = &self.child { child.signal(signal).await },
                 },
-                () = child_moved(self.child_state.as_mut()) => {}
+                () = child_moved(self.child_state.as_mut()) => {
+                    let runs = matches!(self.child.as_ref().map(Handle::state), Some(child::State::Running { .. }));
+                    let unread = |group: &&mut Group| runs && group.usage == Usage::Unread;
+                    self.groups.values_mut().filter(unread).for_each(|group| group.acknowledge.hurry());
+                }
                 _ = sources.tick() => self.groups.values_mut().for_each(Group::look_at_sources),
                 () = until(due) => {}
             }
@@ -290,7 +294,9 @@ impl Runner {
                     Done { group: name, result }
                 });
             } else if self.child_started && group.acknowledge_due(now) {
-                let fresh = group.usage == Usage::Unread && settings.reload == Reload::Child;
+                // What has shown already that it uses the files is not told once more.
+                let fresh = group.usage == Usage::Unnoted
+                    || group.usage == Usage::Unread && settings.reload == Reload::Child;
                 group.begin("", now);
                 self.changes.spawn(async move {
                     let result =
@@ -327,6 +333,7 @@ impl Runner {
             }
             self.child_started = true;
             // Those that waited for it are looked at again.
+            self.groups.values_mut().for_each(|group| group.acknowledge.hurry());
             self.start_changes(now);
         }
     }
@@ -360,7 +367,7 @@ impl Runner {
         let groups = self.groups.values();
         let dues = groups.flat_map(|group| {
             let change = group.schedule.due().filter(|_| group.wanted.is_some());
-            let acknowledge = group.acknowledge_at.filter(|_| self.child_started);
+            let acknowledge = group.acknowledge.at().filter(|_| self.child_started);
             // A change under way ends by itself and is heard of then.
             [change.or(acknowledge).filter(|_| !group.busy()), group.again_at]
         });

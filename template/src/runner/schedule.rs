@@ -14,6 +14,35 @@ use crate::config::Pace;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
+/// The pauses after failures: 1 s, 2 s, 4 s ... 60 s.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Retry {
+    next: Option<(Instant, Duration)>,
+}
+
+impl Retry {
+    /// When to try again; `None` if nothing has failed.
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.next.map(|(at, _)| at)
+    }
+
+    /// It failed, for the first time or again.
+    pub(super) fn failed(&mut self, now: Instant) {
+        let pause = self.next.map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
+        self.next = Some((now + pause, pause));
+    }
+
+    /// Nothing is to be tried again.
+    pub(super) fn succeeded(&mut self) {
+        self.next = None;
+    }
+
+    /// What made it fail has changed: it is tried again at once.
+    pub(super) fn hurry(&mut self) {
+        self.next = None;
+    }
+}
+
 /// The timing of one group.
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
@@ -21,7 +50,7 @@ pub(super) struct Schedule {
     first_change: Option<Instant>,
     last_change: Option<Instant>,
     last_start: Option<Instant>,
-    retry: Option<(Instant, Duration)>,
+    retry: Retry,
     /// Whether nothing was put in place yet: the first time needs no quiet.
     first: bool,
 }
@@ -33,7 +62,7 @@ impl Schedule {
             first_change: None,
             last_change: None,
             last_start: None,
-            retry: None,
+            retry: Retry::default(),
             first: true,
         }
     }
@@ -46,20 +75,20 @@ impl Schedule {
     pub(super) fn changed(&mut self, now: Instant) {
         self.first_change.get_or_insert(now);
         self.last_change = Some(now);
-        self.retry = None;
+        self.retry.succeeded();
     }
 
     /// What was wanted is in place already after all.
     pub(super) fn settled(&mut self) {
         self.first_change = None;
         self.last_change = None;
-        self.retry = None;
+        self.retry.succeeded();
     }
 
     /// When to act; `None` if there is nothing to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let Some((first, last)) = self.first_change.zip(self.last_change) else {
-            return self.retry.map(|(at, _)| at);
+            return self.retry.at();
         };
         if self.first {
             return Some(first);
@@ -78,19 +107,35 @@ impl Schedule {
 
     /// It is in place.
     pub(super) fn succeeded(&mut self) {
-        self.retry = None;
+        self.retry.succeeded();
     }
 
     /// It is not in place; the same version is tried again later.
     pub(super) fn failed(&mut self, now: Instant) {
-        let pause = self.retry.map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
-        self.retry = Some((now + pause, pause));
+        self.retry.failed(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_after_each_failure() {
+        let zero = Instant::now();
+        let mut retry = Retry::default();
+        let mut pauses = Vec::new();
+        let mut now = zero;
+        for _ in 0..9 {
+            retry.failed(now);
+            let at = retry.at().unwrap();
+            pauses.push((at - now).as_secs());
+            now = at;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        retry.succeeded();
+        assert_eq!(retry.at(), None);
+    }
 
     #[derive(Clone, Copy)]
     enum Step {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::files::{self, Candidate};
 use super::recovery::note_way_back;
 use super::{
-    After, Committed, Failed, Journal, Ledger, Reload, Settings, Step, Told, Validate, World,
-    ledger, validate,
+    Acknowledged, After, Committed, Failed, Journal, Ledger, Reload, Settings, Step, Told,
+    Validate, World, ledger, validate,
 };
 use crate::render::Texts;
 
@@ -46,7 +46,7 @@ impl<'a> Transaction<'a> {
             return match pending {
                 // Equal files are no proof that they are in use: the last reload may have been lost.
                 Some(journal) => self.put_into_use(journal, false, true).await,
-                None => Ok(self.done(texts.version.clone(), changed, true)),
+                None => Ok(self.done(texts.version.clone(), changed, Acknowledged::Yes)),
             };
         }
         let candidates = self.stage(texts)?;
@@ -79,7 +79,7 @@ impl<'a> Transaction<'a> {
     pub async fn acknowledge(self, fresh: bool) -> Result<Committed, Failed> {
         match self.ledger.journal().map_err(|error| untouched(Step::Journal, &error))? {
             Some(journal) => self.put_into_use(journal, fresh, true).await,
-            None => Ok(self.done(String::new(), Vec::new(), true)),
+            None => Ok(self.done(String::new(), Vec::new(), Acknowledged::Yes)),
         }
     }
 
@@ -184,7 +184,9 @@ impl<'a> Transaction<'a> {
         let told = if fresh { Ok(Told::Yes) } else { self.reload().await };
         self.took.push((Step::Reload, started.elapsed()));
         match told {
-            Ok(Told::NotRunning) => return Ok(self.done(journal.version, Vec::new(), false)),
+            Ok(Told::NotRunning) => {
+                return Ok(self.done(journal.version, Vec::new(), Acknowledged::NotRunning));
+            }
             Ok(Told::Yes) => {}
             Err(message) => {
                 return Err(self.roll_back(&journal, Step::Reload, message, true).await);
@@ -196,12 +198,12 @@ impl<'a> Transaction<'a> {
         if let Err(message) = verified {
             return Err(self.roll_back(&journal, Step::Verify, message, true).await);
         }
-        let acknowledged = self.mark_good(&journal);
-        if let Err(error) = &acknowledged {
-            // The change is in use; only the note of it is missing, so the worst is one more reload later.
-            tracing::warn!(group = self.settings.name, %error, "cannot note the good version");
-        }
-        Ok(self.done(journal.version, Vec::new(), acknowledged.is_ok()))
+        let acknowledged = match self.mark_good(&journal) {
+            Ok(()) => Acknowledged::Yes,
+            // The change is in use; only the note of it is missing, so the worst is one more reload after a crash.
+            Err(error) => Acknowledged::NotNoted(error.to_string()),
+        };
+        Ok(self.done(journal.version, Vec::new(), acknowledged))
     }
 
     async fn reload(&self) -> Result<Told, String> {
@@ -213,6 +215,9 @@ impl<'a> Transaction<'a> {
                 Ok(()) => match &self.settings.reload {
                     Reload::None => Ok(Told::Yes),
                     Reload::Child => self.world.reload_child().await,
+                    // The command is about a program that does not run yet, or is not proven by one that does: it
+                    // waits until then.
+                    Reload::Command { .. } if self.waits_for_child() => Ok(Told::NotRunning),
                     Reload::Command { command, timeout } => self
                         .world
                         .run(command, &self.environment(), *timeout)
@@ -235,6 +240,12 @@ impl<'a> Transaction<'a> {
             pause *= 2;
             attempt += 1;
         }
+    }
+
+    /// Whether nothing can be shown by a reload now because the supervised child, which shows it, does not run.
+    fn waits_for_child(&self) -> bool {
+        let verify = &self.settings.verify;
+        (verify.url.is_some() || verify.workers) && self.world.child_is_down()
     }
 
     async fn verify(
@@ -333,7 +344,7 @@ impl<'a> Transaction<'a> {
         ]
     }
 
-    fn done(self, version: String, changed: Vec<PathBuf>, acknowledged: bool) -> Committed {
+    fn done(self, version: String, changed: Vec<PathBuf>, acknowledged: Acknowledged) -> Committed {
         Committed { version, changed, acknowledged, took: self.took }
     }
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _, PermissionsExt as _, c
 use std::path::{Path, PathBuf};
 
 use super::Target;
-use super::ledger::{Entry, Kept, Ledger, at, hash, remove_if_there, sync_folder};
+use super::ledger::{Entry, Kept, Ledger, hash, remove_if_there};
+use crate::private::{at, sync_folder};
 
 /// The mode of a file that is new and whose target says nothing.
 const MODE_NEW: u32 = 0o644;
@@ -86,12 +87,28 @@ fn write_protected(
     // A leftover of a crash may have another owner or mode; a fresh file has none of it. Nobody else may read the
     // text before it has its final mode.
     remove_if_there(path)?;
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
         .map_err(|error| at(path, &error))?;
+    let written = fill(file, path, text, mode, owner, demanded);
+    if written.is_err() {
+        // On a full disk the half of a file takes the room that others need.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+fn fill(
+    mut file: fs::File,
+    path: &Path,
+    text: &[u8],
+    mode: u32,
+    owner: (Option<u32>, Option<u32>),
+    demanded: (Option<u32>, Option<u32>),
+) -> io::Result<()> {
     file.write_all(text).map_err(|error| at(path, &error))?;
     if let Err(error) = chown(path, owner.0, owner.1)
         && (demanded.0.is_some() || demanded.1.is_some())

@@ -11,14 +11,15 @@
 //! shown that it uses them. So after a crash at any moment it says what to finish and what to put back.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::private::{self, at, sync_folder};
 use crate::render::hex;
 
 /// The format of the files below; a file of another format is refused rather than misread.
@@ -92,7 +93,8 @@ impl Ledger {
     /// The folder cannot be made.
     pub fn open(state_dir: &Path, group: &str) -> io::Result<Self> {
         let folder = state_dir.join(group);
-        fs::create_dir_all(folder.join("texts")).map_err(|error| at(&folder, &error))?;
+        private::own_folder(&folder)?;
+        private::own_folder(&folder.join("texts"))?;
         Ok(Self { folder })
     }
 
@@ -173,7 +175,7 @@ impl Ledger {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == text.len() as u64) {
             return Ok(hash);
         }
-        write_durably(&path, text)?;
+        private::write(&path, text)?;
         Ok(hash)
     }
 
@@ -212,7 +214,7 @@ impl Ledger {
         if fs::read(&path).is_ok_and(|before| before == text) {
             return Ok(());
         }
-        write_durably(&path, &text)
+        private::write(&path, &text)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
@@ -227,7 +229,7 @@ impl Ledger {
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        write_durably(&self.folder.join(name), &serde_json::to_vec(value)?)
+        private::write(&self.folder.join(name), &serde_json::to_vec(value)?)
     }
 
     fn check_format(&self, name: &str, format: Option<u32>) -> io::Result<()> {
@@ -248,31 +250,10 @@ pub(super) fn hash(text: &[u8]) -> String {
     hex(&Sha256::digest(text)[..16])
 }
 
-/// Writes a file so that after a crash it has either the old or the new content, never a part.
-fn write_durably(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside).map_err(|error| at(&beside, &error))?;
-    file.write_all(text)?;
-    file.sync_data()?;
-    fs::rename(&beside, path).map_err(|error| at(path, &error))?;
-    sync_folder(folder)
-}
-
-/// Makes renames and removals in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
 /// Removes a file; that it is not there is fine.
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, &error)),
         _ => Ok(()),
     }
-}
-
-/// The error with the path it concerns.
-pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
 }

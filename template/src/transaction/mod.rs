@@ -147,6 +147,11 @@ pub trait World: Send + Sync {
         timeout: Duration,
     ) -> Result<(), String>;
 
+    /// Whether there is a supervised child that was not started yet, or has ended and will be started again.
+    fn child_is_down(&self) -> bool {
+        false
+    }
+
     /// Tells the supervised child to read its files again.
     async fn reload_child(&self) -> Result<Told, String>;
 
@@ -178,10 +183,21 @@ pub struct Committed {
     pub version: String,
     /// The files that differ from before; empty if nothing had to be done.
     pub changed: Vec<PathBuf>,
-    /// Whether the program was shown to use it. If not, the change stays in the journal.
-    pub acknowledged: bool,
+    /// Whether that is over, or what is still to be done about it.
+    pub acknowledged: Acknowledged,
     /// How long the steps took.
     pub took: Vec<(Step, Duration)>,
+}
+
+/// Whether a change that is in place is over. If not, it stays in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The program uses it, and that is noted.
+    Yes,
+    /// The program does not run; it reads the files when it starts.
+    NotRunning,
+    /// The program uses it, but the state directory does not take the note of it.
+    NotNoted(String),
 }
 
 /// A change that did not happen.

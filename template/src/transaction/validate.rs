@@ -6,10 +6,12 @@
 //! in which another start of the program would see them.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::World;
+use crate::private;
 
 /// The word of a command that the path of the shadow replaces.
 const PLACE: &str = "{config}";
@@ -50,13 +52,24 @@ pub(super) async fn run(
         )
     })?;
     let path = shadow_path(main);
-    fs::write(&path, text).map_err(|error| format!("`{}`: {error}", path.display()))?;
-    let result =
-        world.run(&with_config(&validate.command, &path), environment, validate.timeout).await;
+    let result = match write_like(main, &path, text.as_bytes()) {
+        Err(error) => Err(format!("`{}`: {error}", path.display())),
+        Ok(()) => {
+            let command = with_config(&validate.command, &path);
+            world.run(&command, environment, validate.timeout).await
+        }
+    };
     if let Err(error) = fs::remove_file(&path) {
         tracing::debug!(file = %path.display(), %error, "the shadow stays behind");
     }
     result
+}
+
+/// Writes the shadow, as protected as the main configuration: that may hold secrets.
+fn write_like(main: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = private::create(path)?;
+    file.write_all(text)?;
+    file.set_permissions(fs::metadata(main)?.permissions())
 }
 
 /// Beside the main configuration, for paths in it may be relative to its folder.
