@@ -52,13 +52,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = logs(&config.log_level) {
         return complain(&error, MISUSED);
     }
+    let once = Mode::Once { timeout: config.timeout };
     let done = match flags.command.clone().unwrap_or(Subcommand::Run) {
         Subcommand::Check => Ok(check(&config)),
         _ if flags.parse_only => Ok(check(&config)),
         Subcommand::Render { data, .. } => render(&config, &data),
         Subcommand::Status => in_runtime(show_status(&config)),
-        Subcommand::Once => in_runtime(run(config, flags, Mode::Once)),
-        Subcommand::Run if flags.once => in_runtime(run(config, flags, Mode::Once)),
+        Subcommand::Once => in_runtime(run(config, flags, once)),
+        Subcommand::Run if flags.once => in_runtime(run(config, flags, once)),
         Subcommand::Run => in_runtime(run(config, flags, Mode::Forever)),
     };
     match done {
@@ -74,6 +75,7 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 fn logs(level: &str) -> anyhow::Result<()> {
+    // The configuration has made sure that it is none but levels.
     let filter = EnvFilter::try_new(level).with_context(|| format!("log level `{level}`"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

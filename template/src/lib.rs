@@ -22,5 +22,6 @@ pub mod render;
 pub mod runner;
 pub mod source;
 pub mod status;
+pub mod suspects;
 pub mod transaction;
 pub mod watches;

@@ -118,6 +118,180 @@ async fn a_key_that_does_not_exist_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_key_that_does_not_exist_is_said() {
+    let bench = Bench::new().await;
+    bench.write("in.tera", "{{ key(path=\"later\") }}\n");
+    let daemon = bench.start(&["-template", &bench.template("")]);
+    eventually("it is said", async || {
+        daemon.log().contains("still waits: key(later) does not exist").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_that_ends_may_have_a_time_to_end() {
+    let bench = Bench::new().await;
+    bench.write("in.tera", "{{ key(path=\"later\") }}\n");
+    let template = bench.template("");
+    let mut daemon = bench.start(&["-template", &template, "-once", "-timeout", "300ms"]);
+    assert_eq!(daemon.wait().await, Some(1), "{}", daemon.log());
+    assert!(
+        daemon
+            .log()
+            .contains("not done in time: group 0-out is waiting: key(later) does not exist"),
+        "{}",
+        daemon.log()
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_or_changed_is_written_again() {
+    let bench = Bench::new().await;
+    let command = format!("echo told >> {}", bench.path("log"));
+    let _daemon = bench.start(&["-template", &bench.template(&command)]);
+    bench.reads("log", "told\n").await;
+    fs::remove_file(bench.path("out")).unwrap();
+    bench.reads("out", "one\n").await;
+    bench.reads("log", "told\ntold\n").await;
+    bench.write("out", "by hand\n");
+    bench.reads("out", "one\n").await;
+    bench.reads("log", "told\ntold\ntold\n").await;
+}
+
+#[tokio::test]
+async fn a_leading_slash_of_a_key_means_nothing() {
+    let bench = Bench::new().await;
+    bench.write("in.tera", "{{ key(path=\"/word\") }} {{ key(path=\"/none\", default=\"x\") }} {{ key_exists(path=\"/word\") }}");
+    let _daemon = bench.start(&["-template", &bench.template("")]);
+    bench.reads("out", "one x true").await;
+}
+
+#[tokio::test]
+async fn a_filter_that_is_none_is_told_from_an_absent_catalog() {
+    let bench = Bench::new().await;
+    bench.write("in.tera", "a\n{{ service(name=\"web\", filter=\"x ==\") | length }}\n");
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let address = status.to_string();
+    let daemon = bench.start(&["-template", &bench.template(""), "-status-addr", &address]);
+    let told = eventually("it is refused", async || {
+        let (code, reasons) = request(status, "GET", "/readyz", "").await.ok()?;
+        (code == 503 && reasons.contains("is failed")).then_some(reasons)
+    })
+    .await;
+    assert!(told.contains("in.tera:2:4: service(): `service(web)|x ==` is refused:"), "{told}");
+    assert!(told.contains("no match found"), "{told}");
+    assert!(!told.contains("catalog is away"), "{told}");
+    drop(daemon);
+    let mut once = bench.start(&["-template", &bench.template(""), "-once"]);
+    assert_eq!(once.wait().await, Some(1), "{}", once.log());
+}
+
+#[tokio::test]
+async fn nothing_is_ready_before_the_files_are_in_use() {
+    let bench = Bench::new().await;
+    bench.write("in.tera", "{{ key(path=\"later\") }}\n");
+    let child = child(&bench, &[("TERM", "exit 0")]);
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (address, template) = (status.to_string(), bench.template(""));
+    let _daemon = bench.start(&["-template", &template, "-exec", &child, "-status-addr", &address]);
+    let mut seen = Vec::new();
+    eventually("the key is asked", async || {
+        if let Ok((code, _)) = request(status, "GET", "/readyz", "").await {
+            seen.push(code);
+        }
+        (bench.catalog.asked("kv/later") > 0 && seen.len() > 10).then_some(())
+    })
+    .await;
+    assert!(seen.iter().all(|code| *code == 503), "{seen:?}");
+    bench.catalog.set_key("later", "now");
+    eventually("all is in use", async || {
+        let (code, _) = request(status, "GET", "/readyz", "").await.ok()?;
+        (code == 200).then_some(())
+    })
+    .await;
+    assert_eq!(bench.read("out").unwrap(), "now\n");
+    bench.reads("log", "start\n").await;
+}
+
+#[tokio::test]
+async fn a_reload_command_waits_for_the_child_that_shows_the_files() {
+    let bench = Bench::new().await;
+    let (log, out, port) = (bench.path("log"), bench.path("out"), free_port());
+    let server = format!(
+        "import http.server, os; os.chdir({:?}); http.server.HTTPServer((\"127.0.0.1\", {port}), http.server.SimpleHTTPRequestHandler).serve_forever()",
+        bench.path("")
+    );
+    bench.write("server.py", &server);
+    let config = format!(
+        "[exec]\ncommand = [\"python3\", \"{}\"]\n[[group]]\nname = \"g\"\n\
+         reload = {{ command = \"echo told >> {log}\" }}\n\
+         verify = {{ url = \"http://127.0.0.1:{port}/out\" }}\n\
+         [[group.template]]\nsource = \"{}\"\ndestination = \"{out}\"\n",
+        bench.path("server.py"),
+        bench.path("in.tera")
+    );
+    bench.write("config.toml", &config);
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let address = status.to_string();
+    let _daemon = bench.start(&["-config", &bench.path("config.toml"), "-status-addr", &address]);
+    eventually("all is in use", async || {
+        let (code, _) = request(status, "GET", "/readyz", "").await.ok()?;
+        (code == 200).then_some(())
+    })
+    .await;
+    bench.reads("log", "told\n").await;
+    bench.catalog.set_key("word", "two");
+    bench.reads("out", "two\n").await;
+    bench.reads("log", "told\ntold\n").await;
+}
+
+#[tokio::test]
+async fn an_error_that_comes_during_a_change_is_not_forgotten() {
+    let bench = Bench::new().await;
+    let command = format!(
+        "echo begin >> {0}; while [ -e {1} ] && [ ! -e {2} ]; do sleep 0.02; done; echo end >> {0}",
+        bench.path("log"),
+        bench.path("in.tera"),
+        bench.path("gate")
+    );
+    bench.write("in.tera", "{{ key(path=\"word\", type=\"int\") }}\n");
+    bench.catalog.set_key("word", "1");
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let address = status.to_string();
+    let daemon = bench.start(&["-template", &bench.template(&command), "-status-addr", &address]);
+    bench.reads("log", "begin\n").await;
+    bench.catalog.set_key("word", "nonsense");
+    eventually("it fails", async || daemon.log().contains("is not an integer").then_some(())).await;
+    bench.write("gate", "");
+    bench.reads("log", "begin\nend\n").await;
+    eventually("the change is over", async || daemon.log().contains("changed").then_some(())).await;
+    let (code, reasons) = request(status, "GET", "/readyz", "").await.unwrap();
+    assert_eq!(code, 503);
+    assert!(reasons.contains("`nonsense` is not an integer"), "{reasons}");
+}
+
+#[tokio::test]
+async fn nothing_in_the_state_directory_is_for_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new().await;
+    let _daemon = bench.start(&["-template", &bench.template("")]);
+    bench.reads("out", "one\n").await;
+    eventually("it is noted", async || bench.read("state/0-out/good.json")).await;
+    let mut folders = vec![std::path::PathBuf::from(bench.path("state"))];
+    while let Some(folder) = folders.pop() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_question_that_is_refused_is_named() {
     let bench = Bench::new().await;
     bench.write("in.tera", "{{ key(path=\"word\") }}{{ key(path=\"forbidden\") }}\n");
@@ -349,4 +523,55 @@ async fn many_services_share_watches_and_one_change() {
     for path in ["services", "health/a", "health/b", "health/c"] {
         assert_eq!(bench.catalog.asked(path), 1, "{path}");
     }
+}
+
+#[tokio::test]
+async fn hundreds_of_services_are_followed_and_forgotten() {
+    let bench = Bench::new().await;
+    let address = instance("x").await;
+    let names: Vec<_> = (0..250).map(|number| format!("s{number:03}")).collect();
+    for name in &names {
+        bench.catalog.set_service(name, &[(name.as_str(), address, "passing")]);
+    }
+    bench.write(
+        "in.tera",
+        "{% for s in services(on_empty=\"render\") %}{{ s.name }}={{ service(name=s.name) | length }} {% endfor %}",
+    );
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let address = status.to_string();
+    let template = bench.template("");
+    let _daemon = bench.start(&["-template", &template, "-status-addr", &address]);
+    let expected = names.join("=1 ") + "=1 ";
+    bench.reads("out", &expected).await;
+    for name in &names {
+        bench.catalog.remove_service(name);
+    }
+    bench.reads("out", "").await;
+    let (_, report) = request(status, "GET", "/v1/templates", "").await.unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["watches"], 1, "only the names are asked for");
+}
+
+/// A service that is asked for and goes before it has answered must not be asked for ever.
+#[tokio::test]
+async fn questions_of_a_pass_that_never_ended_are_dropped() {
+    let bench = Bench::new().await;
+    let address = instance("x").await;
+    for name in ["a", "b"] {
+        bench.catalog.set_service(name, &[(name, address, "passing")]);
+    }
+    bench.write(
+        "in.tera",
+        "{% for s in services() %}{{ s.name }}={{ service(name=s.name) | length }} {{ key(path=s.name) }}{% endfor %}",
+    );
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (address, template) = (status.to_string(), bench.template(""));
+    let _daemon = bench.start(&["-template", &template, "-status-addr", &address]);
+    let watches = async || {
+        let (_, report) = request(status, "GET", "/v1/templates", "").await.ok()?;
+        serde_json::from_str::<serde_json::Value>(&report).ok()?["watches"].as_u64()
+    };
+    eventually("all is asked", async || (watches().await? == 5).then_some(())).await;
+    bench.catalog.remove_service("b");
+    eventually("b is forgotten", async || (watches().await? == 3).then_some(())).await;
 }

@@ -296,6 +296,94 @@ async fn nginx_is_started_again_when_it_dies() {
     proxy.reaches("/", &["one"]).await;
 }
 
+/// A template that takes everything from the catalog: nginx refuses what the shipped one would have left out.
+#[tokio::test]
+async fn what_nginx_refuses_is_found_and_left_out_alone() {
+    let proxy = Proxy::start().await;
+    let (one, two, api) = (instance("one").await, instance("two").await, instance("api").await);
+    let text = fs::read_to_string(proxy.template()).unwrap();
+    let text = text
+        .replace(r#" | where(attr="address", ip=true) | where(attr="port", gt=0, lt=65536)"#, "");
+    fs::write(proxy.template(), text).unwrap();
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.catalog.set_service("api", &[("api-1", api, "passing")]);
+    proxy.reaches("/api/", &["api"]).await;
+    proxy.ready().await;
+
+    let left_out = async || proxy.report().await["groups"]["nginx"]["left_out"].clone();
+    // One instance of a service that is sound but for it, and a service that has no other.
+    proxy.catalog.set_port("api", 70000);
+    proxy.catalog.set_port("odd", 70001);
+    eventually("both are named", async || {
+        let left_out = left_out().await;
+        let named: Vec<_> = left_out.as_object()?.keys().collect();
+        (named == ["instance `api api-odd`", "instance `odd odd-odd`"]).then_some(())
+    })
+    .await;
+    let why = left_out().await["instance `api api-odd`"].to_string();
+    assert!(why.contains("invalid port in upstream") && why.contains("70000"), "{why}");
+    proxy.ready().await;
+    proxy.reaches("/api/", &["api"]).await;
+    proxy.reaches("/odd/", &["503"]).await;
+    // Everybody else goes on.
+    proxy.catalog.set_service("web", &[("web-2", two, "passing")]);
+    proxy.reaches("/", &["two"]).await;
+    let metrics = page(proxy.status, "/metrics").await.unwrap();
+    assert!(metrics.contains(r#"muster_template_left_out{group="nginx"} 2"#), "{metrics}");
+    assert!(proxy.daemon.log().contains("left out"), "{}", proxy.daemon.log());
+
+    // Sound again, it is taken back.
+    proxy.catalog.set_service("odd", &[("odd-1", one, "passing")]);
+    proxy.catalog.set_service("api", &[("api-1", api, "passing")]);
+    proxy.reaches("/odd/", &["one"]).await;
+    eventually("nothing is left out", async || {
+        (left_out().await == serde_json::json!({})).then_some(())
+    })
+    .await;
+    proxy.ready().await;
+}
+
+/// Its workers hold the ports, and nobody ends them.
+#[tokio::test]
+async fn a_killed_master_leaves_nothing_in_the_way_of_the_next() {
+    let mut proxy = Proxy::start().await;
+    let one = instance("one").await;
+    proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
+    proxy.reaches("/", &["one"]).await;
+    proxy.ready().await;
+    let master = || {
+        let pid = fs::read_to_string(proxy.folder.path().join("nginx.pid")).ok()?;
+        Some(nix::unistd::Pid::from_raw(pid.trim().parse().ok()?))
+    };
+    let back = async |killed: nix::unistd::Pid| {
+        eventually("another nginx serves", async || {
+            let now = master().filter(|pid| *pid != killed)?;
+            let workers = muster_template::processes::children(now.as_raw());
+            (!workers.is_empty() && page(proxy.front, "/").await.as_deref() == Some("one"))
+                .then_some(())
+        })
+        .await;
+        assert_eq!(
+            muster_template::processes::group(killed.as_raw()),
+            [].into(),
+            "its workers are gone"
+        );
+    };
+    let killed = master().unwrap();
+    nix::sys::signal::kill(killed, Signal::SIGKILL).unwrap();
+    let started = Instant::now();
+    back(killed).await;
+    println!("nginx serves again {:?} after its master was killed", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+
+    // The daemon first, then the master: the next daemon finds workers without a master.
+    let killed = master().unwrap();
+    proxy.daemon.kill().await;
+    nix::sys::signal::kill(killed, Signal::SIGKILL).unwrap();
+    proxy.daemon = Proxy::daemon(&proxy.folder, &proxy.catalog);
+    back(killed).await;
+}
+
 #[tokio::test]
 async fn hup_reads_the_configuration_again_and_leaves_nginx_alone() {
     let proxy = Proxy::start().await;

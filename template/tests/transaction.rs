@@ -483,6 +483,24 @@ async fn a_target_that_cannot_be_written_says_which() {
 }
 
 #[tokio::test]
+async fn a_check_leaves_everything_as_it_was() {
+    for check in [Check::Shadow, Check::InPlace] {
+        let bench = Bench::new(check);
+        bench.commit("v1").await.unwrap();
+        bench.state().refuses = Some("bad".into());
+        let ledger = bench.ledger();
+        for (version, expected) in [("v2", true), ("bad", false)] {
+            let transaction = Transaction::new(&bench.settings, &ledger, &*bench.program);
+            assert_eq!(transaction.check(&texts(version)).await.is_ok(), expected, "{check:?}");
+            assert_eq!(bench.on_disk(), contents("v1"), "{check:?}");
+            assert_eq!(bench.leftovers(), Vec::<String>::new(), "{check:?}");
+            assert_eq!(ledger.journal().unwrap(), None, "{check:?}");
+        }
+        assert_eq!(bench.state().reloads, 1, "{check:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_state_directory_is_no_reason_to_reload_again() {
     let bench = bench();
     bench.state().fail.insert(Step::Acknowledge, 3);

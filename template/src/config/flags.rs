@@ -49,6 +49,9 @@ pub struct Flags {
     /// Render once, then end.
     #[arg(long, global = true)]
     pub once: bool,
+    /// With `-once`: how long it may take.
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub timeout: Option<String>,
     /// Only parse the templates, then end.
     #[arg(long, global = true)]
     pub parse_only: bool,
@@ -92,21 +95,43 @@ pub enum Subcommand {
 }
 
 /// consul-template's flags that ask for something else than this program does.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 24] = [
     ("--dry", "use `render --data <file>`, which prints and writes nothing"),
-    ("--consul-ssl", "TLS to the agent is set up by MUSTER_HTTP_SSL and its companions"),
+    (
+        "--consul-ssl",
+        "TLS to an agent is not spoken yet: ask the agent of this machine, by http:// or unix://",
+    ),
     ("--consul-retry", "retries never end and need no settings"),
-    ("--consul-auth", "give a token instead"),
+    ("--consul-auth", "set MUSTER_HTTP_AUTH to `user:password`, or give a token"),
     ("--consul-transport", "the transport needs no settings"),
+    ("--consul-namespace", "there are no namespaces"),
     ("--vault", "Vault is not supported"),
+    ("--nomad", "Nomad is not supported"),
     ("--dedup", "equal questions share one watch anyway"),
     ("--default-left-delimiter", "delimiters cannot be changed"),
     ("--default-right-delimiter", "delimiters cannot be changed"),
+    (
+        "--max-stale",
+        "set `catalog.consistency = \"stale\"` in the configuration: any server answers then",
+    ),
+    ("--retry", "retries never end and need no settings"),
+    ("--block-query-wait", "set `catalog.wait` in the configuration"),
+    (
+        "--reload-signal",
+        "HUP reads the configuration again; `-exec-reload-signal` is the child's signal",
+    ),
+    (
+        "--kill-signal",
+        "TERM, INT and QUIT end the program; `-exec-kill-signal` is the child's signal",
+    ),
+    ("--dump-signal", "`muster-template status` shows the state at any time"),
     ("--exec-splay", "there is no splay; use several groups or `min_interval`"),
     ("--exec-env", "use `exec.environment` in the configuration"),
     ("--syslog", "log to standard error, and let the service manager keep it"),
     ("--log-file", "log to standard error, and let the service manager keep it"),
+    ("--log-rotate", "log to standard error, and let the service manager keep it"),
     ("--template-error-fatal", "an error keeps the last good files; it never ends the program"),
+    ("--error-on-missing-key", "a field that does not exist is always an error"),
 ];
 
 impl Flags {
@@ -139,10 +164,8 @@ impl Flags {
         if let Some(path) = &self.consul_token_file {
             (catalog.token, catalog.token_file) = (None, Some(path.clone()));
         }
-        if let Some(level) = &self.log_level {
-            file.log_level = Some(
-                level.to_ascii_lowercase().replace("err", "error").replace("erroror", "error"),
-            );
+        if self.log_level.is_some() {
+            file.log_level.clone_from(&self.log_level);
         }
         if self.pid_file.is_some() {
             file.pid_file.clone_from(&self.pid_file);

@@ -17,6 +17,7 @@ pub use flags::{Flags, Subcommand};
 
 use crate::guard::Limits;
 use crate::processes::parse_signal;
+use crate::render::encode::duration;
 use crate::{child, transaction};
 use file::{Command, File, Span};
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Levels as the log's filter reads them.
     pub log_level: String,
+    /// How long a run that ends by itself may take; `None` for as long as it takes.
+    pub timeout: Option<Duration>,
     /// Where the process id is written.
     pub pid_file: Option<PathBuf>,
     /// How the catalog is asked.
@@ -166,7 +169,18 @@ impl Config {
             written.merge(File::read(path)?);
         }
         flags.apply(&mut written)?;
-        Self::from_file(written)
+        let mut config = Self::from_file(written)?;
+        if let Some(text) = &flags.timeout {
+            if !flags.once && flags.command != Some(Subcommand::Once) {
+                let message =
+                    "-timeout: a daemon that goes on for ever has none; give `-once`, too";
+                return Err(Error::Invalid(message.to_owned()));
+            }
+            let timeout =
+                duration(text).map_err(|error| Error::Invalid(format!("-timeout: {error}")))?;
+            config.timeout = Some(timeout);
+        }
+        Ok(config)
     }
 
     fn from_file(file: File) -> Result<Self, Error> {
@@ -198,7 +212,8 @@ impl Config {
         });
         Ok(Self {
             state_dir: file.state_dir.map_or_else(default_state_dir, Ok)?,
-            log_level: file.log_level.unwrap_or_else(|| "info".to_owned()),
+            log_level: log_level(file.log_level.as_deref().unwrap_or("info"))?,
+            timeout: None,
             pid_file: file.pid_file,
             catalog: catalog(file.catalog.unwrap_or_default())?,
             http: http.transpose()?,
@@ -206,6 +221,32 @@ impl Config {
             groups,
         })
     }
+}
+
+/// The levels of the log's filter: one for everything, or `part=level` for a part of the program, separated by commas.
+///
+/// # Errors
+/// What is not a level: the filter would take it for a part of the program, and log nothing else.
+fn log_level(written: &str) -> Result<String, Error> {
+    let one = |text: &str| {
+        let (part, level) = match text.rsplit_once('=') {
+            Some((part, level)) => (Some(part), level),
+            None => (None, text),
+        };
+        let level = match level.trim().to_ascii_lowercase().as_str() {
+            "err" => "error".to_owned(),
+            "warning" => "warn".to_owned(),
+            level @ ("error" | "warn" | "info" | "debug" | "trace" | "off") => level.to_owned(),
+            other => {
+                return Err(Error::Invalid(format!(
+                    "log_level: `{other}` is not a level: `error`, `warn`, `info`, `debug`, `trace`, or such as \
+                     `muster_template=debug,warn`"
+                )));
+            }
+        };
+        Ok(part.map_or(level.clone(), |part| format!("{part}={level}")))
+    };
+    Ok(written.split(',').map(one).collect::<Result<Vec<_>, _>>()?.join(","))
 }
 
 /// `/var/lib/muster-template` for root, else the user's own place for such things.

@@ -224,3 +224,58 @@ fn limits_of_a_group_go_before_those_of_all() {
     let limits = load(&text).unwrap().groups[0].limits.clone();
     assert_eq!((limits.on_empty, limits.min), (OnEmpty::Render, 3));
 }
+
+#[test]
+fn levels_of_the_log() {
+    for (written, expected) in [
+        ("info", Ok("info")),
+        ("ERR", Ok("error")),
+        ("warning", Ok("warn")),
+        ("muster_template=debug,warn", Ok("muster_template=debug,warn")),
+        ("nonsense", Err("`nonsense` is not a level")),
+        ("info,verbose", Err("`verbose` is not a level")),
+        ("x=loud", Err("`loud` is not a level")),
+        ("", Err("`` is not a level")),
+    ] {
+        let flag = flags(&["-template", "/in:/out", "-log-level", written]);
+        let file = load(&format!("log_level = \"{written}\"\n"));
+        for level in [flag, file].map(|config| config.map(|config| config.log_level)) {
+            match expected {
+                Ok(expected) => assert_eq!(level.unwrap(), expected),
+                Err(expected) => {
+                    let error = level.unwrap_err();
+                    assert!(error.contains(expected), "{written}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_time_to_end_is_for_runs_that_end() {
+    let config = flags(&["-template", "/in:/out", "-once", "-timeout", "5s"]).unwrap();
+    assert_eq!(config.timeout, Some(Duration::from_secs(5)));
+    let error = flags(&["-template", "/in:/out", "-timeout", "5s"]).unwrap_err();
+    assert!(error.contains("give `-once`, too"), "{error}");
+    let error = flags(&["-template", "/in:/out", "-once", "-timeout", "soon"]).unwrap_err();
+    assert!(error.contains("-timeout: `soon` is not a duration"), "{error}");
+}
+
+#[test]
+fn flags_of_consul_template_that_mean_nothing_here_get_a_hint() {
+    for (flag, hint) in [
+        ("-consul-ssl", "TLS to an agent is not spoken yet"),
+        ("-consul-ssl-ca-cert=/x", "TLS to an agent is not spoken yet"),
+        ("-max-stale=10s", "catalog.consistency"),
+        ("-reload-signal=HUP", "HUP reads the configuration again"),
+        ("-kill-signal=INT", "TERM, INT and QUIT"),
+        ("-dump-signal=QUIT", "muster-template status"),
+        ("-retry=5s", "retries never end"),
+        ("-vault-addr=x", "Vault is not supported"),
+        ("-nomad-addr=x", "Nomad is not supported"),
+        ("-log-rotate-bytes=5", "service manager"),
+    ] {
+        let error = flags(&["-template", "/in:/out", flag]).unwrap_err();
+        assert!(error.contains("is not supported") && error.contains(hint), "{flag}: {error}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Tables of templates and what they give; passes; the texts of errors.
 
+mod documents;
+
 use serde_json::json;
 
 use super::*;

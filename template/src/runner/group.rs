@@ -6,16 +6,19 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::change::{Basis, Change, Refused};
 use super::report::{GroupReport, ago};
 use super::schedule::{Retry, Schedule};
 use crate::config::{self, Text};
+use crate::effects::Effects;
 use crate::facts::{Facts, Query};
 use crate::guard::Memory;
-use crate::render::{Engine, Hold, Rendered, Source, Surroundings, Texts};
+use crate::render::{Engine, Hold, Outcome, Rendered, Source, Surroundings, Texts};
+use crate::suspects::{known_of, without};
 use crate::transaction::{
-    Acknowledged, Committed, Failed, Ledger, Recovered, install_last_good, recover,
+    Acknowledged, Committed, Failed, Ledger, Recovered, Target, install_last_good, recover,
 };
 
 /// A group and its state.
@@ -47,9 +50,17 @@ pub(super) struct Group {
     current: Option<String>,
     /// The version that is being put in place now.
     changing: Option<String>,
-    engine: Option<Engine>,
+    engine: Option<Arc<Engine>>,
+    /// What the newest texts were made from.
+    basis: Basis,
+    /// What those in use were made from: whatever differs is suspect when a check refuses the newest.
+    before: Basis,
+    /// What the check refuses.
+    refused: Vec<Refused>,
     broken: Option<String>,
     waiting: Option<String>,
+    /// When it is said next what the group waits for.
+    say_at: Option<Instant>,
     /// Why the templates cannot be rendered.
     unrendered: Option<String>,
     /// Why the last change is not in place.
@@ -58,6 +69,9 @@ pub(super) struct Group {
     left_out: BTreeMap<String, String>,
     holds: BTreeSet<Hold>,
     stamps: Vec<Option<Stamp>>,
+    /// By what the files are known that were found to have the wanted texts; `None` after a change, until they are
+    /// looked at.
+    placed_stamps: Option<Vec<Option<Stamp>>>,
     environment: Arc<Surroundings>,
 }
 
@@ -73,6 +87,13 @@ pub(super) enum Usage {
     /// It has shown it, but that could not be noted.
     Unnoted,
 }
+
+/// How long a group may wait for an answer or a key before that is said, and how often it is repeated.
+const SAY_AFTER: Duration = Duration::from_secs(1);
+const SAY_EVERY: Duration = Duration::from_mins(1);
+
+/// So many questions without an answer are named.
+const NAMED_MAX: usize = 20;
 
 /// By what a changed file is known: time, length and inode, for editors replace files.
 type Stamp = (SystemTime, u64, u64);
@@ -114,13 +135,18 @@ impl Group {
             wanted: None,
             current: None,
             engine: None,
+            basis: Basis::default(),
+            before: Basis::default(),
+            refused: Vec::new(),
             broken: None,
             waiting: None,
+            say_at: None,
             unrendered: None,
             failure: None,
             left_out: BTreeMap::new(),
             holds: BTreeSet::new(),
             stamps: Vec::new(),
+            placed_stamps: None,
             environment,
             settings,
         };
@@ -155,11 +181,42 @@ impl Group {
     }
 
     fn stamp(&self) -> Vec<Option<Stamp>> {
-        let stamp = |path: &PathBuf| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+        self.paths().map(|path| stamp(path)).collect()
+    }
+
+    fn stamp_destinations(&self) -> Vec<Option<Stamp>> {
+        let targets = self.settings.transaction.targets.iter();
+        targets.map(|target| stamp(&target.destination)).collect()
+    }
+
+    /// Has the files written again if somebody removed or changed one.
+    pub(super) fn look_at_destinations(&mut self, now: Instant) {
+        let Some(texts) = self.wanted.as_ref().filter(|_| !self.busy() && self.placed) else {
+            return;
         };
-        self.paths().map(stamp).collect()
+        if self.current.as_ref() != Some(&texts.version) {
+            return;
+        }
+        // Taken before the files are read: what changes meanwhile is found the next time.
+        let stamps = self.stamp_destinations();
+        if self.placed_stamps.as_ref() == Some(&stamps) {
+            return;
+        }
+        let mut files = self.settings.transaction.targets.iter().zip(&texts.texts);
+        let same = |(target, text): (&Target, &String)| {
+            fs::read(&target.destination).is_ok_and(|found| found == text.as_bytes())
+        };
+        if files.all(same) {
+            self.placed_stamps = Some(stamps);
+            return;
+        }
+        let group = &self.settings.transaction.name;
+        tracing::warn!(
+            group,
+            "a file was changed or removed by somebody else; it is written again"
+        );
+        self.current = None;
+        self.schedule.changed(now);
     }
 
     /// Reads and parses the templates. If that fails, the ones parsed before stay in use.
@@ -168,7 +225,7 @@ impl Group {
         self.dirty = true;
         match engine(&self.settings, &self.environment) {
             Ok(engine) => {
-                self.engine = Some(engine);
+                self.engine = Some(Arc::new(engine));
                 self.broken = None;
             }
             Err(error) => {
@@ -183,11 +240,12 @@ impl Group {
     pub(super) fn render(&mut self, facts: &Facts, now: Instant) {
         self.dirty = false;
         self.again_at = None;
-        let Some(engine) = &self.engine else { return };
-        let outcome = engine.render(facts, &self.memory, now);
+        let Some(engine) = self.engine.clone() else { return };
+        let (facts, outcome) = self.pass(&engine, facts, now);
         self.report.counts.renders += 1;
         self.memory = outcome.memory;
-        self.again_at = outcome.again_at;
+        let retries = self.refused.iter().map(|refused| refused.until);
+        self.again_at = outcome.again_at.into_iter().chain(retries).min();
         self.missing = outcome.missing;
         self.note_holds(outcome.holds);
         self.waiting = None;
@@ -195,7 +253,10 @@ impl Group {
         match outcome.result {
             Rendered::Complete(texts) => {
                 self.unrendered = None;
-                self.note_left_out(outcome.left_out);
+                let refused = self.refused.iter();
+                let refused = refused.map(|one| (one.suspect.to_string(), one.why.clone()));
+                self.note_left_out(outcome.left_out.into_iter().chain(refused).collect());
+                self.basis = Basis { facts, memory: self.memory.clone() };
                 self.want(texts, now);
             }
             Rendered::Waiting(reasons) => {
@@ -216,6 +277,49 @@ impl Group {
                 self.unrendered = Some(message);
             }
         }
+    }
+
+    /// Renders what is known without what the check refuses. That is judged anew when something else is known of it,
+    /// or after a while: a check may ask more than the catalog, such as whether a name can be resolved.
+    fn pass(&mut self, engine: &Engine, facts: &Facts, now: Instant) -> (Facts, Outcome) {
+        let same = |refused: &Refused| {
+            now < refused.until && known_of(facts, &refused.suspect) == refused.known
+        };
+        self.refused.retain(same);
+        let full = engine.render(facts, &self.memory, now);
+        if self.refused.is_empty() {
+            return (facts.clone(), full);
+        }
+        let out = self.refused.iter().map(|refused| refused.suspect.clone()).collect();
+        let facts = without(facts, &self.before.facts, &out);
+        let mut outcome = engine.render(&facts, &self.memory, now);
+        // What is left out is still asked for, or it would never be taken back.
+        outcome.used.extend(full.used);
+        (facts, outcome)
+    }
+
+    /// The change to the newest texts, if there are any.
+    pub(super) fn change(&self, effects: Effects) -> Option<Change> {
+        Some(Change {
+            settings: self.settings.transaction.clone(),
+            ledger: Arc::clone(&self.ledger),
+            effects,
+            engine: Arc::clone(self.engine.as_ref()?),
+            texts: self.wanted.clone()?,
+            basis: self.basis.clone(),
+            before: self.before.clone(),
+        })
+    }
+
+    /// Notes what the texts in use were made from, and what was left out because the check refuses it.
+    pub(super) fn in_use(&mut self, basis: Basis, refused: Vec<Refused>) {
+        if !refused.is_empty() {
+            self.refused.extend(refused);
+            // What was remembered of them must not come back by the guards.
+            self.memory = basis.memory.clone();
+            self.dirty = true;
+        }
+        self.before = basis;
     }
 
     /// Notes which questions a pass asked: they stay watched, others are dropped. A pass that broke off may not have
@@ -342,6 +446,7 @@ impl Group {
                     );
                 }
                 self.current = Some(committed.version);
+                self.placed_stamps = None;
             }
             Err(failed) => {
                 *self.report.counts.failures.entry(failed.step.to_string()).or_default() += 1;
@@ -380,6 +485,40 @@ impl Group {
         self.broken.as_ref().or(self.unrendered.as_ref()).or(self.failure.as_ref())
     }
 
+    /// What it waits for, if anything. `complaints` says of a question why it has no answer.
+    fn waits_for(&self, complaints: impl Fn(&Query) -> Option<String>) -> Option<String> {
+        if self.missing.is_empty() {
+            return self.waiting.clone();
+        }
+        let told = self.missing.iter().take(NAMED_MAX).map(|query| match complaints(query) {
+            Some(why) => format!("{query}: {why}"),
+            None => format!("{query}: no answer yet"),
+        });
+        let mut told = told.collect::<Vec<_>>();
+        if let Some(more @ 1..) = self.missing.len().checked_sub(NAMED_MAX) {
+            told.push(format!("and {more} more"));
+        }
+        Some(told.join("; "))
+    }
+
+    /// Says what the group waits for: a second after it began to wait, and each minute. Returns when to say it next.
+    pub(super) fn say(
+        &mut self,
+        now: Instant,
+        complaints: impl Fn(&Query) -> Option<String>,
+    ) -> Option<Instant> {
+        let Some(why) = self.waits_for(complaints).filter(|_| self.trouble().is_none()) else {
+            self.say_at = None;
+            return None;
+        };
+        let at = *self.say_at.get_or_insert(now + SAY_AFTER);
+        if at <= now {
+            tracing::warn!(group = self.settings.transaction.name, "still waits: {why}");
+            self.say_at = Some(now + SAY_EVERY);
+        }
+        self.say_at
+    }
+
     /// Whether nothing more will happen unless something changes: for runs that end.
     pub(super) fn settled(&self) -> bool {
         let in_place = self.current.is_some() && self.schedule.due().is_none();
@@ -392,19 +531,10 @@ impl Group {
 
     /// Brings the report up to date. `complaints` says of a question why it has no answer.
     pub(super) fn refresh(&mut self, complaints: impl Fn(&Query) -> Option<String>) {
-        let missing = || {
-            let told = self.missing.iter().map(|query| match complaints(query) {
-                Some(why) => format!("{query}: {why}"),
-                None => format!("{query}: no answer yet"),
-            });
-            told.collect::<Vec<_>>().join("; ")
-        };
         let (state, reason) = if let Some(trouble) = self.trouble() {
             ("failed", Some(trouble.clone()))
-        } else if !self.missing.is_empty() {
-            ("waiting", Some(missing()))
-        } else if let Some(waiting) = &self.waiting {
-            ("waiting", Some(waiting.clone()))
+        } else if let Some(waiting) = self.waits_for(complaints) {
+            ("waiting", Some(waiting))
         } else if !self.placed {
             ("waiting", Some("its files are not in place yet".to_owned()))
         } else if self.installing() || self.schedule.due().is_some() {
@@ -440,6 +570,12 @@ impl Group {
         self.dirty = true;
         self.report.last_cause = Some(format!("{query}, after {:.1} s", ago(since, now)));
     }
+}
+
+/// By what a change of the file is noticed; `None` while there is none.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
 /// Reads and parses the templates of a group.

@@ -4,6 +4,7 @@
 //! [`Runner::turn`] brings the world in line. Changes of files run in tasks of their own, one per group at most, so
 //! that a group whose program is slow to reload does not hold up another.
 
+mod change;
 mod group;
 mod report;
 mod schedule;
@@ -25,6 +26,7 @@ use crate::facts::{Facts, Query};
 use crate::render::Surroundings;
 use crate::transaction::{Committed, Failed, Reload, Transaction};
 use crate::watches::{Catalog, News, Watches};
+use change::{Basis, Refused};
 pub(crate) use group::engine;
 use group::{Group, Usage};
 
@@ -53,8 +55,21 @@ pub enum Control {
 pub enum Mode {
     /// It runs until it is told to end.
     Forever,
-    /// It ends when every group is in place or has failed.
-    Once,
+    /// It ends when every group is in place or has failed, or when this time is over.
+    Once {
+        /// How long it may take; `None` for as long as it takes.
+        timeout: Option<Duration>,
+    },
+}
+
+impl Mode {
+    /// When a daemon that was started at `started` gives up.
+    fn deadline(self, started: Instant) -> Option<Instant> {
+        match self {
+            Self::Forever => None,
+            Self::Once { timeout } => timeout.map(|timeout| started + timeout),
+        }
+    }
 }
 
 /// How a catalog is made from its settings; asked again when they change.
@@ -84,6 +99,7 @@ pub struct Runner {
     report: watch::Sender<Arc<Report>>,
     started: Instant,
     gave_up_waiting: bool,
+    say_at: Option<Instant>,
 }
 
 /// Why a question has no fresh answer.
@@ -97,6 +113,8 @@ struct Complaint {
 struct Done {
     group: String,
     result: Result<Committed, Failed>,
+    /// What new texts were made from, and what was left out for them.
+    made: Option<(Basis, Vec<Refused>)>,
 }
 
 /// Why the daemon cannot start.
@@ -153,6 +171,7 @@ impl Runner {
             report: watch::Sender::default(),
             started: Instant::now(),
             gave_up_waiting: false,
+            say_at: None,
             config,
         };
         for settings in runner.config.groups.clone() {
@@ -165,7 +184,7 @@ impl Runner {
 
     fn open(&mut self, mut settings: config::Group) -> Result<(), Error> {
         let name = settings.transaction.name.clone();
-        if self.mode == Mode::Once && settings.transaction.reload == Reload::Child {
+        if self.mode != Mode::Forever && settings.transaction.reload == Reload::Child {
             settings.transaction.reload = Reload::None;
             settings.transaction.verify = crate::transaction::Verify::default();
         }
@@ -212,7 +231,13 @@ impl Runner {
                     let unread = |group: &&mut Group| runs && group.usage == Usage::Unread;
                     self.groups.values_mut().filter(unread).for_each(|group| group.acknowledge.hurry());
                 }
-                _ = sources.tick() => self.groups.values_mut().for_each(Group::look_at_sources),
+                _ = sources.tick() => {
+                    let now = Instant::now();
+                    for group in self.groups.values_mut() {
+                        group.look_at_sources();
+                        group.look_at_destinations(now);
+                    }
+                }
                 () = until(due) => {}
             }
         };
@@ -272,7 +297,14 @@ impl Runner {
         self.complaints.retain(|query, _| wanted.contains(query));
         self.start_changes(now);
         self.start_child(now).await;
+        self.say(now);
         self.publish();
+    }
+
+    /// Says what the groups wait for, and notes when that is to be said next.
+    fn say(&mut self, now: Instant) {
+        let why = |query: &Query| Some(self.complaints.get(query)?.why.clone());
+        self.say_at = self.groups.values_mut().filter_map(|group| group.say(now, why)).min();
     }
 
     /// Starts the changes that are due, and those that wait for a program that runs now.
@@ -283,15 +315,15 @@ impl Runner {
             let (settings, ledger) =
                 (group.settings.transaction.clone(), Arc::clone(&group.ledger));
             let (effects, name) = (effects.clone(), name.clone());
-            if let (true, Some(texts)) = (due, &group.wanted) {
-                let (texts, memory) = (texts.clone(), group.memory.clone());
-                group.begin(&texts.version, now);
+            if let (true, Some(change)) = (due, group.change(effects.clone())) {
+                group.begin(&change.texts.version, now);
                 self.changes.spawn(async move {
-                    let result = Transaction::new(&settings, &ledger, &effects).commit(&texts).await;
-                    if let (Ok(_), Err(error)) = (&result, ledger.save_kept(&memory.save())) {
-                        tracing::warn!(group = name, %error, "cannot save the lists to fall back to");
+                    let outcome = change.run().await;
+                    Done {
+                        group: name,
+                        result: outcome.result,
+                        made: Some((outcome.basis, outcome.refused)),
                     }
-                    Done { group: name, result }
                 });
             } else if self.child_started && group.acknowledge_due(now) {
                 // What has shown already that it uses the files is not told once more.
@@ -301,7 +333,7 @@ impl Runner {
                 self.changes.spawn(async move {
                     let result =
                         Transaction::new(&settings, &ledger, &effects).acknowledge(fresh).await;
-                    Done { group: name, result }
+                    Done { group: name, result, made: None }
                 });
             }
         }
@@ -349,9 +381,13 @@ impl Runner {
 
     fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done { group, result }) => {
+            Ok(Done { group, result, made }) => {
                 if let Some(group) = self.groups.get_mut(&group) {
-                    group.done(result, Instant::now());
+                    let now = Instant::now();
+                    if let (Ok(_), Some((basis, refused))) = (&result, made) {
+                        group.in_use(basis, refused);
+                    }
+                    group.done(result, now);
                 }
             }
             // A change never panics; should it, the journal is in order at the next start, and only there.
@@ -373,7 +409,8 @@ impl Runner {
         });
         let patience =
             (!self.child_started && !self.gave_up_waiting).then(|| self.started + PATIENCE);
-        dues.flatten().chain(patience).min()
+        let deadline = self.mode.deadline(self.started);
+        dues.flatten().chain(patience).chain(self.say_at).chain(deadline).min()
     }
 
     /// The exit code, if there is nothing more to do.
@@ -382,8 +419,14 @@ impl Runner {
             tracing::warn!(code, "the child has ended, and so do we");
             return Some(code);
         }
-        if self.mode == Mode::Once && self.groups.values().all(Group::settled) {
+        if self.mode != Mode::Forever && self.groups.values().all(Group::settled) {
             return Some(i32::from(self.groups.values().any(|group| group.trouble().is_some())));
+        }
+        if self.mode.deadline(self.started).is_some_and(|deadline| deadline <= Instant::now()) {
+            for reason in self.report.borrow().unready() {
+                tracing::error!("not done in time: {reason}");
+            }
+            return Some(1);
         }
         None
     }

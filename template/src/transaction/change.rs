@@ -71,6 +71,41 @@ impl<'a> Transaction<'a> {
         Ok(committed)
     }
 
+    /// Asks the check whether `texts` would do, and leaves everything as it was.
+    ///
+    /// # Errors
+    /// They would not, or nobody can say now.
+    pub async fn check(mut self, texts: &Texts) -> Result<(), Failed> {
+        let Some(validate) = self.settings.validate.as_ref() else { return Ok(()) };
+        if validate.shadow.is_none() && self.ledger.journal().is_ok_and(|pending| pending.is_some())
+        {
+            let error = io::Error::other("another change is not over");
+            return Err(untouched(Step::Validate, &error));
+        }
+        let candidates = self.stage(texts)?;
+        if validate.shadow.is_some() {
+            let checked = self.validate_candidates(&candidates).await;
+            discard(&candidates);
+            return checked;
+        }
+        // The check looks at the files themselves: they are put in place for it, and taken back whatever it says.
+        let begun = self.begin(texts, &candidates);
+        let journal = begun.inspect_err(|_| discard(&candidates))?;
+        let checked = match self.install(&candidates) {
+            Ok(()) => self.validate(validate, &[]).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match (self.go_back(&journal, false).await, checked) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), Err(message)) => {
+                Err(Failed { step: Step::Validate, message, after: After::RolledBack })
+            }
+            (Err(why), _) => {
+                Err(Failed { step: Step::Validate, message: why.clone(), after: After::Stuck(why) })
+            }
+        }
+    }
+
     /// Finishes a change that was installed but not acknowledged. `fresh` says that the program was started after
     /// the files were in place and so need not be told.
     ///

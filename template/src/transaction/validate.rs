@@ -52,12 +52,12 @@ pub(super) async fn run(
         )
     })?;
     let path = shadow_path(main);
-    let result = match write_like(main, &path, text.as_bytes()) {
-        Err(error) => Err(format!("`{}`: {error}", path.display())),
-        Ok(()) => {
-            let command = with_config(&validate.command, &path);
-            world.run(&command, environment, validate.timeout).await
-        }
+    let written = write_like(main, &path, text.as_bytes());
+    let result = if let Err(error) = written {
+        Err(format!("`{}`: {error}", path.display()))
+    } else {
+        let command = with_config(&validate.command, &path);
+        world.run(&command, environment, validate.timeout).await
     };
     if let Err(error) = fs::remove_file(&path) {
         tracing::debug!(file = %path.display(), %error, "the shadow stays behind");

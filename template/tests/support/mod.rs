@@ -79,6 +79,14 @@ impl FakeCatalog {
             .route("/v1/catalog/services", get(services))
             .route("/v1/health/service/{name}", get(health))
             .route("/v1/kv/{*key}", get(key))
+            // As servers clean paths: what begins with two slashes is sent elsewhere.
+            .fallback(async |uri: axum::http::Uri| {
+                if uri.path().contains("//") {
+                    (StatusCode::MOVED_PERMANENTLY, [("Location", "/v1/kv/")]).into_response()
+                } else {
+                    StatusCode::NOT_FOUND.into_response()
+                }
+            })
             .with_state(catalog.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         catalog
@@ -98,6 +106,16 @@ impl FakeCatalog {
         });
         let rows = rows.collect();
         self.change(|data| drop(data.services.insert(name.to_owned(), rows)));
+    }
+
+    /// Gives a service one passing instance at this port, whatever number that is.
+    pub fn set_port(&self, name: &str, port: i64) {
+        let row = json!({
+            "Node": {"Node": "n1", "Address": "127.0.0.1", "Datacenter": "dc1"},
+            "Service": {"ID": format!("{name}-odd"), "Service": name, "Tags": ["http"], "Port": port},
+            "Checks": [],
+        });
+        self.change(|data| data.services.entry(name.to_owned()).or_default().push(row));
     }
 
     pub fn remove_service(&self, name: &str) {
@@ -175,6 +193,10 @@ async fn health(
     Query(query): Parameters,
 ) -> Response {
     let path = format!("health/{name}");
+    if query.get("filter").is_some_and(|filter| filter == "x ==") {
+        let text = "Failed to create boolean expression evaluator: 1:5 (4): no match found";
+        return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
+    }
     let rows = |data: &Data| Some(data.services.get(&name).cloned().unwrap_or_default().into());
     catalog.answer(path, query, rows).await
 }
