@@ -96,6 +96,11 @@ pub async fn serve_one(
             let Some(frame) = Frame::parse(frame) else {
                 return "a malformed frame".to_owned();
             };
+            // Whoever does not read its answers makes no more of them: no turn is free as long as they wait for room,
+            // and for that they need nothing that is read here.
+            if matches!(frame, Frame::Request { .. }) && calls.outbox.turn().await.is_err() {
+                return "the connection has ended".to_owned();
+            }
             if let Err(why) = calls.take(frame) {
                 return why.to_owned();
             }
