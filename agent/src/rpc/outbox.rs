@@ -9,6 +9,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::Class;
 use super::frame::Outgoing;
 use super::quota::{Entered, Held};
 
@@ -46,6 +47,7 @@ pub(super) struct Outbox {
     small: Arc<AtomicUsize>,
     turns: Arc<Semaphore>,
     overflown: CancellationToken,
+    class: Class,
     /// Where the peer's share is counted, if it has one.
     client: Option<Arc<Entered>>,
 }
@@ -78,7 +80,11 @@ impl Drop for SmallRoom {
 pub(super) type Queue = mpsc::UnboundedReceiver<Queued>;
 
 /// Leave to encode an answer; kept until it is queued.
-pub(super) type Turn = OwnedSemaphorePermit;
+#[derive(Debug)]
+pub(super) struct Turn {
+    _own: OwnedSemaphorePermit,
+    _share: Option<Held>,
+}
 
 /// The connection has ended.
 #[derive(Debug)]
@@ -87,11 +93,11 @@ pub(super) struct Closed;
 impl Outbox {
     /// Of a connection that this agent made.
     pub(super) fn new() -> (Outbox, Queue) {
-        Outbox::of(None)
+        Outbox::of(Class::Forward, None)
     }
 
     /// Of one that an agent made which has a share of what is held.
-    pub(super) fn of(client: Option<Arc<Entered>>) -> (Outbox, Queue) {
+    pub(super) fn of(class: Class, client: Option<Arc<Entered>>) -> (Outbox, Queue) {
         let (queue, frames) = mpsc::unbounded_channel();
         let outbox = Outbox {
             queue,
@@ -99,6 +105,7 @@ impl Outbox {
             small: Arc::default(),
             turns: Arc::new(Semaphore::new(ENCODED_MAX)),
             overflown: CancellationToken::new(),
+            class,
             client,
         };
         (outbox, frames)
@@ -106,7 +113,13 @@ impl Outbox {
 
     /// Waits until an answer may be encoded.
     pub(super) async fn turn(&self) -> Result<Turn, Closed> {
-        Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Closed)
+        let own = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Closed)?;
+        let share = match &self.client {
+            // Answers to servers about agreement are small, and must not wait for those of others.
+            Some(client) if self.class == Class::Forward => client.turn().await,
+            _ => None,
+        };
+        Ok(Turn { _own: own, _share: share })
     }
 
     /// Waits for room.

@@ -23,11 +23,16 @@ pub(super) const CALL_BYTES: usize = 6 << 10;
 /// A body is there as bytes and as what is read from them.
 const BODY_COPIES: usize = 2;
 
+/// Answers of one address, and of all, that are made and wait for room: each may be as large as an answer can be.
+const TURNS_PER_CLIENT: usize = 16;
+const TURNS_TOTAL: usize = 128;
+
 /// Addresses with their connections.
 #[derive(Debug)]
 pub(super) struct Clients {
     limits: Limits,
     total: [Arc<Semaphore>; 3],
+    turns: Arc<Semaphore>,
     known: Mutex<HashMap<IpAddr, Client>>,
 }
 
@@ -35,6 +40,7 @@ pub(super) struct Clients {
 struct Client {
     connections: usize,
     purses: [Arc<Semaphore>; 3],
+    turns: Arc<Semaphore>,
 }
 
 /// One connection of an address.
@@ -42,9 +48,10 @@ pub(super) struct Entered {
     clients: Arc<Clients>,
     address: IpAddr,
     purses: [Arc<Semaphore>; 3],
+    turns: Arc<Semaphore>,
 }
 
-/// Bytes of a purse, until it is dropped.
+/// Bytes of a purse, or a turn, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Held {
     _own: OwnedSemaphorePermit,
@@ -69,7 +76,8 @@ fn purses(bytes: usize) -> [Arc<Semaphore>; 3] {
 
 impl Clients {
     pub(super) fn new(limits: Limits) -> Clients {
-        Clients { limits, total: purses(limits.bytes_total), known: Mutex::default() }
+        let turns = Arc::new(Semaphore::new(TURNS_TOTAL));
+        Clients { limits, total: purses(limits.bytes_total), turns, known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Client>> {
@@ -79,14 +87,18 @@ impl Clients {
     /// One more connection; `None` if the address has all that it may have.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
         let mut known = self.known();
-        let new = || Client { connections: 0, purses: purses(self.limits.bytes_per_client) };
+        let new = || Client {
+            connections: 0,
+            purses: purses(self.limits.bytes_per_client),
+            turns: Arc::new(Semaphore::new(TURNS_PER_CLIENT)),
+        };
         let client = known.entry(address).or_insert_with(new);
         if client.connections >= self.limits.connections_per_client {
             return None;
         }
         client.connections += 1;
-        let purses = client.purses.clone();
-        Some(Entered { clients: Arc::clone(self), address, purses })
+        let (purses, turns) = (client.purses.clone(), Arc::clone(&client.turns));
+        Some(Entered { clients: Arc::clone(self), address, purses, turns })
     }
 }
 
@@ -117,6 +129,13 @@ impl Entered {
     /// Waits until an answer of so many bytes may be queued.
     pub(super) async fn leaving(&self, bytes: usize) -> Option<Held> {
         self.hold(Purse::Leaving, bytes).await
+    }
+
+    /// Waits until another answer may be made ready.
+    pub(super) async fn turn(&self) -> Option<Held> {
+        let own = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let total = Arc::clone(&self.clients.turns).acquire_owned().await.ok()?;
+        Some(Held { _own: own, _total: total })
     }
 
     /// May a call with such a body begin?

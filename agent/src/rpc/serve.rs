@@ -81,8 +81,8 @@ pub async fn serve_one(
         Err(why) => return tracing::debug!(%peer, "{why}"),
     };
     let Socket { reader, mut writer } = socket;
-    let (outbox, mut queue) = Outbox::of(Some(Arc::clone(&entered)));
-    let calls = Calls { handlers, peer, entered, outbox, running: Arc::default() };
+    let (outbox, mut queue) = Outbox::of(class, Some(Arc::clone(&entered)));
+    let calls = Calls { handlers, peer, class, entered, outbox, running: Arc::default() };
     let mut reader = BufReader::with_capacity(READ_BYTES, reader);
     let reading = async {
         loop {
@@ -171,6 +171,7 @@ async fn next_frame(
 struct Calls {
     handlers: Handlers,
     peer: SocketAddr,
+    class: Class,
     entered: Arc<Entered>,
     outbox: Outbox,
     running: Arc<Mutex<HashMap<u32, Running>>>,
@@ -237,7 +238,9 @@ impl Calls {
             self.outbox.send_small(Outgoing::refused(id, &Refusal { reason, text }));
             Ok(())
         };
-        let Some(handler) = Method::from_number(method).and_then(|it| self.handlers.get(it)) else {
+        // Each kind of traffic keeps to connections of its own: what holds for one is not passed by on another.
+        let known = Method::from_number(method).filter(|it| it.class() == self.class);
+        let Some(handler) = known.and_then(|it| self.handlers.get(it)) else {
             let text = format!("this agent does not answer method {method}");
             return refuse(Reason::UnknownMethod, text);
         };
