@@ -5,7 +5,9 @@
 
 mod banner;
 mod descriptors;
+mod identity;
 mod memory;
+mod own_name;
 mod pool;
 mod reload;
 mod role;
@@ -51,6 +53,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Who this node is cannot be told.
+    #[error("{0}")]
+    Identity(String),
     /// A mode that does not exist yet.
     #[error("{0}")]
     NotSupported(String),

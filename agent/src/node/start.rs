@@ -11,8 +11,9 @@ use tracing::{info, warn};
 
 use super::banner::banner;
 use super::descriptors::{self, Raised};
+use super::own_name::WhileNamed;
 use super::role::{self, Role};
-use super::{Error, Node, REFERENCE_VERSION, pool, settings};
+use super::{Error, Node, REFERENCE_VERSION, identity, pool, settings};
 use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::telemetry::figures;
@@ -23,10 +24,7 @@ impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
     /// doors, in this order.
     pub async fn start(config: Config) -> Result<Node, Error> {
-        let node_id = match &config.data_dir {
-            None => config.node_id.clone().unwrap_or_else(new_id),
-            Some(dir) => kept_node_id(dir, config.node_id.as_deref())?,
-        };
+        let node_id = identity::node_id(&config)?;
         let keyring = pool::keyring(&config)?;
         banner(&config, &node_id, keyring.is_on());
         for warning in &config.warnings {
@@ -73,6 +71,7 @@ impl Node {
             Role::client(&config, pools.own(), &mut tasks, &shutdown)
         };
         let Role { consensus, truth, catalog, names } = role;
+        let catalog = Arc::new(WhileNamed { catalog, members: pools.own().clone() });
         let local = Local::open(settings::local(&config, &node_id), catalog)?;
         if let Some(consensus) = &consensus {
             let forget_after = config.gossip.timing.reconnect_timeout;
@@ -192,31 +191,4 @@ async fn listen_rpc(config: &Config) -> Result<Vec<TcpListener>, Error> {
         })?);
     }
     Ok(listeners)
-}
-
-fn new_id() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
-/// The node's UUID: the given one, else the kept one, else a new one that is kept.
-fn kept_node_id(dir: &Path, given: Option<&str>) -> Result<String, Error> {
-    fn io(what: String) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Io { what, source }
-    }
-    disk::folder(dir).map_err(io(format!("cannot make data_dir {}", dir.display())))?;
-    if let Err(error) = disk::tighten(dir) {
-        warn!(%error, "others may read what this agent keeps: its rights cannot be changed");
-    }
-    let file = dir.join("node-id");
-    let kept = match std::fs::read_to_string(&file) {
-        Ok(text) => uuid::Uuid::parse_str(text.trim()).ok().map(|id| id.to_string()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(io(format!("cannot read {}", file.display()))(e)),
-    };
-    let id = given.map(str::to_owned).or_else(|| kept.clone()).unwrap_or_else(new_id);
-    if kept.as_deref() != Some(&id) {
-        disk::replace(&file, id.as_bytes())
-            .map_err(io(format!("cannot write {}", file.display())))?;
-    }
-    Ok(id)
 }

@@ -162,6 +162,12 @@ fn may_change(me: ServerId, bond: Bond, invitation: &Invitation) -> bool {
     }
 }
 
+/// The server that the log in this data directory belongs to, if it ever was in a cluster.
+pub fn owner_of_log(data_dir: &Path) -> Option<ServerId> {
+    let bytes = fs::read(data_dir.join("raft").join("cluster.json")).ok()?;
+    serde_json::from_slice::<Bond>(&bytes).ok().map(|bond| bond.server)
+}
+
 fn write(path: &Path, bond: &Bond) -> io::Result<()> {
     disk::replace(path, &serde_json::to_vec(bond).map_err(io::Error::other)?)
 }

@@ -50,6 +50,7 @@ use std::path::PathBuf;
 
 use tokio::sync::watch as channel;
 
+pub use bond::owner_of_log;
 pub use consensus::Consensus;
 pub use roster::{Listed, Presence, Roster};
 pub use servers::{Configuration, Participant};
