@@ -6,6 +6,11 @@
 //! | alive            | there, `serfHealth` passing; servers with service `consul` |
 //! | failed           | `serfHealth` critical; the rest stays                      |
 //! | left, forgotten  | gone, with all it had                                      |
+//! | rebuilt          | what its name had under the old id is gone; then as alive  |
+//!
+//! Names of nodes know no case, those of members do. Of members with one name in the catalog a living
+//! one judges the row, whatever id stands in it: an id of which no living member has the name is that
+//! of an earlier life, however gossip heard of its end.
 //!
 //! Each turn is one write, and none is made while the catalog is as it should be. Nodes without
 //! `serfHealth` are somebody else's and are not touched.
@@ -22,7 +27,9 @@ use super::diff::{LEADER_CHECK, LEADER_SERVICE};
 use crate::checks::Status;
 use crate::gossip::{self, Member, NEW_NAMES_A_MINUTE, Newcomers, Pools, Roll, UserEvent};
 use crate::raft::Consensus;
-use crate::store::{Change, Check, Deregister, Node, Register, Reply, Service, Store, Weights};
+use crate::store::{
+    CatalogVerb, Change, Check, Deregister, Node, Register, Reply, Service, Store, TxnOp, Weights,
+};
 use crate::telemetry::figures::names;
 
 /// The whole is compared at this interval, as the reference does.
@@ -130,6 +137,12 @@ async fn write(consensus: &Consensus, changes: Vec<Change>) -> bool {
             Ok((Reply::Refused(reason), _)) => {
                 tracing::error!(reason, "a member could not be registered");
             }
+            // The row was changed meanwhile: the next look judges the new one.
+            Ok((Reply::Txn { errors, .. }, _)) if !errors.is_empty() => {
+                let reason = errors[0].what.as_str();
+                tracing::warn!(reason, "a rebuilt member could not be registered yet");
+                well = false;
+            }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "members could not be registered");
@@ -160,41 +173,113 @@ fn admitted(
 
 /// What all members together make necessary.
 fn all(roll: &Roll, own: &str, store: &Store) -> Vec<Change> {
-    roll.values().filter_map(|member| duty(member, own, store)).collect()
+    let mut names: BTreeMap<String, Vec<&Member>> = BTreeMap::new();
+    for member in roll.values() {
+        names.entry(member.details.name.to_lowercase()).or_default().push(member);
+    }
+    names
+        .into_values()
+        .filter_map(|rivals| duty(judge(&rivals, store)?, roll, own, store))
+        .collect()
 }
 
 /// What the difference between two moments makes necessary.
 fn news(before: &Roll, now: &Roll, own: &str, store: &Store) -> Vec<Change> {
+    let judged = |name: &str| {
+        let rivals = now.values().map(|member| &**member);
+        judge(&rivals.filter(|it| is_same_name(&it.details.name, name)).collect::<Vec<_>>(), store)
+    };
     before
         .diff(now)
         .filter_map(|item| match item {
-            DiffItem::Add(_, member) | DiffItem::Update { new: (_, member), .. } => {
-                duty(member, own, store)
+            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } => {
+                duty(judged(name)?, now, own, store)
             }
-            DiffItem::Remove(name, member) => {
-                let node = known(store, &member.details)?;
-                (**name != *own).then(|| remove(&node))
-            }
+            DiffItem::Remove(name, member) => match judged(name) {
+                Some(other) => duty(other, now, own, store),
+                None if **name == *own => None,
+                None => known(store, &member.details).map(|node| remove(&node)),
+            },
         })
         .collect()
 }
 
-/// What one member makes necessary.
-fn duty(member: &Member, own: &str, store: &Store) -> Option<Change> {
+/// Are both the same name in the catalog?
+fn is_same_name(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+        || (!one.is_ascii() && one.to_lowercase() == other.to_lowercase())
+}
+
+fn is_living(member: &Member) -> bool {
+    matches!(member.status, gossip::Status::Alive | gossip::Status::Leaving)
+}
+
+/// Of members with one name, the one that judges the name's row: of the living who has it, or who came
+/// first; of the dead the last that spoke.
+fn judge<'a>(rivals: &[&'a Member], store: &Store) -> Option<&'a Member> {
+    if let [only] = rivals {
+        return Some(only);
+    }
+    let name = &rivals.first()?.details.name;
+    let holder = store.catalog().node_named(name).map(|row| row.id.clone()).unwrap_or_default();
+    let rank = |member: &&&'a Member| {
+        let details = &member.details;
+        let (is_living, has_it) = (is_living(member), details.id.to_string() == holder);
+        let first = if is_living { u64::MAX - details.incarnation } else { details.incarnation };
+        (is_living, has_it && is_living, first)
+    };
+    rivals.iter().max_by_key(rank).copied()
+}
+
+/// What one member makes necessary that judges its name's row.
+fn duty(member: &Member, roll: &Roll, own: &str, store: &Store) -> Option<Change> {
     match member.status {
-        gossip::Status::Alive | gossip::Status::Leaving => alive(member, store),
-        gossip::Status::Failed => fail(&known(store, &member.details)?, store),
+        gossip::Status::Alive | gossip::Status::Leaving => {
+            // Who goes by another name now has its rows there.
+            alive(member, store).filter(|_| !is_renamed(member, roll))
+        }
         // Who leads does not remove itself: its successor does.
         gossip::Status::Left if *member.details.name == *own => None,
-        gossip::Status::Left => known(store, &member.details).map(|node| remove(&node)),
+        gossip::Status::Failed | gossip::Status::Left => {
+            let node = known(store, &member.details).filter(|node| !is_moving(node, roll))?;
+            match member.status {
+                gossip::Status::Left => Some(remove(&node)),
+                _ => fail(&node, store),
+            }
+        }
     }
 }
 
-/// The member's node in the catalog, unless somebody else has its name now.
+/// Has a living member of another name the same id, and began later?
+fn is_renamed(member: &Member, roll: &Roll) -> bool {
+    let details = &member.details;
+    roll.values().any(|other| {
+        other.details.id == details.id
+            && other.details.name != details.name
+            && is_living(other)
+            && other.details.incarnation > details.incarnation
+    })
+}
+
+/// Has a living member of another name the id of this row? Its registration takes the row along; what is
+/// written of the old name meanwhile would take it back.
+fn is_moving(node: &Node, roll: &Roll) -> bool {
+    let has_it = |member: &Member| {
+        is_living(member)
+            && !is_same_name(&member.details.name, &node.name)
+            && member.details.id.to_string() == node.id
+    };
+    roll.values().any(|member| has_it(member))
+}
+
+/// The row of a name, for a member of that name that is gone, if that is a member's row: its own, or
+/// that of an earlier life. A living member of the name would judge it instead.
 fn known(store: &Store, details: &gossip::Details) -> Option<Node> {
-    let node = store.catalog().node_named(&details.name)?;
+    let catalog = store.catalog();
+    let node = catalog.node_named(&details.name)?;
     let is_its = node.id.is_empty() || node.id == details.id.to_string();
-    is_its.then(|| Node::clone(node))
+    let is_members = || catalog.node_check(&node.name, LEADER_CHECK).is_some();
+    (is_its || is_members()).then(|| Node::clone(node))
 }
 
 fn remove(node: &Node) -> Change {
@@ -246,6 +331,13 @@ fn alive(member: &Member, store: &Store) -> Option<Change> {
     let service = member.is_server().then(|| service(member));
     let catalog = store.catalog();
     let known = catalog.node_named(&node.name);
+    if let Some(old) = known
+        && !old.id.is_empty()
+        && !old.id.eq_ignore_ascii_case(&node.id)
+        && catalog.node_check(&old.name, LEADER_CHECK).is_some()
+    {
+        return Some(rebuilt(old, node, service, check));
+    }
     let moved = known.is_some_and(|row| row.id != node.id || row.address != node.address);
     let is_known = known.is_some()
         && !moved
@@ -270,6 +362,20 @@ fn alive(member: &Member, store: &Store) -> Option<Change> {
         service,
         checks: vec![check],
     })))
+}
+
+/// A member that has the name of one that is gone: all that the old one had goes, unless its row has
+/// been changed meanwhile. Services of a machine that was built anew are not the ones it had.
+fn rebuilt(old: &Node, node: Node, service: Option<Service>, check: Check) -> Change {
+    let name = node.name.to_string();
+    let verb = CatalogVerb::Set;
+    let mut ops = vec![
+        TxnOp::Node(CatalogVerb::DeleteCas, Box::new(old.clone())),
+        TxnOp::Node(verb, Box::new(node)),
+    ];
+    ops.extend(service.map(|service| TxnOp::Service(verb, name, Box::new(service))));
+    ops.push(TxnOp::Check(verb, Box::new(check)));
+    Change::Txn(ops)
 }
 
 /// A member that is gone without a word: only its health says so.
@@ -334,167 +440,4 @@ fn health(node: &str, status: Status, output: &str) -> Check {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::store::{Command, Timestamp};
-
-    fn apply(store: &mut Store, changes: impl IntoIterator<Item = Change>) {
-        for change in changes {
-            let index = store.index() + 1;
-            let applied = store.apply(index, &Command { at: Timestamp(0), change });
-            assert!(!matches!(applied.reply, Reply::Refused(_)), "{:?}", applied.reply);
-        }
-    }
-
-    fn member(name: &str, id: u128, role: &str, status: gossip::Status) -> Member {
-        let tags = [
-            ("role", role),
-            ("dc", "dc1"),
-            ("port", "8300"),
-            ("raft_vsn", "3"),
-            ("build", "1.8.7:"),
-        ];
-        let details = gossip::Details {
-            name: name.into(),
-            id: Uuid::from_u128(id),
-            address: "127.0.0.1:8301".parse().unwrap(),
-            incarnation: 1,
-            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        };
-        Member { details: Arc::new(details), status, conflict: None }
-    }
-
-    fn roll(members: &[Member]) -> Roll {
-        let named = members.iter().map(|it| (it.details.name.clone(), Arc::new(it.clone())));
-        named.collect()
-    }
-
-    fn health_of(store: &Store, node: &str) -> String {
-        store.catalog().node_check(node, LEADER_CHECK).unwrap().status.clone()
-    }
-
-    #[test]
-    fn members_are_registered_once_and_again_when_they_were_removed() {
-        let server = member("n1", 1, "consul", gossip::Status::Alive);
-        let client = member("n2", 2, "node", gossip::Status::Alive);
-        let now = roll(&[server, client]);
-        let mut store = Store::default();
-        let changes = all(&now, "n1", &store);
-        assert_eq!(changes.len(), 2, "one write each");
-        apply(&mut store, changes);
-        assert_eq!(all(&now, "n1", &store), []);
-        let service = store.catalog().node_service("n1", "consul").unwrap();
-        assert_eq!((service.port, service.meta["raft_version"].as_str()), (8300, "3"));
-        assert!(store.catalog().node_service("n2", "consul").is_none());
-
-        // What the agent says of its node survives the leader's next write.
-        let mut own = Node::clone(store.catalog().node_named("n1").unwrap());
-        own.meta.insert("k".into(), "v".into());
-        let own = Register { node: own, skip_node_update: false, service: None, checks: vec![] };
-        apply(&mut store, [Change::Register(Box::new(own))]);
-        assert_eq!(all(&now, "n1", &store), []);
-        let gone =
-            Deregister { node: "n1".into(), service_id: None, check_id: Some(LEADER_CHECK.into()) };
-        apply(&mut store, [Change::Deregister(gone)]);
-        let changes = all(&now, "n1", &store);
-        assert_eq!(changes.len(), 1);
-        apply(&mut store, changes);
-        assert_eq!(store.catalog().node_named("n1").unwrap().meta["k"], "v");
-    }
-
-    #[test]
-    fn each_turn_of_a_member_is_one_write() {
-        let own = member("n1", 1, "consul", gossip::Status::Alive);
-        let turn = |status| roll(&[own.clone(), member("n2", 2, "node", status)]);
-        let mut store = Store::default();
-        let mut before = Roll::default();
-        for (status, expected) in [
-            (gossip::Status::Alive, Some("passing")),
-            (gossip::Status::Failed, Some("critical")),
-            (gossip::Status::Alive, Some("passing")),
-            (gossip::Status::Left, None),
-        ] {
-            let now = turn(status);
-            let changes = news(&before, &now, "n1", &store);
-            assert_eq!(changes.len(), if before.is_empty() { 2 } else { 1 }, "{status:?}");
-            apply(&mut store, changes);
-            assert_eq!(news(&before, &now, "n1", &store), [], "{status:?}");
-            match expected {
-                Some(health) => assert_eq!(health_of(&store, "n2"), health),
-                None => assert!(store.catalog().node_named("n2").is_none()),
-            }
-            before = now;
-        }
-        // One that is forgotten goes, the leader itself stays.
-        let all_there = turn(gossip::Status::Alive);
-        let changes = all(&all_there, "n1", &store);
-        apply(&mut store, changes);
-        let changes = news(&all_there, &Roll::default(), "n1", &store);
-        assert_eq!(changes.len(), 1);
-        apply(&mut store, changes);
-        assert!(store.catalog().node_named("n2").is_none());
-    }
-
-    #[test]
-    fn no_more_nodes_come_in_than_a_minute_may_bring() {
-        let mut store = Store::default();
-        let known = member("known", 1, "node", gossip::Status::Alive);
-        let changes = all(&roll(&[known]), "n1", &store);
-        apply(&mut store, changes);
-        let named = |name: &str| {
-            let node = Node { name: name.into(), ..Node::default() };
-            let row = Register { node, skip_node_update: false, service: None, checks: vec![] };
-            Change::Register(Box::new(row))
-        };
-        let many = || {
-            let made_up = (0..100_000).map(|number| named(&format!("made-up-{number}")));
-            made_up.chain([named("known"), named("n1"), remove(&Node::default())]).collect()
-        };
-        let (mut newcomers, most) = (Newcomers::default(), NEW_NAMES_A_MINUTE as usize);
-        let minute = Duration::from_mins(1);
-        let mut taken = |now| admitted(many(), "n1", &store, &mut newcomers, now).len();
-        assert_eq!(taken(minute), most + 3, "what is known, its own and what goes, too");
-        assert_eq!(taken(minute), 3);
-        assert_eq!(taken(2 * minute), most + 3);
-    }
-
-    #[test]
-    fn a_dead_member_does_not_speak_for_who_has_its_name_now() {
-        let mut store = Store::default();
-        let changes = all(&roll(&[member("n", 1, "node", gossip::Status::Alive)]), "", &store);
-        apply(&mut store, changes);
-        for status in [gossip::Status::Failed, gossip::Status::Left] {
-            assert_eq!(duty(&member("n", 2, "node", status), "", &store), None);
-        }
-    }
-
-    #[tokio::test]
-    async fn nodes_that_the_pool_does_not_know_get_time() {
-        let mut store = Store::default();
-        let known = member("n", 1, "node", gossip::Status::Alive);
-        let changes = all(&roll(&[known]), "", &store);
-        apply(&mut store, changes);
-        let node = Node { name: "external".into(), address: "10.0.0.1".into(), ..Node::default() };
-        let external = Register { node, skip_node_update: false, service: None, checks: vec![] };
-        apply(&mut store, [Change::Register(Box::new(external))]);
-        let (mut absent, start) = (BTreeMap::new(), Instant::now());
-        let hours = Duration::from_hours;
-        let mut look = |store: &Store, later| {
-            absences(&mut absent, &Roll::default(), store, start + later, hours(72))
-        };
-        assert_eq!(look(&store, Duration::ZERO), []);
-        let changes = look(&store, ABSENCE_MAX);
-        assert_eq!(changes.len(), 1);
-        apply(&mut store, changes);
-        assert_eq!(health_of(&store, "n"), "critical");
-        assert_eq!(look(&store, hours(1)), []);
-        let changes = look(&store, hours(72));
-        apply(&mut store, changes);
-        assert!(store.catalog().node_named("n").is_none());
-        assert!(store.catalog().node_named("external").is_some());
-    }
-}
+mod tests;

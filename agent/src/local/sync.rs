@@ -4,6 +4,7 @@
 //!   a claim changed  ─▶ partial: write what is not settled
 //!   60 s x scale     ─▶ full:    read the catalog, compare everything, then as above
 //!   a write failed   ─▶ again after 15 s x scale; without a leader as soon as there is one
+//!   name not free    ─▶ again as soon as it is
 //!   servers are back ─▶ full, within 3 s x scale
 //! ```
 //!
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::Unavailable;
 use super::diff::{self, Step};
 use super::{Local, chance};
+use crate::checks::Status;
 use crate::store::Reply;
 
 /// Pause after a write that failed, before it is scaled and spread.
@@ -29,6 +31,10 @@ const RETRY: Duration = Duration::from_secs(15);
 /// Pause after a round that nobody answered; it doubles up to this many times itself, and is spread.
 const LEADER_POLL: Duration = Duration::from_millis(100);
 const LEADER_POLL_GROWTH_MAX: u32 = 32;
+/// Part of the store's words for a name that another node has.
+const NAME_TAKEN: &str = "is reserved by node ";
+/// Between two looks at who has this node's name.
+const NAME_POLL: Duration = Duration::from_millis(250);
 /// After servers came back everything is compared within this time, before it is scaled.
 const RETURN_SPREAD: Duration = Duration::from_secs(3);
 /// Writes under way at one time.
@@ -42,6 +48,8 @@ enum Round {
     Done,
     NoLeader,
     Failed,
+    /// Another node has this one's name.
+    NameTaken,
 }
 
 /// Corrects the catalog until `shutdown`.
@@ -78,7 +86,9 @@ async fn correct(local: &Local) {
                 tokio::time::sleep(pause.mul_f64(0.5 + chance() / 2.0)).await;
                 continue;
             }
-            Round::Failed => Some(Deadline::now() + RETRY + RETRY.mul_f64(spread())),
+            Round::Failed | Round::NameTaken => {
+                Some(Deadline::now() + RETRY + RETRY.mul_f64(spread()))
+            }
             Round::Done => None,
         };
         unanswered = 0;
@@ -103,6 +113,7 @@ async fn correct(local: &Local) {
             () = sleep_until(full_at) => {}
             () = until_output => {}
             () = until_retry => {}
+            () = name_is_free(local), if round == Round::NameTaken => {}
             () = returned(&mut returns) => {
                 full_at = full_at.min(Deadline::now() + RETURN_SPREAD.mul_f64(spread()));
             }
@@ -114,6 +125,29 @@ async fn correct(local: &Local) {
 async fn returned(returns: &mut watch::Receiver<u64>) {
     if returns.changed().await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when the row of this node's name is its own, or that of a node that is gone. A machine that
+/// was built anew need not wait for its next attempt by then.
+async fn name_is_free(local: &Local) {
+    let (catalog, own) = (&local.inner.catalog, local.node().id.clone());
+    let mut mark = 0;
+    loop {
+        let Ok(held) = catalog.held(Arc::clone(&local.inner.name), mark).await else {
+            // The next attempt comes by itself.
+            return std::future::pending().await;
+        };
+        let is_taken = held.node.as_ref().is_some_and(|row| !row.id.is_empty() && row.id != own)
+            && held.checks.iter().any(|check| {
+                &*check.id == diff::LEADER_CHECK && check.status != Status::Critical.as_str()
+            });
+        if !is_taken {
+            return;
+        }
+        mark = held.mark;
+        // A row that changes all the time is not read more often than this.
+        tokio::time::sleep(NAME_POLL).await;
     }
 }
 
@@ -165,7 +199,7 @@ async fn push(local: &Local) -> Round {
     while let Some(round) = rounds.next().await {
         match round {
             Round::NoLeader => return round,
-            Round::Failed => worst = round,
+            Round::Failed | Round::NameTaken => worst = round,
             Round::Done => {}
         }
     }
@@ -179,8 +213,9 @@ async fn write(local: &Local, step: Step) -> Round {
     match reply {
         Ok(Reply::Refused(reason)) => {
             tracing::warn!(what = what().join(" "), reason, "the catalog refused a registration");
+            let round = if reason.contains(NAME_TAKEN) { Round::NameTaken } else { Round::Failed };
             local.note_trouble(Some(reason));
-            Round::Failed
+            round
         }
         Ok(_) => {
             let mut claims = local.claims();
