@@ -85,8 +85,15 @@ pub(super) fn leader(
 
 /// The servers of a datacenter.
 fn servers(roll: &Roll, datacenter: &str) -> Roster {
-    let members = roll.values().filter(|member| member.tag("dc") == Some(datacenter));
-    Roster { servers: members.filter_map(|member| listed(member)).collect() }
+    let mut members: Vec<_> =
+        roll.values().filter(|member| member.tag("dc") == Some(datacenter)).collect();
+    // A server that goes by another name now is still known by its old one: what it is now counts.
+    let life = |member: &Member| {
+        let is_there = matches!(member.status, Status::Alive | Status::Leaving);
+        (is_there, member.details.incarnation)
+    };
+    members.sort_by_key(|member| life(member));
+    Roster { servers: members.into_iter().filter_map(|member| listed(member)).collect() }
 }
 
 /// A member that is a server, as agreement needs it.
@@ -133,6 +140,31 @@ mod tests {
             tags,
         };
         Arc::new(Member { details: Arc::new(details), status, conflict: None })
+    }
+
+    #[test]
+    fn a_server_with_two_names_is_what_it_is_under_the_living_one() {
+        use Status::{Alive, Failed, Left};
+        let server = [("role", "consul"), ("dc", "dc1"), ("port", "8300")];
+        // (status, incarnation) under `aa` and under `bb`, and whose name the one server has.
+        for (first, second, expected) in [
+            ((Failed, 1), (Alive, 2), "bb"),
+            ((Left, 1), (Alive, 2), "bb"),
+            ((Alive, 2), (Failed, 1), "aa"),
+            ((Alive, 2), (Left, 9), "aa"),
+            ((Alive, 2), (Alive, 1), "aa"),
+            ((Left, 2), (Failed, 1), "aa"),
+        ] {
+            let named = |name: &str, (status, incarnation)| {
+                let member = Member::clone(&member(name, status, &server));
+                let details = Details { incarnation, ..Details::clone(&member.details) };
+                (details.name.clone(), Arc::new(Member { details: Arc::new(details), ..member }))
+            };
+            let roll: Roll = [named("aa", first), named("bb", second)].into_iter().collect();
+            let roster = servers(&roll, "dc1");
+            let names: Vec<_> = roster.servers.values().map(|listed| &*listed.name).collect();
+            assert_eq!(names, [expected], "{first:?} {second:?}");
+        }
     }
 
     #[test]

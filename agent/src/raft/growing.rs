@@ -1,5 +1,7 @@
 //! What the leader does about who takes part: invites servers that appear, corrects addresses,
-//! removes those that said good-bye. When a newcomer gets a voice is decided in `autopilot`.
+//! removes those that said good-bye. When a newcomer gets a voice is decided in `autopilot`, unless it
+//! is a server that was built anew: it takes the place of its earlier life in one change, so that the
+//! two never count together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::bond::Invitation;
 use super::forming::Servers;
 use super::observer::Status;
-use super::roster::{Presence, Roster};
+use super::roster::{Listed, Presence, Roster};
 use super::types::{Membership, Server, ServerId, Types};
 
 /// Between looks.
@@ -47,6 +49,7 @@ impl Servers {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
         self.invite_new(roster, membership).await;
+        let metrics = self.raft.metrics().borrow_watched().clone();
         for change in changes(roster, &metrics, self.network.me, &self.server) {
             tracing::info!("changing who takes part: {change}");
             let changed = self.raft.change_membership(change, false);
@@ -87,16 +90,74 @@ impl Servers {
                 tracing::debug!("cannot invite {}: {why}", listed.name);
                 continue;
             }
-            let server = Server { name: listed.name.clone(), address: listed.address.to_string() };
-            tracing::info!("server {} at {} joins", server.name, server.address);
-            let added = self.raft.add_learner(id, server, false);
+            let change = match earlier_life(roster, membership, self.network.me, (id, listed)) {
+                Some(earlier) => {
+                    tracing::info!(
+                        "server {} at {} was built anew: {id} takes the place of {earlier}",
+                        listed.name,
+                        listed.address
+                    );
+                    replacement(membership, earlier, id, listed)
+                }
+                None => {
+                    tracing::info!("server {} at {} joins", listed.name, listed.address);
+                    ChangeMembers::AddNodes(BTreeMap::from([(id, server(listed))]))
+                }
+            };
+            let added = self.raft.change_membership(change, false);
             match tokio::time::timeout(CHANGE_MAX, added).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!("{} cannot join: {error}", listed.name),
                 Err(_) => tracing::warn!("that {} joins is not confirmed yet", listed.name),
             }
+            // Who takes part is another set now.
+            return;
         }
     }
+}
+
+fn server(listed: &Listed) -> Server {
+    Server { name: listed.name.clone(), address: listed.address.to_string() }
+}
+
+/// The server that had this one's name, or else its address, if it is there no more.
+fn earlier_life(
+    roster: &Roster,
+    membership: &Membership,
+    me: ServerId,
+    (id, listed): (ServerId, &Listed),
+) -> Option<ServerId> {
+    let is_alive = |id: &ServerId| {
+        let listed = roster.servers.get(id);
+        *id == me || listed.is_some_and(|listed| listed.presence == Presence::Alive)
+    };
+    let (name, address) = (&listed.name, listed.address.to_string());
+    let gone = || membership.nodes().filter(|(other, _)| **other != id && !is_alive(other));
+    let voters: BTreeSet<ServerId> = membership.voter_ids().collect();
+    let with_name = gone().filter(|(_, server)| server.name == *name);
+    let with_address = gone().filter(|(_, server)| server.address == address);
+    // Of several the one with a voice: that is the one that is missed.
+    let voice_first = |(id, _): &(&ServerId, &Server)| !voters.contains(id);
+    let found = with_name.min_by_key(voice_first).or_else(|| with_address.min_by_key(voice_first));
+    found.map(|(id, _)| *id)
+}
+
+/// Puts a server in the place of its earlier life: with a voice if that had one. The majority needs as
+/// many as before, and one more of them is there.
+fn replacement(
+    membership: &Membership,
+    earlier: ServerId,
+    id: ServerId,
+    listed: &Listed,
+) -> Change {
+    let newcomer = BTreeMap::from([(id, server(listed))]);
+    let gone = BTreeSet::from([earlier]);
+    let is_voter = membership.voter_ids().any(|voter| voter == earlier);
+    ChangeMembers::Batch(if is_voter {
+        vec![ChangeMembers::AddVoters(newcomer), ChangeMembers::RemoveVoters(gone)]
+    } else {
+        vec![ChangeMembers::AddNodes(newcomer), ChangeMembers::RemoveNodes(gone)]
+    })
 }
 
 type Change = ChangeMembers<ServerId, Server>;
@@ -112,9 +173,10 @@ fn changes(
     let voters: BTreeSet<ServerId> = membership.voter_ids().collect();
     let mut moved = BTreeMap::new();
     let mut gone = BTreeSet::new();
-    for (id, server) in membership.nodes() {
+    let mut changes = Vec::new();
+    for (id, known) in membership.nodes() {
         if *id == me {
-            if server != own {
+            if known != own {
                 moved.insert(me, own.clone());
             }
             continue;
@@ -128,14 +190,17 @@ fn changes(
             }
             Presence::Failed => {}
             Presence::Alive => {
-                let now = Server { name: listed.name.clone(), address: listed.address.to_string() };
-                if *server != now {
+                let now = server(listed);
+                if *known != now {
                     moved.insert(*id, now);
+                }
+                // It came while its earlier life still seemed to be there.
+                if let Some(earlier) = earlier_life(roster, membership, me, (*id, listed)) {
+                    changes.push(replacement(membership, earlier, *id, listed));
                 }
             }
         }
     }
-    let mut changes = Vec::new();
     if !moved.is_empty() {
         changes.push(ChangeMembers::SetNodes(moved));
     }

@@ -11,7 +11,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use muster_agent::raft::log::{LogReader, LogStore, Record};
 use muster_agent::raft::types::ServerId;
-use muster_agent::raft::{Consensus, Error, Links, Listed, LogBackend, Presence, Roster, Settings};
+use muster_agent::raft::{
+    Consensus, Error, Links, Listed, LogBackend, Participant, Presence, Roster, Settings,
+};
 use muster_agent::rpc::{self, Dial, Handlers, Pool, Socket};
 use muster_agent::store::{Change, Index, Reply};
 use tempfile::TempDir;
@@ -165,6 +167,8 @@ pub(crate) struct Cluster {
     pub(crate) snapshot_threshold: u64,
     pub(crate) trailing_logs: u64,
     pub(crate) raft_multiplier: u32,
+    /// How often each server was built anew: it has another id then, and nothing on its disk.
+    lives: Vec<u64>,
 }
 
 pub(crate) fn id(number: usize) -> ServerId {
@@ -194,7 +198,29 @@ impl Cluster {
             snapshot_threshold: 16_384,
             trailing_logs: 10_240,
             raft_multiplier: 1,
+            lives: vec![0; count],
         }
+    }
+
+    /// The id of a server in its present life.
+    pub(crate) fn id(&self, number: usize) -> ServerId {
+        ServerId::from(number as u64 + 1 + 1000 * self.lives[number])
+    }
+
+    /// A server that does not run loses its disk and its id; nobody is told of the old one any more.
+    pub(crate) fn rebuild(&mut self, number: usize) {
+        assert!(self.servers[number].is_none(), "it runs");
+        let old = self.id(number);
+        self.roster.send_modify(|roster| drop(roster.servers.remove(&old)));
+        self.lives[number] += 1;
+    }
+
+    /// Voters and learners, as a server knows them.
+    pub(crate) fn members(&self, number: usize) -> (BTreeSet<ServerId>, BTreeSet<ServerId>) {
+        let servers = self.consensus(number).configuration().servers.into_iter();
+        let (voters, learners): (Vec<_>, Vec<_>) = servers.partition(|server| server.voter);
+        let ids = |found: Vec<Participant>| found.into_iter().map(|server| server.id).collect();
+        (ids(voters), ids(learners))
     }
 
     /// All start, and one leads.
@@ -217,9 +243,9 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         self.net.addresses.lock().unwrap().insert(address, number);
-        let listed = self.listed(number, address);
+        let (id, listed) = (self.id(number), self.listed(number, address));
         self.roster.send_modify(|roster| {
-            roster.servers.insert(id(number), listed);
+            roster.servers.insert(id, listed);
         });
         let pool = Pool::new(Wire { net: Arc::clone(&self.net), from: number });
         let links = Links { pool, roster, expect: self.expect };
@@ -227,7 +253,7 @@ impl Cluster {
             snapshot_threshold: self.snapshot_threshold,
             trailing_logs: self.trailing_logs,
             raft_multiplier: self.raft_multiplier,
-            ..settings(self.folder.path(), number, address)
+            ..settings(self.folder.path(), number, id, address)
         };
         let disk = self.disks[number].clone();
         let slow = |store| Box::new(Slow { store, disk }) as Box<dyn LogStore>;
@@ -255,7 +281,7 @@ impl Cluster {
     /// What everybody is told of a server.
     pub(crate) fn tell(&self, number: usize, presence: Presence) {
         self.roster.send_modify(|roster| {
-            roster.servers.get_mut(&id(number)).unwrap().presence = presence;
+            roster.servers.get_mut(&self.id(number)).unwrap().presence = presence;
         });
     }
 
@@ -360,11 +386,15 @@ pub(crate) async fn propose(
     }
 }
 
-fn settings(folder: &Path, number: usize, address: SocketAddr) -> Settings {
+fn settings(folder: &Path, number: usize, id: ServerId, address: SocketAddr) -> Settings {
     let name = format!("s{}", number + 1);
     Settings {
-        data_dir: Some(folder.join(&name)),
-        node_id: id(number).to_string(),
+        data_dir: Some(folder.join(if id == self::id(number) {
+            name.clone()
+        } else {
+            id.to_string()
+        })),
+        node_id: id.to_string(),
         node_name: name,
         address: address.to_string(),
         log_backend: LogBackend::Wal,

@@ -20,6 +20,7 @@ mod log_processes;
 mod log_segments;
 mod old_formats;
 mod processes;
+mod rebuilt;
 mod recovered;
 mod restarts;
 mod single_server;

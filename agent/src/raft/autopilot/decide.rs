@@ -92,13 +92,9 @@ pub(super) enum Step {
     Remove(ServerId),
 }
 
-/// A server that nobody has heard of takes part for so long before it counts as dead: after a
-/// start gossip needs a while to tell of everybody.
-const STRANGER_PATIENCE: Duration = Duration::from_mins(1);
-
-/// A server that failed has so long to be back: whoever is only being started again keeps its voice,
-/// however soon gossip noticed.
-const FAILED_PATIENCE: Duration = Duration::from_secs(10);
+/// A server of which nothing is heard has so long to be back, however short the stabilisation time: who is
+/// only being started again keeps its voice, and after an election gossip may not have told of everybody.
+const ABSENCE_MIN: Duration = Duration::from_secs(3);
 
 /// Is the server healthy?
 fn is_healthy(rules: &Rules, leader: Leader, seen: &Seen) -> bool {
@@ -150,13 +146,17 @@ pub(super) fn decide(
     if !rules.cleanup {
         return steps;
     }
+    // Nobody counts for longer without a member behind it than a newcomer waits for its voice: else both
+    // would count at once, and the majority would include one that is gone.
+    let patience = rules.stabilization.max(ABSENCE_MIN);
     let is_dead = |seen: &&Seen| {
         !seen.leader
             && match seen.presence {
                 Presence::Alive => false,
                 Presence::Left => true,
-                Presence::Failed => age(seen).is_some_and(|age| age >= FAILED_PATIENCE),
-                Presence::Unknown => age(seen).is_some_and(|age| age >= STRANGER_PATIENCE),
+                Presence::Failed | Presence::Unknown => {
+                    age(seen).is_some_and(|age| age >= patience)
+                }
             }
     };
     let remove = |seen: &Seen| Step::Remove(seen.id);
@@ -276,19 +276,21 @@ mod tests {
     }
 
     #[test]
-    fn strangers_get_time_to_be_heard_of_and_the_failed_to_come_back() {
-        for (presence, patience) in
-            [(Presence::Unknown, STRANGER_PATIENCE), (Presence::Failed, FAILED_PATIENCE)]
-        {
-            let servers = [
-                server(1, true, Presence::Alive),
-                server(2, true, Presence::Alive),
-                server(3, true, presence),
-            ];
-            let known = judged(&rules(), patience.mul_f64(0.9), &servers);
-            assert_eq!(decide(&known, NOW, &rules(), &servers), []);
-            let known = judged(&rules(), patience, &servers);
-            assert_eq!(decide(&known, NOW, &rules(), &servers), [Step::Remove(3.into())]);
+    fn who_is_gone_gets_the_stabilisation_time_to_come_back() {
+        for presence in [Presence::Unknown, Presence::Failed] {
+            for (seconds, patience) in [(10, 10), (30, 30), (4, 4), (0, 3)] {
+                let rules = Rules { stabilization: Duration::from_secs(seconds), ..rules() };
+                let servers = [
+                    server(1, true, Presence::Alive),
+                    server(2, true, Presence::Alive),
+                    server(3, true, presence),
+                ];
+                let patience = Duration::from_secs(patience);
+                let known = judged(&rules, patience.mul_f64(0.9), &servers);
+                assert_eq!(decide(&known, NOW, &rules, &servers), [], "{presence:?} {seconds}");
+                let known = judged(&rules, patience, &servers);
+                assert_eq!(decide(&known, NOW, &rules, &servers), [Step::Remove(3.into())]);
+            }
         }
     }
 
