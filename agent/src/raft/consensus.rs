@@ -37,6 +37,9 @@ pub(super) const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 /// Changes under way take at most this much; more wait. All of it must fit one segment of the log.
 pub(super) const UNDER_WAY_KIB_MAX: usize = 12 << 10;
 
+/// How long the outcome of a change is waited for once another server leads: about two elections.
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(3);
+
 /// Cheap handle on the agreement of this datacenter's servers.
 #[derive(Clone)]
 pub struct Consensus {
@@ -145,14 +148,21 @@ impl Consensus {
         // hears of.
         let mut status = self.inner.status.clone();
         let was_leading = status.borrow_and_update().leading;
-        let lost = status.wait_for(|status| was_leading && !status.leading);
+        // What was written before another server took over is most likely in that one's log: it says so
+        // with its first messages.
+        let lost = async {
+            let lost = status.wait_for(|status| was_leading && !status.leading).await.is_ok();
+            if lost {
+                tokio::time::sleep(SETTLE_MAX).await;
+            }
+        };
         tokio::select! {
             biased;
             response = written => {
                 let response = response.map_err(write_error)?;
                 Ok((response.data.reply, response.data.index))
             }
-            _ = lost => Err(Error::Unknown("leadership was lost before it was confirmed".to_owned())),
+            () = lost => Err(Error::Unknown("leadership was lost before it was confirmed".to_owned())),
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Error;
-use super::consensus::Consensus;
+use super::consensus::{Consensus, SETTLE_MAX};
 use super::types::ServerId;
 use crate::rpc::{self, Method};
 use crate::store::{Change, Index, Reply};
@@ -76,11 +76,16 @@ impl Consensus {
         let pool = &self.inner.network.pool;
         let asked = pool.call(address, Method::Propose, &change, deadline);
         let mut status = self.inner.status.clone();
-        // A leader that was replaced may take long to fall silent.
-        let replaced = status.wait_for(|status| status.leader.is_some_and(|id| id != leader));
+        // A leader that was replaced may take long to fall silent. One that handed over still knows what
+        // becomes of the change.
+        let replaced = async {
+            let replaced = status.wait_for(|status| status.leader.is_some_and(|id| id != leader));
+            let _ = replaced.await;
+            tokio::time::sleep(2 * SETTLE_MAX).await;
+        };
         let answer: Result<Result<(Reply, Index), Refused>, rpc::Error> = tokio::select! {
             answer = asked => answer,
-            _ = replaced => return Err(Error::Unknown("the leader was replaced".to_owned())),
+            () = replaced => return Err(Error::Unknown("the leader was replaced".to_owned())),
         };
         match answer {
             Ok(done) => done.map_err(Error::from),

@@ -248,6 +248,10 @@ impl Connection {
                     call.fail(Error::Refused { peer: self.peer, refusal });
                 }
             }
+            // Calls in flight are still answered; new ones find another way.
+            Frame::Leaving => {
+                calls.ended.get_or_insert_with(|| "the agent goes away".to_owned());
+            }
             Frame::Pong | Frame::Unknown => {}
             Frame::Ping => self.outbox.send_small(Outgoing::pong()),
             Frame::Request { .. } | Frame::Cancel { .. } | Frame::Credit { .. } => return false,

@@ -7,7 +7,7 @@
 //!   answer, part                            │ body
 //!   refused                                 │ reason u8 │ text
 //!   credit                                  │ parts u32
-//!   end, cancel, ping, pong                 │
+//!   end, cancel, ping, pong, leaving        │
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -38,6 +38,8 @@ const CANCEL: u8 = 6;
 const CREDIT: u8 = 7;
 const PING: u8 = 8;
 const PONG: u8 = 9;
+/// No more requests: the agent goes away. Passed over by callers of earlier versions.
+const LEAVING: u8 = 10;
 
 /// Length, kind, id.
 const HEAD: usize = 4 + 1 + 4;
@@ -77,6 +79,7 @@ pub(super) enum Frame {
     },
     Ping,
     Pong,
+    Leaving,
     /// Of a newer version; to be passed over.
     Unknown,
 }
@@ -113,6 +116,7 @@ impl Frame {
             CREDIT => Frame::Credit { id, parts: rest.try_get_u32().ok()? },
             PING => Frame::Ping,
             PONG => Frame::Pong,
+            LEAVING => Frame::Leaving,
             _ => Frame::Unknown,
         })
     }
@@ -178,6 +182,10 @@ impl Outgoing {
 
     pub(super) fn pong() -> Outgoing {
         Outgoing::empty(PONG).finish(0)
+    }
+
+    pub(super) fn leaving() -> Outgoing {
+        Outgoing::empty(LEAVING).finish(0)
     }
 
     fn empty(kind: u8) -> Outgoing {
@@ -259,6 +267,7 @@ mod tests {
         check(Outgoing::credit(4, 5), Frame::Credit { id: 4, parts: 5 });
         check(Outgoing::ping(), Frame::Ping);
         check(Outgoing::pong(), Frame::Pong);
+        check(Outgoing::leaving(), Frame::Leaving);
     }
 
     #[test]

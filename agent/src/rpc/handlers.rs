@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::draining::Draining;
 use super::frame::Outgoing;
 use super::outbox::{Outbox, Turn};
 use super::quota::Clients;
@@ -77,12 +78,18 @@ pub struct Handlers {
     limits: Limits,
     /// Of all ports that these handlers answer on.
     clients: Arc<Clients>,
+    draining: Arc<Draining>,
 }
 
 impl Default for Handlers {
     fn default() -> Handlers {
         let limits = Limits::default();
-        Handlers { table: Arc::default(), limits, clients: Arc::new(Clients::new(limits)) }
+        Handlers {
+            table: Arc::default(),
+            limits,
+            clients: Arc::new(Clients::new(limits)),
+            draining: Arc::default(),
+        }
     }
 }
 
@@ -106,6 +113,15 @@ impl Handlers {
 
     pub(super) fn clients(&self) -> &Arc<Clients> {
         &self.clients
+    }
+
+    /// The same, with an end of its own: for one port.
+    pub(super) fn of_one_port(self) -> Handlers {
+        Handlers { draining: Arc::default(), ..self }
+    }
+
+    pub(super) fn draining(&self) -> &Arc<Draining> {
+        &self.draining
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -18,6 +18,7 @@
 //! happened, or the peer refused it.
 
 mod connection;
+mod draining;
 mod frame;
 mod handlers;
 mod method;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{READ_BYTES, WINDOW};
+use super::draining::{self, Counted};
 use super::frame::{FRAME_BYTES_MAX, Frame, Outgoing, VERSION, WITHOUT_LIMIT};
 use super::handlers::{Answer, Caller, Gone, Handler, Handlers, Sender};
 use super::outbox::{Outbox, write_all};
@@ -42,6 +43,7 @@ const LARGE_FRAME: usize = 32 << 10;
 
 /// Answers on a port until `stop`.
 pub async fn serve(listener: TcpListener, handlers: Handlers, stop: CancellationToken) {
+    let handlers = handlers.of_one_port();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -60,6 +62,11 @@ pub async fn serve(listener: TcpListener, handlers: Handlers, stop: Cancellation
         names::RPC_ACCEPT.add();
         connections.spawn(serve_one(Socket::tcp(stream), peer, handlers.clone(), stop.clone()));
     }
+    // Who calls now is to try elsewhere at once.
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    // Those that are left have had their time.
+    let _ = tokio::time::timeout(draining::STOP_MAX, all).await;
     connections.shutdown().await;
 }
 
@@ -107,11 +114,20 @@ pub async fn serve_one(
             drop(held);
         }
     };
+    let draining = Arc::clone(calls.handlers.draining());
+    let leaving = async {
+        stop.cancelled().await;
+        draining.leave();
+        if !draining::goes_on(class) {
+            calls.outbox.send_small(Outgoing::leaving());
+        }
+        draining.finished().await;
+    };
     let why = tokio::select! {
         why = reading => why,
         written = write_all(&mut queue, &mut writer) => format!("{written:?}"),
         why = calls.outbox.overflown() => why.to_owned(),
-        () = stop.cancelled() => "this agent stops".to_owned(),
+        () = leaving => "this agent stops".to_owned(),
     };
     tracing::debug!(%peer, ?class, "connection ended: {why}");
     calls.outbox.close();
@@ -224,7 +240,7 @@ impl Calls {
                 self.outbox.send_small(Outgoing::pong());
                 Ok(())
             }
-            Frame::Pong | Frame::Unknown => Ok(()),
+            Frame::Pong | Frame::Leaving | Frame::Unknown => Ok(()),
             Frame::Answer { .. }
             | Frame::Part { .. }
             | Frame::End { .. }
@@ -240,9 +256,16 @@ impl Calls {
         };
         // Each kind of traffic keeps to connections of its own: what holds for one is not passed by on another.
         let known = Method::from_number(method).filter(|it| it.class() == self.class);
-        let Some(handler) = known.and_then(|it| self.handlers.get(it)) else {
+        let Some((known, handler)) = known.and_then(|it| Some((it, self.handlers.get(it)?))) else {
             let text = format!("this agent does not answer method {method}");
             return refuse(Reason::UnknownMethod, text);
+        };
+        let counted = if draining::goes_on(known.class()) {
+            None
+        } else if let Some(counted) = self.handlers.draining().begin() {
+            Some(counted)
+        } else {
+            return refuse(Reason::Busy, "this agent goes away".to_owned());
         };
         let Some(held) = self.entered.call(body.len()) else {
             return refuse(Reason::Busy, "too much is in flight for this address".to_owned());
@@ -270,6 +293,7 @@ impl Calls {
             answered: false,
             peer: self.peer,
             _held: held,
+            _counted: counted,
         };
         let call = self.call(id, handler, caller, credit, body);
         let mut call: BoxFuture<'static, ()> = Box::pin(run(call, caller.deadline, ending));
@@ -359,6 +383,8 @@ struct Ending {
     peer: SocketAddr,
     /// Its share of what the peer's address may have in flight.
     _held: Held,
+    /// Dropped last: the answer is queued by then.
+    _counted: Option<Counted>,
 }
 
 impl Drop for Ending {

@@ -49,6 +49,8 @@ use sharing::Sharing;
 
 /// How long a server may take for what does not wait for a change. Its own patience with an election is well below.
 const CALL_MAX: Duration = Duration::from_mins(1);
+/// For the answer of a server that leaves to what may not be repeated.
+const LEAVING_MAX: Duration = Duration::from_secs(2);
 /// Pause before the next attempt when there is no other server to try; doubled up to four times, and spread.
 const RETRY: Duration = Duration::from_millis(25);
 const RETRY_DOUBLINGS: u32 = 4;
@@ -302,7 +304,7 @@ impl Upstream {
             let begun = Instant::now();
             let done = tokio::select! {
                 done = call(server, deadline) => done,
-                () = router.gone(server) => {
+                () = after_leaving(router, server, repeat) => {
                     Err(rpc::Error::Lost { peer: server, why: "it has left, or failed".into() })
                 }
             };
@@ -326,6 +328,15 @@ impl Upstream {
                 tokio::time::sleep(trouble.pause()).await;
             }
         }
+    }
+}
+
+/// Resolves when a server that is no member any more will not answer. One that leaves finishes what it
+/// began, and what may have happened cannot be asked of another.
+async fn after_leaving(router: &Router, server: SocketAddr, repeat: Repeat) {
+    router.gone(server).await;
+    if repeat == Repeat::Never {
+        tokio::time::sleep(LEAVING_MAX).await;
     }
 }
 
