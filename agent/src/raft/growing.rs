@@ -90,19 +90,17 @@ impl Servers {
                 tracing::debug!("cannot invite {}: {why}", listed.name);
                 continue;
             }
-            let change = match earlier_life(roster, membership, self.network.me, (id, listed)) {
-                Some(earlier) => {
-                    tracing::info!(
-                        "server {} at {} was built anew: {id} takes the place of {earlier}",
-                        listed.name,
-                        listed.address
-                    );
-                    replacement(membership, earlier, id, listed)
-                }
-                None => {
-                    tracing::info!("server {} at {} joins", listed.name, listed.address);
-                    ChangeMembers::AddNodes(BTreeMap::from([(id, server(listed))]))
-                }
+            let earlier = earlier_life(roster, membership, self.network.me, (id, listed));
+            let change = if let Some(earlier) = earlier {
+                tracing::info!(
+                    "server {} at {} was built anew: {id} takes the place of {earlier}",
+                    listed.name,
+                    listed.address
+                );
+                replacement(membership, earlier, id, listed)
+            } else {
+                tracing::info!("server {} at {} joins", listed.name, listed.address);
+                ChangeMembers::AddNodes(BTreeMap::from([(id, server(listed))]))
             };
             let added = self.raft.change_membership(change, false);
             match tokio::time::timeout(CHANGE_MAX, added).await {

@@ -123,7 +123,8 @@ fn the_row_of_a_name_is_judged_by_the_living_member_of_that_name() {
     // The row is of node 1, passing, with a service; then the pool knows these members of its name.
     // Expected: the id in the row, its health, and whether the service is there.
     type Row = Option<(u128, &'static str, bool)>;
-    let rows: [(&[(&str, u128, gossip::Status)], Row); 12] = [
+    type Known = &'static [(&'static str, u128, gossip::Status)];
+    let rows: [(Known, Row); 12] = [
         (&[("n", 2, Alive)], Some((2, "passing", false))),
         (&[("n", 2, Failed)], Some((1, "critical", true))),
         (&[("n", 2, Left)], None),
