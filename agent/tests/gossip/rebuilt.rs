@@ -136,7 +136,7 @@ fn history(seed: u64) {
     let mut world = pool(seed, count);
     world.network.loss = if rng.random_bool(0.3) { 0.05 } else { 0.0 };
     let mut running: BTreeMap<Who, usize> = (0..count).map(|who| (who, who)).collect();
-    let mut id = 1000;
+    let mut id: u128 = 1000;
     for _ in 0..rng.random_range(1..8) {
         // 0 stays, so that there is somebody to join.
         let who = *running.keys().nth(rng.random_range(0..running.len())).unwrap();
@@ -162,7 +162,7 @@ fn history(seed: u64) {
             1 => (who, called, Uuid::from_u128(id)),
             2 => (world.places(), called, Uuid::from_u128(id)),
             // Another name with the old id.
-            3 => (who, 100 + world.places(), own),
+            3 => (who, usize::try_from(id).unwrap(), own),
             // The same one elsewhere.
             _ => (world.places(), called, own),
         };

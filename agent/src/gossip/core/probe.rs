@@ -239,7 +239,11 @@ impl Core {
     /// Somebody knows something else. While news are on their way that is no wonder; when none are,
     /// some got lost on all ways, and the two tell each other everything.
     fn compare(&mut self, now: Time, other: &Name, digest: u64, out: &mut Vec<Output>) {
-        if digest == self.digest.live || !self.broadcasts.is_empty() || now < self.next_comparison {
+        if digest == self.digest.live {
+            self.is_disowned = false;
+            return;
+        }
+        if !self.broadcasts.is_empty() || now < self.next_comparison {
             return;
         }
         let Some(to) = self.peers.get(other).map(|peer| peer.details.address) else { return };

@@ -88,7 +88,8 @@ impl Core {
 
     /// Others tell whom they take for the member with this one's name.
     pub(super) fn hear_of_my_name(&mut self, details: &Details) {
-        self.is_disowned = details.id != self.me.id || details.address != self.me.address;
+        // At the same address it is an earlier life, of which they will hear.
+        self.is_disowned = details.address != self.me.address;
     }
 
     fn remember(&mut self, now: Time, said: &Arc<Details>, out: &mut Vec<Output>) {
