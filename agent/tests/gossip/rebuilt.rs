@@ -137,6 +137,7 @@ fn history(seed: u64) {
     world.network.loss = if rng.random_bool(0.3) { 0.05 } else { 0.0 };
     let mut running: BTreeMap<Who, usize> = (0..count).map(|who| (who, who)).collect();
     let mut id: u128 = 1000;
+    let mut places = count;
     for _ in 0..rng.random_range(1..8) {
         // 0 stays, so that there is somebody to join.
         let who = *running.keys().nth(rng.random_range(0..running.len())).unwrap();
@@ -160,13 +161,14 @@ fn history(seed: u64) {
             0 => continue,
             // Another id at the same address, or at another one.
             1 => (who, called, Uuid::from_u128(id)),
-            2 => (world.places(), called, Uuid::from_u128(id)),
+            2 => (places, called, Uuid::from_u128(id)),
             // Another name with the old id.
             3 => (who, usize::try_from(id).unwrap(), own),
             // The same one elsewhere.
-            _ => (world.places(), called, own),
+            _ => (places, called, own),
         };
         world.grow_without_start(place + 1);
+        places = places.max(place + 1);
         world.start_named(place, &name(called), id);
         world.join(place, 0);
         running.insert(place, called);

@@ -290,11 +290,6 @@ impl World {
         self.nodes.get(who)?.core.as_ref()
     }
 
-    /// How many places for members there are, used or not.
-    pub fn places(&self) -> usize {
-        self.nodes.len()
-    }
-
     pub fn running(&self) -> impl Iterator<Item = (Who, &Core)> {
         self.nodes.iter().enumerate().filter_map(|(who, node)| Some((who, node.core.as_ref()?)))
     }
