@@ -18,7 +18,7 @@ use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
 use crate::telemetry::figures;
 use crate::watches::Watches;
-use crate::{disk, dns, http, processes, remote_exec};
+use crate::{dns, http, processes, remote_exec};
 
 impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
