@@ -45,7 +45,7 @@ pub(crate) fn prefers_events<'a>(headers: impl Iterator<Item = &'a [u8]>) -> boo
     }
 }
 
-/// How much a client wants one of the types that it lists.
+/// Preference of a client for one of the types that it lists.
 #[derive(Clone, Copy)]
 struct Choice {
     /// In thousandths.

@@ -17,7 +17,7 @@ const FOLDER_MODE: u32 = 0o700;
 /// The rights of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
-/// What an agent keeps below its `data_dir`.
+/// Folders and files of an agent below its `data_dir`.
 const KEPT: [&str; 4] = ["local", "node-id", "raft", "serf"];
 
 /// Makes a folder and those above it, as far as they are missing.
@@ -25,7 +25,7 @@ pub(crate) fn folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
 }
 
-/// How private files are opened, for those who want more than [`create`].
+/// Options for opening private files, for callers that need more than [`create`].
 pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(FILE_MODE);
@@ -70,7 +70,7 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Where a file is written before it takes its place: its whole name and `.new`, so that no two files share it.
+/// Temporary name of a file before it is renamed: its whole name and `.new`, so that no two files share it.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().map_or_else(OsString::new, ToOwned::to_owned);
     name.push(".new");

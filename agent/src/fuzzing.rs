@@ -1,7 +1,7 @@
 //! Every parser that reads what others wrote, as one function of bytes each: whatever they are, it
 //! neither panics nor takes more time or memory than they are worth. `fuzz/` feeds them.
 //!
-//! What can be stated of any input is stated here, too: what is written after it was read reads as
+//! Claims about any input are asserted here, too: what is written after it was read reads as
 //! the same, and a refused body is the client's mistake.
 
 use crate::checks::Shared;

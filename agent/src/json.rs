@@ -1,4 +1,4 @@
-//! What users write as JSON, read the way the API's clients are used to: request bodies, and the
+//! Reader of users' JSON, with the rules that the API's clients are used to: request bodies, and the
 //! definitions in configuration files.
 //!
 //! Field names match without regard to case, `null` leaves a field at its default, what follows

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How often dead processes are looked for unasked: one that is hidden behind a process of ours is announced once.
+/// Interval of looking for dead processes without a signal: one that is hidden behind a process of ours is announced once.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The process ids that somebody in this agent waits for.

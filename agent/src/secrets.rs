@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// What secrets show as.
+/// Text shown in place of secrets.
 pub(crate) const HIDDEN: &str = "hidden";
 
 /// Parts of names whose values are secrets, in lower case and without separators.
@@ -123,7 +123,7 @@ pub(crate) fn text(shown: &str) -> Cow<'_, str> {
     clean
 }
 
-/// Where the next secret of a text is.
+/// Range of the next secret in a text.
 fn next_secret(text: &str, from: usize) -> Option<(usize, usize)> {
     let password = password(text, from);
     let named = named(text, from);
@@ -152,7 +152,7 @@ fn password(text: &str, from: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// What follows `name=` or `name:` where the name is a secret's.
+/// Range after `name=` or `name:` where the name is a secret's.
 fn named(text: &str, from: usize) -> Option<(usize, usize)> {
     let mut at = from;
     while let Some(sign) = text[at..].find(['=', ':']).map(|found| at + found) {

@@ -22,7 +22,7 @@ use crate::store::{Change, Scope, SessionId, Store};
 const TTL_FACTOR: u32 = 2;
 /// Session changes that come together are looked at together. Short against the least TTL.
 const GATHER: Duration = Duration::from_millis(100);
-/// How often a leader is looked for.
+/// Interval of looking for a leader.
 const LEADER_RETRY: Duration = Duration::from_millis(50);
 /// When a session could not be destroyed (no quorum, most likely), this much later again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ impl Timers {
     }
 }
 
-/// How long a session lives without renewal; `None`: for ever.
+/// Lifetime of a session without renewal; `None`: for ever.
 fn lifetime(ttl: &str) -> Option<Duration> {
     parse_duration(ttl).ok().filter(|ttl| !ttl.is_zero()).map(|ttl| ttl * TTL_FACTOR)
 }
@@ -135,7 +135,7 @@ impl Lifetimes {
         }
     }
 
-    /// How many sessions have a time limit that this server watches, which only the leader does.
+    /// Number of sessions whose time limit this server watches, which only the leader does.
     pub fn active(&self) -> usize {
         self.timers().by_id.len()
     }

@@ -16,12 +16,12 @@ use crate::telemetry::figures::names;
 
 /// Age at which a tombstone goes; as the reference's, and longer than any blocking query.
 const TTL: Duration = Duration::from_mins(15);
-/// How often the leader looks: several deletions share one entry of the log.
+/// Interval of the leader's purge: several deletions share one entry of the log.
 const GRANULARITY: Duration = Duration::from_secs(30);
 /// More tombstones than this are not kept, however young: memory is bounded first.
 const COUNT_MAX: usize = 1_000_000;
 
-/// What the log's end was, and when: the age of an index.
+/// Past ends of the log with their times: the age of an index.
 #[derive(Debug, Default)]
 struct Marks {
     /// Oldest first, one for each look.

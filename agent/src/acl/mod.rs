@@ -18,7 +18,7 @@ impl Token {
     }
 }
 
-/// What a token may see, as far as answers can differ by it: readers of equal authority may share
+/// Authority of a token, as far as answers can differ by it: readers of equal authority may share
 /// one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Authority(u64);
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What a request touches.
+/// Resource that a request touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource<'a> {
     /// This agent's own state and operation.
@@ -57,7 +57,7 @@ pub enum Resource<'a> {
     Operator,
 }
 
-/// How a request touches it.
+/// Kind of access to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Looks.

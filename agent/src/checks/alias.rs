@@ -3,7 +3,7 @@
 use super::{Outcome, Status};
 use crate::store::Check;
 
-/// What an alias of `service` on `node` finds among `checks`.
+/// Result of an alias of `service` on `node`, computed from `checks`.
 ///
 /// `checks` are those of one node, in a fixed order, without the alias itself; checks of other
 /// services are passed over, checks of the node count. `service_exists` is asked only if no check

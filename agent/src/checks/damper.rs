@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::Status;
 
-/// How often is too often.
+/// Limit on status changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damping {
     /// Changes in the window that are shown as they come.

@@ -25,7 +25,7 @@ pub const DEREGISTER_AFTER_MIN: Duration = Duration::from_mins(1);
 #[error("{0}")]
 pub struct Invalid(pub String);
 
-/// What one run does.
+/// Kind of probe.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Probe {
     /// Nothing: its owner reports within this time, or it is critical.
@@ -55,7 +55,7 @@ pub enum Probe {
     },
 }
 
-/// What all definitions of an agent share.
+/// Settings that all definitions of an agent share.
 #[derive(Debug, Clone, Copy)]
 pub struct Shared {
     /// Bytes of output that are kept at most.
@@ -79,13 +79,13 @@ impl Default for Shared {
 /// A check, ready to run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
-    /// What a run does.
+    /// The probe.
     pub probe: Probe,
     /// Pause between the end of a run and the next. Zero for TTL and alias checks.
     pub interval: Duration,
     /// When a result counts.
     pub thresholds: Thresholds,
-    /// How results that count are held back, too.
+    /// Limit for flapping results.
     pub damping: Option<Damping>,
     /// The check's service goes when the check has been critical for so long.
     pub deregister_after: Option<Duration>,
@@ -270,7 +270,7 @@ fn validate(written: &CheckDefinition, interval: i64, ttl: i64) -> Result<(), In
     }
 }
 
-/// What a valid definition runs.
+/// Builds the probe of a valid definition.
 fn probe(
     written: &CheckDefinition,
     ttl: i64,

@@ -18,7 +18,7 @@ use super::{Outcome, Status, Tail};
 
 /// Time for a run when the definition says nothing. (The reference's waits without end.)
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-/// Where the engine listens when nobody says otherwise.
+/// Default address of the engine.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Programs that ran out of time and are remembered.
 const UNFINISHED_MAX: usize = 1024;
@@ -44,7 +44,7 @@ pub fn container(text: &str) -> Result<String, String> {
     ))
 }
 
-/// What is run, and where.
+/// A command and its container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// Name or id of the container.
@@ -60,7 +60,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// What the container is to execute. A single text is a shell's own line; several are one
+    /// Command line for the container. A single text is a shell's own line; several are one
     /// command whose words stay apart.
     fn line(&self) -> Vec<String> {
         if self.shell.is_empty() {

@@ -23,12 +23,12 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// `SERVING` of the health protocol.
 const SERVING: u64 = 1;
 
-/// Who is called.
+/// Target of the call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// `host:port`, or `host:port/service`.
     pub target: String,
-    /// How the certificate is looked at; `None` speaks in the clear.
+    /// Verification of the certificate; `None` is plain text.
     pub tls: Option<Verify>,
     /// Time for the whole run.
     pub timeout: Duration,
@@ -176,7 +176,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// What `grpc-status` and `grpc-message` say; `false` if they are not there.
+/// Reads `grpc-status` and `grpc-message`; `false` if they are not there.
 fn verdict(headers: &HeaderMap) -> Result<bool, String> {
     let Some(code) = headers.get("grpc-status") else { return Ok(false) };
     let text = headers.get("grpc-message").map(HeaderValue::as_bytes).unwrap_or_default();

@@ -15,12 +15,12 @@ use super::{Outcome, Status};
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who is pinged.
+/// Target of the ping.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// `host:port`.
     pub address: String,
-    /// How the certificate is looked at; `None` speaks in the clear.
+    /// Verification of the certificate; `None` is plain text.
     pub tls: Option<Verify>,
     /// Time for the whole run.
     pub timeout: Duration,

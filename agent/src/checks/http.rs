@@ -42,7 +42,7 @@ const REDIRECTS_MAX: usize = 10;
 /// this name (to leave its requests out of their logs, for one), so it stays the reference's.
 const AGENT: &str = "Consul Health Check";
 
-/// What is asked.
+/// Target and form of the request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// `http://...` or `https://...`.
@@ -53,7 +53,7 @@ pub struct Target {
     pub headers: BTreeMap<String, Vec<String>>,
     /// May be empty.
     pub body: String,
-    /// How the certificate of an `https` target is looked at.
+    /// Verification of the certificate of an `https` target.
     pub verify: Verify,
     /// Ask for the new place when the answer names one; else that answer counts.
     pub follow: bool,
@@ -145,7 +145,7 @@ async fn ask(target: &Target, tls: &Tls, proxies: &Proxies) -> Result<Answer, St
     ))
 }
 
-/// Where an answer leads, and how it wrote that.
+/// Target of a redirect, parsed and as it was written.
 fn redirect(response: &Response<Incoming>, from: &Url) -> Option<(Url, String)> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -154,15 +154,15 @@ fn redirect(response: &Response<Incoming>, from: &Url) -> Option<(Url, String)> 
     Some((from.join(written)?, written.to_owned()))
 }
 
-/// What a request carries from the definition, over redirects, by the rules that the reference's library has.
+/// Headers that a request carries from the definition over redirects, by the rules of the reference's library.
 #[derive(Clone)]
 struct Carried<'a> {
     target: &'a Target,
     /// Its `Host`: meant for the first address, and for others that are named relative to it.
     host: bool,
-    /// What proves who asks: not for other places.
+    /// Headers with secrets are sent to the same host only.
     secrets: bool,
-    /// Where the last redirect came from.
+    /// URL that sent the last redirect.
     referer: Option<String>,
 }
 
@@ -172,7 +172,7 @@ impl<'a> Carried<'a> {
         Carried { target, host: true, secrets: true, referer: None }
     }
 
-    /// What the next one carries, after a redirect that was written as `written`.
+    /// Headers of the next request, after a redirect that was written as `written`.
     fn over(self, from: &Url, to: &Url, written: &str) -> Carried<'a> {
         Carried {
             target: self.target,

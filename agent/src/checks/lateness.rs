@@ -1,4 +1,4 @@
-//! How late runs begin: the figures of the last thousand.
+//! Lateness of runs: metrics of the last thousand.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(super) struct Lateness {
     runs: AtomicUsize,
 }
 
-/// How late the last runs began, in milliseconds.
+/// Lateness of the last runs, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Late {
     /// Runs since the start of the agent.

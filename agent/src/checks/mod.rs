@@ -49,23 +49,23 @@ pub use status::{Streak, Thresholds};
 
 pub use crate::store::CheckStatus as Status;
 
-/// What probes need besides their definitions. Cheap to clone.
+/// Resources that probes share. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Means {
     /// For encrypted connections.
     pub tls: tls::Tls,
     /// The engine whose containers are looked into.
     pub engine: docker::Engine,
-    /// Where the operating system's service manager is asked.
+    /// Connection to the operating system's service manager.
     pub bus: os_service::Bus,
 }
 
-/// What one run of a check found.
+/// Result of one run of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// How it is.
+    /// Its status.
     pub status: Status,
-    /// What the check has to say, for people.
+    /// Output of the check, for people.
     pub output: String,
     /// Counts at once, whatever the thresholds: a script that was killed is not half alive.
     pub decisive: bool,
@@ -103,7 +103,7 @@ fn speaks_of_nobody(error: &str) -> bool {
     ENDS.iter().any(|end| error.ends_with(end)) || error.contains("transport is closing: ")
 }
 
-/// What is said of a program whose time was up, with the output it had until then.
+/// Output for a program that reached its time-out, with what it had printed.
 fn timed_out(timeout: Duration, tail: &Tail) -> String {
     let mut text =
         format!("Timed out ({}) running check", muster_client::types::format_duration(timeout));

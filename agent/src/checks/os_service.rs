@@ -14,7 +14,7 @@ use super::{Outcome, Status};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
-/// Where the system's bus listens unless `$DBUS_SYSTEM_BUS_ADDRESS` says otherwise.
+/// Default socket of the system's bus, unless `$DBUS_SYSTEM_BUS_ADDRESS` is set.
 const DEFAULT_SOCKET: &str = "/run/dbus/system_bus_socket";
 
 /// Which unit.
@@ -26,7 +26,7 @@ pub struct Target {
     pub timeout: Duration,
 }
 
-/// Where the service manager is asked. Cheap to clone.
+/// Address of the service manager's bus. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Bus {
     socket: Arc<PathBuf>,
@@ -52,7 +52,7 @@ impl Bus {
     }
 }
 
-/// What the service manager knows of a unit.
+/// State of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Unit {
     /// `loaded`, `not-found`, `masked`, ...

@@ -172,7 +172,7 @@ impl Runner {
         self.inner.changed.notify_one();
     }
 
-    /// How many checks are run, and how many are reported to (`check_monitors`, `check_ttls`).
+    /// Numbers of checks that are run, and of checks that are reported to (`check_monitors`, `check_ttls`).
     pub fn counts(&self) -> (usize, usize) {
         let schedule = self.lock();
         let ttls =
@@ -180,7 +180,7 @@ impl Runner {
         (schedule.checks.len() - ttls, ttls)
     }
 
-    /// How late the last runs began.
+    /// Lateness of the last runs.
     pub fn late(&self) -> Late {
         self.inner.lateness.late()
     }

@@ -15,10 +15,10 @@ use super::{Outcome, Status, Tail};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the output of a killed group is waited for: a process that left the group may hold it.
+/// Time to wait for the output of a killed group: a process that left the group may hold it.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// What is run.
+/// Command of the script.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// The program, looked up in `PATH`, and its arguments.
@@ -70,7 +70,7 @@ fn start(args: &[String]) -> Result<(Group, pipe::Receiver), String> {
     child::start(command).map_err(|error| refusal(program, &error))
 }
 
-/// Why a program did not start, in the reference's words.
+/// Text for a program that did not start, in the reference's words.
 fn refusal(program: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if !program.contains('/') => {

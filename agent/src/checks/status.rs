@@ -8,7 +8,7 @@
 
 use super::Status;
 
-/// How many equal results in a row a change needs. 0 and 1 both mean: the first counts.
+/// Number of equal results in a row that a change needs. 0 and 1 both mean: the first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Thresholds {
     /// To become passing or warning.

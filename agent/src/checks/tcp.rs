@@ -18,7 +18,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Head start of the first address family.
 const FALLBACK_DELAY: Duration = Duration::from_millis(300);
 
-/// What is connected to.
+/// Target of the connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// `host:port`.

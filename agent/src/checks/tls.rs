@@ -30,7 +30,7 @@ use super::tcp;
 /// The failure of a handshake with somebody who speaks something else.
 pub(super) const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
 
-/// Whom the configuration names.
+/// Certificate authorities named by the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authorities {
     /// Certificates in PEM form.
@@ -51,7 +51,7 @@ pub struct Error {
     what: String,
 }
 
-/// How a definition wants the other side's certificate looked at.
+/// Verification of the other side's certificate, as a definition asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verify {
     /// Is it looked at at all?
@@ -66,7 +66,7 @@ impl Default for Verify {
     }
 }
 
-/// What is spoken inside.
+/// Protocol inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Inside {
     /// Not agreed on.
@@ -240,7 +240,7 @@ fn read(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certificates)
 }
 
-/// Whoever can show a chain to a root; and a certificate that is a root itself.
+/// Accepts a chain to a root, and a certificate that is a root itself.
 ///
 /// A service with one self-signed certificate, which is also the configured authority, is common. The
 /// library refuses an authority as the end of a chain; here the very certificate that was
@@ -364,7 +364,7 @@ macro_rules! unlooked {
 unlooked!(Anybody, Ok(ServerCertVerified::assertion()));
 unlooked!(Nobody, Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)));
 
-/// Why a handshake failed, in the words that the reference's users know.
+/// Text for a failed handshake, in the words that the reference's users know.
 fn reason(error: &std::io::Error, name: &str) -> String {
     let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
     else {

@@ -11,17 +11,17 @@ use tokio::net::UdpSocket;
 
 use super::{Outcome, Status, tcp};
 
-/// How long an answer is waited for when the definition says nothing.
+/// Default time-out of a check.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read; nobody looks at them.
 const ANSWER_BYTES_MAX: usize = 64;
 
-/// Who is sent a datagram.
+/// Target of the datagram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// `host:port`.
     pub address: String,
-    /// How long an answer, or a complaint of the network, is waited for.
+    /// Time to wait for an answer or an error of the network.
     pub timeout: Duration,
 }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 /// From the first run to the first repeat; doubled from each to the next.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 
-/// Where a check is in its first interval.
+/// Progress of a check in its first interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Warmup {
     /// Its first run is still to come.
@@ -36,7 +36,7 @@ pub(super) enum Warmup {
     Over,
 }
 
-/// What follows a run.
+/// Step after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Next {
     /// The next run.

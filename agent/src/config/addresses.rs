@@ -106,7 +106,7 @@ fn any_address(v6: bool) -> Option<IpAddr> {
     all.first().copied()
 }
 
-/// Where HTTP is served: IP addresses and `unix://` paths, separated by spaces.
+/// Addresses of the HTTP interface: IP addresses and `unix://` paths, separated by spaces.
 pub(super) fn http_addresses(text: &str, port: Option<u16>) -> Result<Vec<HttpAddress>, Error> {
     let mut out = Vec::new();
     for word in text.split_whitespace() {

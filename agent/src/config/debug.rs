@@ -225,7 +225,7 @@ impl Config {
     }
 }
 
-/// What does not exist here: access control, TLS, the mesh, automatic set-up, a web interface, other
+/// Settings of parts that do not exist here: access control, TLS, the mesh, automatic set-up, a web interface, other
 /// datacenters. Tools look these names up, so they are there, switched off. So is `EnableDebug`, whatever is configured:
 /// tools that see it on ask for profiles, which are not made here.
 fn off(datacenter: &str) -> Value {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::faults::Faults;
 use super::keys;
 
-/// What may stand under a key of a definition.
+/// Type of the value under a key of a definition.
 #[derive(Clone, Copy)]
 enum Shape {
     Text,

@@ -11,7 +11,7 @@ use crate::dns::{Name, Settings, SoaTimes, Strategy, TtlMap};
 
 /// First labels that an alternative domain must not have: names would have two meanings.
 const RESERVED: [&str; 5] = ["service", "connect", "node", "query", "addr"];
-/// Where DNS servers listen.
+/// Standard port of DNS servers.
 const DNS_PORT: u16 = 53;
 
 /// Settings of the DNS door.
@@ -98,7 +98,7 @@ pub(super) fn resolve(written: &Written, datacenter: &str) -> Result<Settings, E
     })
 }
 
-/// Where DNS is served.
+/// Addresses of the DNS interface.
 pub(super) fn addresses(
     written: &Written,
     client: &str,

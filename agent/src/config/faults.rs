@@ -1,4 +1,4 @@
-//! What is wrong with the keys of one source, told in one message.
+//! Faults in the keys of one source, told in one message.
 
 use super::places::Places;
 use super::{keys, list_errors};

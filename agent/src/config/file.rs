@@ -337,7 +337,7 @@ fn asks_for_nothing(path: &str, value: &Value) -> bool {
 const UNSIGNED: [&str; 3] =
     ["autopilot.min_quorum", "limits.kv_max_value_size", "limits.txn_max_req_len"];
 
-/// Why `value` does not fit its key's type, in the words of the reference's decoder.
+/// Text for a `value` that does not fit its key's type, in the words of the reference's decoder.
 fn misfit(path: &str, kind: Kind, value: &Value) -> Option<String> {
     if kind == Kind::List && !value.is_array() {
         let kind = kind_of(value);

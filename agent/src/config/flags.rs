@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Error;
 use super::file::Written;
 
-/// What a flag's text becomes.
+/// Type of a flag's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Text,
@@ -114,7 +114,7 @@ const FLAGS: &[(&str, &str, Takes, &str)] = &[
     ("ui-dir", "ui_dir", Takes::Text, "Folder of a web UI of your own."),
 ];
 
-/// What the command line of `muster agent` said.
+/// Parsed command line of `muster agent`.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     /// `-dev`.

@@ -11,14 +11,14 @@ use crate::secrets;
 /// The least an agent may ask others to wait before they forget it.
 const RECONNECT_MIN: Duration = Duration::from_secs(30);
 
-/// What the gossip pool of the datacenter is told.
+/// Settings of the datacenter's gossip pool.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one switch of the reference's configuration"
 )]
 #[derive(Debug, Clone)]
 pub struct GossipTuning {
-    /// Where it listens, if elsewhere than everything else.
+    /// Address that it listens on, if it differs from `bind_addr`.
     pub bind: Option<IpAddr>,
     /// Its paces.
     pub timing: Timing,
@@ -40,7 +40,7 @@ pub struct GossipTuning {
     pub retry_interval: Duration,
     /// Attempts; 0 is no limit.
     pub retry_max: u32,
-    /// What the agent asks others to wait before they forget it, should it fail.
+    /// Time that the agent asks others to wait before they forget it, should it fail.
     pub advertise_reconnect_timeout: Option<Duration>,
     /// Join again after having left.
     pub rejoin_after_leave: bool,

@@ -16,7 +16,7 @@ use serde_json::{Map, Number, Value};
 /// Deeper nesting is refused: configuration is never that deep, and recursion has to end.
 const DEPTH_MAX: usize = 64;
 
-/// Where and why a text is not HCL.
+/// A text is not HCL: position and reason.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("At {line}:{column}: {what}")]
 pub(super) struct Error {

@@ -1,4 +1,4 @@
-//! Who a node is: the name of its host unless it has one of its own, and its pairs.
+//! Identity of a node: its name, the host's by default, and its metadata.
 
 use std::collections::BTreeMap;
 

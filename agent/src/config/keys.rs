@@ -26,7 +26,7 @@ pub(super) enum Kind {
     Any,
 }
 
-/// What becomes of a key.
+/// Fate of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It shapes the agent from its start on.
@@ -363,7 +363,7 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("xds", Kind::Any, Fate::Mesh),
 ];
 
-/// What is said of the key at this exact path.
+/// Entry of the key at this exact path.
 pub(super) fn find(path: &str) -> Option<(&'static str, Kind, Fate)> {
     // Names are not particular about case, as in the reference.
     let lower = path.to_lowercase();

@@ -59,7 +59,7 @@ pub(crate) fn flag_names() -> impl Iterator<Item = &'static str> {
     flags::names()
 }
 
-/// What is wrong with the configuration, in full sentences for the person who wrote it.
+/// The configuration is wrong; the text is for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub String);
@@ -91,23 +91,23 @@ pub struct Config {
     pub tagged_addresses: BTreeMap<String, String>,
     /// Folder for what must survive; `None` in development mode.
     pub data_dir: Option<PathBuf>,
-    /// Where traffic between agents arrives.
+    /// Address for traffic between agents.
     pub bind: IpAddr,
     /// Under which address others reach this agent.
     pub advertise: IpAddr,
     /// The same for other datacenters.
     pub advertise_wan: IpAddr,
-    /// Where HTTP is served.
+    /// Addresses of the HTTP interface.
     pub http: Vec<HttpAddress>,
     /// Ports; `None` is off.
     pub ports: Ports,
-    /// Where DNS is served.
+    /// Addresses of the DNS interface.
     pub dns_addresses: Vec<SocketAddr>,
-    /// How DNS is answered.
+    /// Settings of the DNS interface.
     pub dns: crate::dns::Settings,
     /// The log.
     pub log: telemetry::Settings,
-    /// Who owns the files of unix sockets.
+    /// Owner and mode of the files of unix sockets.
     pub unix_sockets: UnixSockets,
     /// File for the process id.
     pub pid_file: Option<PathBuf>,
@@ -121,7 +121,7 @@ pub struct Config {
     pub checks: CheckLimits,
     /// Raft.
     pub raft: RaftTuning,
-    /// How the leader of a new cluster looks after the servers.
+    /// Autopilot settings of a new cluster.
     pub autopilot: Autopilot,
     /// The gossip pool.
     pub gossip: GossipTuning,
@@ -129,11 +129,11 @@ pub struct Config {
     pub segments: Segments,
     /// Shortest session TTL.
     pub session_ttl_min: Duration,
-    /// How long a request waits for a leader.
+    /// Time that a request waits for a leader.
     pub rpc_hold_timeout: Duration,
-    /// How much an agent that is no server asks of servers; `None` is no limit.
+    /// Rate limit of a client agent's requests to servers; `None` is no limit.
     pub rpc_rate: Option<upstream::Rate>,
-    /// What one other agent may do to this one.
+    /// Limits on what another agent may ask of this one.
     pub rpc_limits: rpc::Limits,
     /// Service definitions as written.
     pub service_definitions: Vec<Value>,
@@ -151,7 +151,7 @@ pub struct Config {
     written: Written,
 }
 
-/// What the command line asks for.
+/// Request of the command line.
 #[derive(Debug)]
 pub enum Wanted {
     /// Print the help text.

@@ -1,4 +1,4 @@
-//! What single parts of an agent are told, resolved.
+//! Resolved settings of single parts of an agent.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::checks::tls::Authorities;
 use crate::http::Origin;
 use crate::read::Waits;
 
-/// Who owns the files of unix sockets; `None` leaves a thing as the system makes it.
+/// Owner and mode of the files of unix sockets; `None` leaves a thing as the system makes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UnixSockets {
     /// Id of the user.
@@ -21,10 +21,10 @@ pub struct UnixSockets {
     pub mode: Option<u32>,
 }
 
-/// How many requests the HTTP door answers in a second.
+/// Rate limits of the HTTP interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RequestLimits {
-    /// What happens above the rates.
+    /// Treatment of requests above the rates.
     pub mode: RequestLimitsMode,
     /// Reads in a second.
     pub reads: Option<f64>,
@@ -32,7 +32,7 @@ pub struct RequestLimits {
     pub writes: Option<f64>,
 }
 
-/// What happens to a request above the rate.
+/// Treatment of a request above the rate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RequestLimitsMode {
     /// Nothing is counted.
@@ -68,7 +68,7 @@ pub struct Ports {
     pub serf_wan: Option<u16>,
 }
 
-/// What the HTTP door is told.
+/// Limits of the HTTP interface.
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
     /// Connections of one source address; 0 is no limit.
@@ -79,7 +79,7 @@ pub struct HttpLimits {
     pub kv_max_value_size: usize,
     /// Largest transaction, bytes.
     pub txn_max_req_len: usize,
-    /// How long blocking queries wait (`default_query_time`, `max_query_time`).
+    /// Times of blocking queries (`default_query_time`, `max_query_time`).
     pub waits: Waits,
     /// When above zero, catalog and health reads are stale by default.
     pub discovery_max_stale: Duration,
@@ -87,7 +87,7 @@ pub struct HttpLimits {
     pub block_endpoints: Vec<String>,
     /// Networks that may write; empty is all.
     pub allow_write_from: Vec<String>,
-    /// Whose pages may write; the agent's own always may.
+    /// Origins whose pages may write; the agent's own always may.
     pub allow_origins: Vec<Origin>,
     /// Headers put on every answer.
     pub response_headers: BTreeMap<String, String>,
@@ -98,16 +98,16 @@ pub struct HttpLimits {
 /// Changes that are remembered of one check: more in one window is not told apart.
 pub(super) const FLAP_LIMIT_MAX: usize = 1000;
 
-/// What checks are told.
+/// Settings of checks.
 #[derive(Debug, Clone)]
 pub struct CheckLimits {
-    /// How long an output-only change may wait before it reaches the catalog; zero: not at all.
+    /// Longest delay of an output-only change before it reaches the catalog; zero: none.
     pub update_interval: Duration,
-    /// How often what has been critical for too long is looked for.
+    /// Interval of looking for services that have been critical for too long.
     pub reap_interval: Duration,
     /// The least time for which a check must be critical before its service goes.
     pub deregister_after_min: Duration,
-    /// How checks that flap are held back.
+    /// Limit for checks that flap.
     pub damping: Option<Damping>,
     /// Bytes of output kept.
     pub output_max_size: usize,
@@ -117,11 +117,11 @@ pub struct CheckLimits {
     pub enable_script_checks: bool,
     /// Scripts from configuration files.
     pub enable_local_script_checks: bool,
-    /// Whom encrypted checks trust.
+    /// Certificate authorities of encrypted checks.
     pub authorities: Authorities,
 }
 
-/// What Raft is told.
+/// Tuning of Raft.
 #[derive(Debug, Clone)]
 pub struct RaftTuning {
     /// Scales all its times, 1 to 10.

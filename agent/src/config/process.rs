@@ -1,4 +1,4 @@
-//! How the process behaves: its log, the files of its sockets, how much it lets others ask.
+//! Settings of the process: its log, the files of its sockets, its limits on clients.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) fn duration(written: &Written, key: &str, default: Duration) -> Resul
     })
 }
 
-/// Where the log goes, and what it holds.
+/// Settings of the log.
 pub(super) fn log(written: &Written, dev: bool) -> Result<telemetry::Settings, Error> {
     let text = |key: &str| written.text(key).filter(|text| !text.is_empty());
     let age_max = duration(written, "log_rotate_duration", LOG_AGE)?;
@@ -96,7 +96,7 @@ fn group(text: Option<&str>) -> Result<Option<u32>, Error> {
     }
 }
 
-/// How many requests this agent answers in a second.
+/// Rate limits of the HTTP interface.
 pub(super) fn request_limits(written: &Written) -> Result<RequestLimits, Error> {
     let mode = match written.text("limits.request_limits.mode").unwrap_or("disabled") {
         "" | "disabled" => RequestLimitsMode::Disabled,
@@ -116,7 +116,7 @@ pub(super) fn request_limits(written: &Written) -> Result<RequestLimits, Error> 
     })
 }
 
-/// How much this agent asks of servers. What is not above zero is no limit, and the usual burst, as in the reference.
+/// Rate limit of requests to servers. A value that is not above zero is no limit, and the usual burst, as in the reference.
 pub(super) fn rpc_rate(written: &Written) -> Option<Rate> {
     let per_second = written.float("limits.rpc_rate").filter(|rate| *rate > 0.0)?;
     let burst = written.int("limits.rpc_max_burst").filter(|burst| *burst > 0);

@@ -25,9 +25,9 @@ pub struct Segments {
 pub struct Segment {
     /// Its name.
     pub name: String,
-    /// Where gossip is listened to.
+    /// Address that its gossip listens on.
     pub bind: SocketAddr,
-    /// Where members of the segment reach the server.
+    /// Address at which members of the segment reach the server.
     pub advertise: SocketAddr,
     /// Do agents of the segment ask the server at the segment's own address?
     pub rpc_listener: bool,

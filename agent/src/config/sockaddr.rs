@@ -72,7 +72,7 @@ pub(super) fn expanded(written: &Written) -> Result<Written, Error> {
     Ok(out)
 }
 
-/// What a text stands for on this host; `key` says where it was written.
+/// Evaluates an address template on this host; `key` is the key it stands in.
 pub(super) fn one(key: &str, text: &str) -> Result<String, Error> {
     if !text.contains("{{") {
         return Ok(text.to_owned());
@@ -98,7 +98,7 @@ fn expand(text: &str, interfaces: &[Interface]) -> Result<String, String> {
     Ok(out.trim().to_owned())
 }
 
-/// What stands between two bars.
+/// Value between two steps of a pipeline.
 enum Value {
     Interfaces(Vec<Interface>),
     Text(String),

@@ -211,7 +211,7 @@ fn test(
     })
 }
 
-/// What regular expressions of one expression may still take.
+/// Memory that regular expressions of one expression may still take.
 struct Room {
     regexes: usize,
     bytes: usize,

@@ -95,7 +95,7 @@ impl Broadcasts {
     }
 }
 
-/// How often each piece of news is sent in a pool of `members`.
+/// Number of times that an update is sent in a pool of `members`.
 pub(super) fn times(multiplier: u32, members: usize) -> u32 {
     multiplier * digits(members)
 }

@@ -152,7 +152,7 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one address.
+/// Network that counts as one address.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

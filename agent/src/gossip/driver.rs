@@ -38,24 +38,24 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Longest time until the first bytes of a question come: who connects has it ready.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// What a member of a pool needs to know.
+/// Settings of a member of a pool.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it listens.
+    /// Address that it listens on.
     pub bind: SocketAddr,
-    /// Where others reach it; port 0 is the one it listens on.
+    /// Address at which others reach it; port 0 is the one it listens on.
     pub advertise: SocketAddr,
     /// Its name.
     pub name: String,
     /// Its id.
     pub id: Uuid,
-    /// What else it says of itself.
+    /// Tags that it announces.
     pub tags: Tags,
     /// The pool's paces.
     pub timing: Timing,
     /// The pool's keys.
     pub keyring: Keyring,
-    /// Where the keys are kept, if they are.
+    /// File of the keyring, if it is kept.
     pub keyring_file: Option<PathBuf>,
     /// Networks that are listened to, as base and number of bits; all if empty.
     pub allowed: Vec<(IpAddr, u8)>,
@@ -63,15 +63,15 @@ pub struct Settings {
     pub connections_max: usize,
 }
 
-/// Why a member could not start.
+/// A member could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Something else has the port, or this host has no such address.
     #[error("cannot listen for gossip on {address}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -81,7 +81,7 @@ pub enum Error {
          hint: shorten `node_name`, or the names in `segments`, or take some of these out"
     )]
     TooLong {
-        /// How much it takes.
+        /// Size in bytes.
         bytes: usize,
     },
     /// Others would not believe it.
@@ -89,7 +89,7 @@ pub enum Error {
     Unfit(#[from] Unfit),
 }
 
-/// What the core's task is asked.
+/// Command to the core's task.
 #[derive(Debug)]
 pub(super) enum Wish {
     Asked(Request, oneshot::Sender<Answer>),
@@ -175,7 +175,7 @@ async fn listen(bind: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
     }
 }
 
-/// What all tasks of a member share.
+/// State shared by all tasks of a member.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) keyring: Keyring,

@@ -14,7 +14,7 @@ const REMEMBERED_TRIED: usize = 32;
 /// Attempts to find a pool.
 #[derive(Debug, Clone)]
 pub struct Joining {
-    /// Where members may be: addresses or names, with a port or without.
+    /// Addresses or names of possible members, with a port or without.
     pub addresses: Vec<String>,
     /// Port where none is said.
     pub port: u16,

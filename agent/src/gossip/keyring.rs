@@ -38,7 +38,7 @@ pub enum Order {
     Remove(Vec<u8>),
 }
 
-/// What came of it.
+/// Result of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// Empty if it went well.
@@ -249,12 +249,12 @@ impl Keyring {
         Ok(())
     }
 
-    /// What is said, as it goes out.
+    /// Seals a packet before it is sent.
     pub fn seal(&self, plain: Vec<u8>) -> Vec<u8> {
         if self.verify_outgoing { self.seal_always(plain) } else { plain }
     }
 
-    /// What tells of keys, as it goes out: never openly where there is a key.
+    /// Seals a packet about keys: never in plain text where there is a key.
     pub(super) fn seal_always(&self, plain: Vec<u8>) -> Vec<u8> {
         let keys = self.keys.load();
         let Some(key) = keys.first() else { return plain };
@@ -272,7 +272,7 @@ impl Keyring {
         heard.first() == Some(&SEALED) || !self.is_on()
     }
 
-    /// What was heard, as it was meant; nothing if it is not from this pool.
+    /// Opens a received packet; nothing if it is not from this pool.
     pub(super) fn open(&self, heard: Vec<u8>) -> Option<Vec<u8>> {
         let keys = self.keys.load();
         let Some(rest) = heard.strip_prefix(&[SEALED]) else {

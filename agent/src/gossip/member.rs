@@ -1,4 +1,4 @@
-//! What is known of a member: what it says of itself, and what the others say of it.
+//! Knowledge about a member: its own details, and the state that others report.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::core::Timing;
 /// long before can be written.
 pub type Time = Duration;
 
-/// What a driver's clock shows when it starts: longer than anything is remembered.
+/// Start value of a driver's clock: longer than anything is remembered.
 pub const TIME_AT_START: Time = Duration::from_hours(24 * 365 * 10);
 
 /// The name of a member: unique in its pool.
@@ -23,7 +23,7 @@ pub type Name = Arc<str>;
 /// milliseconds, so that who comes back is believed without having to deny its own death first.
 pub type Incarnation = u64;
 
-/// What a member tells the others of itself, beyond its identity.
+/// Facts that a member announces, beyond its identity.
 pub type Tags = BTreeMap<String, String>;
 
 /// The tag that tells what a member is.
@@ -40,14 +40,14 @@ pub const SEGMENT_NAME_MAX: usize = 64;
 /// The tag of members that want to be forgotten after another time than the pool's, should they fail.
 pub const RECONNECT_TIMEOUT: &str = "rc_tm";
 
-/// What a member says of itself.
+/// Details that a member announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
     /// Its name.
     pub name: Name,
-    /// Who it is, whatever its name or address.
+    /// Its id, whatever its name or address.
     pub id: Uuid,
-    /// Where others reach it, by datagrams and by connections.
+    /// Address at which others reach it, by datagrams and by connections.
     pub address: SocketAddr,
     /// Which of its statements this is.
     pub incarnation: Incarnation,
@@ -61,7 +61,7 @@ impl Details {
         self.tags.get(SEGMENT).map_or("", String::as_str)
     }
 
-    /// How long it is remembered once it is gone so, in a pool of this timing.
+    /// Time for which it is remembered in this state, in a pool of this timing.
     pub(super) fn remembered(&self, state: State, timing: &Timing) -> Duration {
         let own = || muster_client::types::parse_duration(self.tags.get(RECONNECT_TIMEOUT)?).ok();
         match state {
@@ -71,7 +71,7 @@ impl Details {
     }
 }
 
-/// How a member is, as others see it.
+/// State of a member, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// It answers.
@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-/// How a member is, in the words of the API.
+/// Status of a member, in the words of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// It is there.
@@ -107,9 +107,9 @@ pub enum Status {
 /// A member as others than the core see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// What it says of itself.
+    /// Details that it announces.
     pub details: Arc<Details>,
-    /// How it is.
+    /// Its status.
     pub status: Status,
     /// Somebody else claims its name or its id: who, and from where.
     pub conflict: Option<Arc<str>>,
@@ -127,7 +127,7 @@ impl Member {
     }
 }
 
-/// What a user's event says, as it travels.
+/// A user event, as it travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserEvent {
     /// Which event it is: those heard before are not heard again.
@@ -136,7 +136,7 @@ pub struct UserEvent {
     pub ltime: u64,
     /// Its name. Events without a name are no user's: servers tell with them who leads.
     pub name: String,
-    /// What it carries.
+    /// Its payload.
     pub payload: bytes::Bytes,
     /// Expressions for nodes, services and tags: who does not match does not keep it.
     pub filters: [String; 3],
@@ -149,7 +149,7 @@ impl UserEvent {
         UserEvent { id, ltime: 0, name: String::new(), payload, filters: Default::default() }
     }
 
-    /// Who leads, if this event tells it.
+    /// The leader that this event announces, if it does.
     pub fn leader(&self) -> Option<&str> {
         let text = self.name.is_empty().then(|| std::str::from_utf8(&self.payload).ok());
         text.flatten()

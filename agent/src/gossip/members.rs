@@ -28,7 +28,7 @@ const KEYS_TIME: Duration = Duration::from_secs(5);
 /// Everybody by name, as of some moment. Clones cost nothing.
 pub type Roll = OrdMap<Name, Arc<Member>>;
 
-/// What a driver counted.
+/// Counters of a driver.
 #[derive(Debug, Default)]
 pub struct Stats {
     heard: AtomicU64,
@@ -69,20 +69,20 @@ impl Stats {
     }
 }
 
-/// What the core shows of itself besides its members.
+/// Metrics and coordinate of the core.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vitals {
-    /// What it counted.
+    /// Counters of the core.
     pub counters: Counters,
-    /// How much it doubts itself.
+    /// Health score of Lifeguard: 0 is healthy.
     pub health_score: u32,
     /// News that wait.
     pub news: usize,
-    /// Where it is.
+    /// Its coordinate.
     pub coordinate: Coordinate,
     /// The order of events as far as it got.
     pub event_clock: u64,
-    /// Where others said they are.
+    /// Coordinates of other members.
     pub places: OrdMap<Name, Coordinate>,
     /// The pool takes somebody else for the member with this one's name.
     pub is_disowned: bool,
@@ -106,7 +106,7 @@ pub struct Members {
 #[error("the gossip pool is shut down")]
 pub struct Stopped;
 
-/// Why this member does not say something.
+/// Refusal to announce something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Nobody is left to say it.
@@ -117,7 +117,7 @@ pub enum Refused {
     Unfit(#[from] Unfit),
 }
 
-/// Where the driver puts what is new.
+/// Sending ends for the driver's updates.
 #[derive(Debug)]
 pub(super) struct Feed {
     roll: watch::Sender<Roll>,
@@ -152,7 +152,7 @@ impl Members {
         &self.name
     }
 
-    /// Where others reach this member.
+    /// Address at which others reach this member.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -182,12 +182,12 @@ impl Members {
         self.events.subscribe()
     }
 
-    /// How the core is.
+    /// Metrics of the core.
     pub fn vitals(&self) -> Arc<Vitals> {
         self.vitals.load_full()
     }
 
-    /// What the driver counted.
+    /// Counters of the driver.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
     }

@@ -1,4 +1,4 @@
-//! What members say to each other.
+//! Messages between members.
 //!
 //! Datagrams carry several messages each: the one that is meant and, as far as there is room, news
 //! that spread with it. Connections carry one question and one answer.
@@ -20,29 +20,29 @@ pub enum Message {
     Ping {
         /// Comes back in the answer.
         seq: u32,
-        /// Who is meant: whoever else lives at the address now keeps silent.
+        /// Name of the target: another member at that address keeps silent.
         target: Name,
-        /// Where the answer goes.
+        /// Destination of the answer.
         reply_to: SocketAddr,
     },
     /// Yes.
     Ack {
         /// From the question.
         seq: u32,
-        /// What the answering member knows of who is there, as one number; 0 says nothing.
+        /// Digest of the answering member's list; 0 says nothing.
         digest: u64,
-        /// Where the answering member is in the network.
+        /// Coordinate of the answering member.
         coordinate: Option<Box<Coordinate>>,
     },
     /// Ask `target` for me.
     PingReq {
         /// Comes back in the answer.
         seq: u32,
-        /// Who is to be asked.
+        /// Name of the target.
         target: Name,
-        /// Where it is.
+        /// Address of the target.
         address: SocketAddr,
-        /// Where the answer goes.
+        /// Destination of the answer.
         reply_to: SocketAddr,
     },
     /// I asked in vain: tells apart a dead target from an asker whom nobody hears.
@@ -58,7 +58,7 @@ pub enum Message {
     Failed(Arc<Claim>),
     /// It said good-bye, or an operator did for it.
     Left {
-        /// Who, and who said so.
+        /// The member, and the source of the claim.
         claim: Arc<Claim>,
         /// Forget it at once.
         prune: bool,
@@ -67,12 +67,12 @@ pub enum Message {
     Event(Arc<UserEvent>),
 }
 
-/// What somebody says of somebody else's state.
+/// Claim of one member about another's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Of whom.
     pub name: Name,
-    /// Who has that name, as far as the speaker knows.
+    /// Id of the member, as far as the speaker knows.
     pub id: Uuid,
     /// The last statement that the speaker knows of.
     pub incarnation: Incarnation,
@@ -137,7 +137,7 @@ pub enum Request {
     Compare(Box<Summary>),
     /// Are you there? For networks that lose datagrams.
     Ping {
-        /// Who is meant.
+        /// Name of the target.
         target: Name,
     },
     /// Change or list keys. The core does not see it.
@@ -155,7 +155,7 @@ pub enum Answer {
     Pong,
     /// No, and why.
     Refused(String),
-    /// What came of an order to the keyring.
+    /// Result of an order to the keyring.
     Keys(super::keyring::Report),
 }
 
@@ -186,12 +186,12 @@ pub struct Summary {
     pub event_clock: u64,
 }
 
-/// What is known of one member.
+/// Knowledge about one member.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Known {
-    /// What it said last.
+    /// The details it announced last.
     pub details: Arc<Details>,
-    /// How it is.
+    /// Its state.
     pub state: State,
     /// For how long it has been so, in whole seconds.
     pub age: Duration,

@@ -1,4 +1,4 @@
-//! How many names that nobody knew may come in.
+//! Limit on new names.
 //!
 //! Anybody who reaches an open pool can make up names, and each costs memory in every member and a row of the
 //! catalog. A fleet that starts at once needs thousands within seconds; nobody needs that minute after minute.

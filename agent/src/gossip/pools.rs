@@ -134,7 +134,7 @@ impl Pools {
     }
 }
 
-/// What happens in a pool.
+/// An update from a pool.
 enum News {
     /// Members are otherwise than they were.
     Roll,
@@ -203,7 +203,7 @@ async fn together(
     }
 }
 
-/// What all pools know, put together.
+/// Members of all pools, merged.
 struct Merged {
     /// Each pool as it was last looked at.
     seen: Vec<Roll>,

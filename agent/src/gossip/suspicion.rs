@@ -1,4 +1,4 @@
-//! How long a silent member has for its objection, and how much an agent trusts itself.
+//! Time for a silent member to object, and an agent's confidence in itself.
 //!
 //! After Lifeguard (Dadgar, Phillips, Currey: "Lifeguard: Local health awareness for more accurate
 //! failure detection"): a suspicion begins with a long term, which shrinks with every independent
@@ -18,7 +18,7 @@ pub(super) struct Suspicion {
     longest: Duration,
     /// Others needed for the shortest term.
     needed: usize,
-    /// Who shares it; the first is who began.
+    /// Members that share the suspicion; the first one began it.
     by: Vec<Name>,
     /// Its machine says that it does not run.
     nobody_listens: bool,
@@ -84,12 +84,12 @@ fn shortest_term(members: usize, multiplier: u32, interval: Duration) -> Duratio
     (interval * multiplier).mul_f64(whole)
 }
 
-/// How much an agent doubts itself: 0 is not at all.
+/// Health score of an agent: 0 is healthy.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Awareness(u32);
 
 impl Awareness {
-    /// What happened spoke for (`better`) or against this agent's own health.
+    /// Notes an event that speaks for (`better`) or against this agent's own health.
     pub(super) fn better(&mut self) {
         self.0 = self.0.saturating_sub(1);
     }

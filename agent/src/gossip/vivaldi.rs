@@ -1,4 +1,4 @@
-//! Where members are in the network, by their round-trip times.
+//! Network coordinates of members, computed from round-trip times.
 //!
 //! Vivaldi (Dabek, Cox, Kaashoek, Morris: "Vivaldi: A decentralized network coordinate system"),
 //! with the height of the paper and the reference's constants, adjustment term, latency filter and
@@ -31,18 +31,18 @@ const FILTERED_MAX: usize = 16_384;
 /// A place in the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coordinate {
-    /// Where in the space.
+    /// Position in the space.
     pub vec: [f64; DIMENSIONS],
-    /// How unsure: 0 is certain.
+    /// Estimated error: 0 is certain.
     pub error: f64,
-    /// What the space cannot express.
+    /// Correction for latency that the space cannot express.
     pub adjustment: f64,
     /// The member's own way to the network.
     pub height: f64,
 }
 
 impl Default for Coordinate {
-    /// Where a member is that has heard of nobody.
+    /// Coordinate of a member that has heard of nobody.
     fn default() -> Coordinate {
         Coordinate { vec: [0.0; DIMENSIONS], error: ERROR_MAX, adjustment: 0.0, height: HEIGHT_MIN }
     }

@@ -220,7 +220,7 @@ fn deflated(bytes: Vec<u8>) -> Vec<u8> {
     written.ok().filter(fits).unwrap_or(bytes)
 }
 
-/// What was deflated; nothing if it was not.
+/// Inflates a deflated body; nothing if it was not deflated.
 fn inflated(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     let Some(packed) = bytes.strip_prefix(&[DEFLATED]) else { return Ok(None) };
     let limit = STREAM_BYTES_MAX.min(packed.len().saturating_mul(INFLATION_MAX));

@@ -1,6 +1,6 @@
 //! Parts of request bodies that several end points take: definitions of nodes, services, checks.
 //!
-//! What they yield is not yet judged: the store has the last word, with the reference's texts.
+//! Values are not validated here: the store does that, with the reference's texts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -137,7 +137,7 @@ pub(crate) fn node(mut from: Object) -> Result<Node, Malformed> {
     Ok(node)
 }
 
-/// What a check does, kept only to be shown: the catalog runs no checks.
+/// Definition of a check, kept only to be shown: the catalog runs no checks.
 #[derive(Default)]
 struct Definition {
     /// As the API shows it; empty for none.

@@ -250,7 +250,7 @@ fn deregister(request: Request) -> Result<Answer, Error> {
 /// A change and what it is about, as a body defines it.
 pub(super) type Definition = Result<(Change, Touched), Malformed>;
 
-/// What a write to the catalog is about, to be authorised.
+/// Resources that a write to the catalog touches, to be authorised.
 pub(super) struct Touched {
     datacenter: String,
     node: String,

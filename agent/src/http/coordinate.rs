@@ -47,7 +47,7 @@ pub(crate) struct Coordinate {
 }
 
 impl Coordinate {
-    /// Where a node is that has heard of nobody.
+    /// Coordinate of a node that has heard of nobody.
     const ORIGIN: Coordinate = Coordinate {
         vec: [0.0; DIMENSIONS],
         error: ERROR_START,
@@ -83,13 +83,13 @@ impl Coordinate {
     }
 }
 
-/// Where a node is, by segment of the network. Servers are in several; distances have a meaning within
+/// Coordinates of a node, by network segment. Servers are in several; distances have a meaning within
 /// one of them only.
 #[derive(Debug, Clone, Default)]
 struct Places(BTreeMap<Arc<str>, Coordinate>);
 
 impl Places {
-    /// How far it is from here to there, in the segment that both are in. Who is in one only is no
+    /// Distance between two nodes, in the segment that both are in. A node in one segment only is no
     /// server, and its segment is what counts; two servers compare in the default one.
     fn distance(&self, other: &Places) -> Option<f64> {
         let single = |places: &Places| {
@@ -101,7 +101,7 @@ impl Places {
     }
 }
 
-/// What nodes reported.
+/// Coordinates that nodes reported.
 #[derive(Debug)]
 pub(crate) struct Coordinates {
     known: Mutex<BTreeMap<String, Places>>,

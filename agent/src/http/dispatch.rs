@@ -25,7 +25,7 @@ use crate::telemetry::figures::Timing;
 /// The head of a request, as much of it as the HTTP engine takes.
 const HEAD_BYTES_MAX: usize = 408 << 10;
 
-/// What a page that may not write is told.
+/// Body of the refusal for pages that may not write.
 const FOREIGN_PAGE: &str = "writes from this page's origin are not allowed\n\
     hint: list the origin in http_config.allow_origins";
 
@@ -63,13 +63,13 @@ impl Service<http::Request<Incoming>> for Dispatch {
     }
 }
 
-/// How an answer goes out.
+/// Options of a reply.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Manner {
     /// Part of the API, with the headers that all of it carries.
     api: bool,
     gzip: bool,
-    /// Where the time that it took is noted.
+    /// Metric for the time that it took.
     times: Option<&'static Timing>,
 }
 

@@ -13,7 +13,7 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-/// How the JSON of an answer is laid out.
+/// Layout of the JSON of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Layout {
     /// On one line, nothing behind it.

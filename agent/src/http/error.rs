@@ -1,10 +1,10 @@
-//! What goes wrong at the HTTP door, and the one place that knows status codes.
+//! Errors of the HTTP interface, and the one place that knows status codes.
 
 use http::StatusCode;
 
 use crate::{acl, archive, filter, raft, read, upstream};
 
-/// Why a request is not answered with what it asked for. `Display` is the body that the client sees.
+/// A request is refused or failed. `Display` is the body that the client sees.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request is wrong; the text says how.
@@ -25,9 +25,9 @@ pub enum Error {
     /// The end point exists, but not for this method.
     #[error("method {method} not allowed")]
     MethodNotAllowed {
-        /// What was tried.
+        /// The method of the request.
         method: String,
-        /// What may be tried.
+        /// Methods that are allowed.
         allowed: &'static [&'static str],
     },
     /// More requests than this agent answers.
@@ -42,7 +42,7 @@ pub enum Error {
     /// Something of which there is only so much is taken.
     #[error("{text}: come again in {} s", retry_after.as_secs())]
     Taken {
-        /// What is taken.
+        /// Accepted values.
         text: &'static str,
         /// When to come again.
         retry_after: std::time::Duration,
@@ -129,7 +129,7 @@ impl Error {
     }
 }
 
-/// Why a disk refuses is for whoever wrote to it: they see nothing but this line.
+/// Adds the disk's reason, for clients that see nothing but this line.
 fn with_reason(error: &raft::Error) -> String {
     match error {
         raft::Error::Storage(reason) => format!("{error}: {reason}"),

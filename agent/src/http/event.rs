@@ -40,7 +40,7 @@ const EVENTS_MAX: usize = 256;
 const EVENT_BYTES_MAX: usize = 512;
 /// Of these, what is not name, filters or payload: keys, lengths, id and prefix.
 const EVENT_BYTES_FIXED: usize = 96;
-/// What an event gains on its last way into a packet: above the limit before that, it is refused
+/// Bytes that the envelope adds to an event: above the limit before that, it is refused
 /// with other words than above it after.
 const EVENT_BYTES_ENVELOPE: usize = 30;
 /// Texts from this length on take this much more room for their length.
@@ -95,7 +95,7 @@ impl<'a> From<&'a Event> for Row<'a> {
 }
 
 impl Event {
-    /// Whom it concerns.
+    /// Its filters.
     fn audience(&self) -> Result<Audience, Error> {
         let filters = [&self.node_filter, &self.service_filter, &self.tag_filter];
         Audience::of(filters.map(String::as_str)).map_err(|wrong| Error::refused(wrong.to_string()))
@@ -259,7 +259,7 @@ fn too_large(size: usize) -> Error {
     ))
 }
 
-/// What a reader of events wants to see.
+/// Parameters of a list of events.
 struct Listing {
     door: Arc<Door>,
     name: String,

@@ -1,4 +1,4 @@
-//! What a request says: path, parameters, token, and how its answer is wanted.
+//! Parts of a request: path, parameters, token, and options of the answer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 pub(super) const NAMESPACE: HeaderName = HeaderName::from_static("x-consul-namespace");
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// What lies in no namespace, and ignores those that are named.
+/// Paths outside namespaces, which ignore a given one.
 const UNNAMESPACED: [&str; 4] =
     ["/v1/catalog/nodes", "/v1/catalog/datacenters", "/v1/coordinate/", "/v1/txn"];
 
@@ -40,13 +40,13 @@ pub(crate) struct Request {
     pub(super) path: String,
     /// Length of the route's part of the path.
     pub(super) route_len: usize,
-    /// Whose it is; `None` on a Unix socket, and for one that another agent took.
+    /// Address of the client; `None` on a Unix socket, and for a request that another agent received.
     pub(super) peer: Option<IpAddr>,
     pub(super) body: RequestBody,
 }
 
 impl Request {
-    /// What follows the route in the path: the key, the name, the id.
+    /// Rest of the path after the route: the key, the name, the id.
     pub(crate) fn rest(&self) -> &str {
         &self.path[self.route_len..]
     }
@@ -103,7 +103,7 @@ impl Request {
     }
 }
 
-/// How a read is wanted. Discovery may be as stale as `discovery_max_stale` if nothing else is said.
+/// Parses the read options. Discovery may be as stale as `discovery_max_stale` if nothing else is said.
 pub(super) fn read_options(
     params: &Params,
     headers: &HeaderMap,
@@ -196,7 +196,7 @@ fn check_cache_control(headers: &HeaderMap) -> Result<(), Error> {
     Ok(())
 }
 
-/// How a read is wanted.
+/// Options of a read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadOptions {
     /// For the read path.

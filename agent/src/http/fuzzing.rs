@@ -1,4 +1,4 @@
-//! What the door reads from outside, as functions of bytes: see [`crate::fuzzing`].
+//! Parsers of the HTTP interface, as functions of bytes: see [`crate::fuzzing`].
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

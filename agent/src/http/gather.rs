@@ -96,11 +96,11 @@ struct Window {
 
 /// Bytes within `Stall::max` that count as taking something.
 const PROGRESS_BYTES: usize = 64 << 10;
-/// How long a client may take nothing while answers take too much memory; also how often that is looked at.
+/// Time-out of a client that reads nothing while answers take too much memory; also the interval of that check.
 const HURRY: Duration = Duration::from_secs(2);
 
 impl Stall {
-    /// What a write came to, unless the client's time is over.
+    /// Result of a write, unless the client's time is over.
     fn judge(
         &mut self,
         context: &mut Context<'_>,

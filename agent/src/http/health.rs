@@ -98,7 +98,7 @@ impl Health {
         Found { rows: body, index: found.index, scopes: found.scopes }
     }
 
-    /// What has changed when a row's status of the whole has, beyond what the rows themselves depend on.
+    /// Scope of the effective status, beyond the scopes that the rows themselves depend on.
     fn borne_on(&self) -> Option<Scope> {
         match &self.what {
             // Instances know all checks that bear on them; those of a node are all read anyway.

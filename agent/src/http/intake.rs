@@ -22,10 +22,10 @@ pub(super) const FREE_BYTES: usize = 64 << 10;
 /// Longer than any body takes that moves, unless there are very many.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
-/// What bodies take now.
+/// Memory that bodies take now.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    /// How long a body waits for room.
+    /// Time that a body waits for memory.
     room_wait: Duration,
     held: Mutex<Held>,
     freed: Notify,
@@ -40,7 +40,7 @@ impl Default for Intake {
 #[derive(Debug, Default)]
 struct Held {
     total: usize,
-    /// Whoever has a socket's file is one client.
+    /// All users of a Unix socket count as one client.
     clients: HashMap<Option<IpAddr>, usize>,
 }
 
@@ -74,7 +74,7 @@ impl Intake {
     }
 }
 
-/// What one body has of it; given back on drop.
+/// Share of one body; given back on drop.
 pub(super) struct Share {
     intake: Arc<Intake>,
     client: Option<IpAddr>,

@@ -169,7 +169,7 @@ fn number(params: &Params, name: &str) -> Result<Option<u64>, Error> {
     params.get(name).map(|text| go_unsigned(text).map_err(Error::Refused)).transpose()
 }
 
-/// How a value is to be written, and its flags.
+/// Parses the kind of write, and the flags.
 pub(super) fn verb(params: &Params) -> Result<(KvVerb, u64), Error> {
     let flags = number(params, "flags")?.unwrap_or(0);
     let verb = if let Some(index) = number(params, "cas")? {

@@ -1,4 +1,4 @@
-//! How much one client, and all of them together, may ask. A reload changes the numbers while
+//! Rate limits of one client, and of all of them together. A reload changes the numbers while
 //! connections stay open.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-/// How many seconds' worth of requests may come at once.
+/// Burst, in seconds' worth of requests.
 const BURST_SECONDS: f64 = 10.0;
 
 /// Paths that an operator needs when all else is too much.
 const EXEMPT: [&str; 3] = ["/v1/agent/", "/v1/status/", "/v1/operator/"];
 
-/// What may be asked.
+/// Rates.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rates {
-    /// What happens above the rates.
+    /// Treatment of requests above the rates.
     pub mode: Mode,
     /// Reads in a second; `None` is no limit.
     pub reads: Option<f64>,
@@ -24,7 +24,7 @@ pub struct Rates {
     pub writes: Option<f64>,
 }
 
-/// What happens to a request above the rate.
+/// Treatment of a request above the rate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing is counted.

@@ -83,11 +83,11 @@ use crate::upstream::Upstream;
 /// The handles that the door needs.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// Where catalog, keys and sessions are.
+    /// Access to catalog, keys and sessions.
     pub truth: Truth,
-    /// What this agent claims.
+    /// Registrations of this agent.
     pub local: Local,
-    /// What this agent says of itself.
+    /// Identity that this agent shows.
     pub identity: Arc<Identity>,
     /// The gossip pools.
     pub pools: Pools,
@@ -101,7 +101,7 @@ pub struct Parts {
     pub node_name: String,
 }
 
-/// Where catalog, keys and sessions are.
+/// Access to catalog, keys and sessions.
 #[derive(Debug, Clone)]
 pub enum Truth {
     /// This agent is a server.

@@ -15,7 +15,7 @@ use http::{HeaderMap, Uri};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Where a page comes from: `http://host:port`, as browsers write it.
+/// Origin of a page: `http://host:port`, as browsers write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: Scheme,

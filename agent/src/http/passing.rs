@@ -101,7 +101,7 @@ fn reply(answer: upstream::Answer) -> Reply {
     reply
 }
 
-/// What is no header is left out: nothing that an agent sends is, unless it was changed on the way.
+/// Invalid headers are left out: agents send none.
 fn header_map(headers: &[(String, Bytes)]) -> HeaderMap {
     let pair = |(name, value): &(String, Bytes)| {
         Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))

@@ -24,7 +24,7 @@ pub(crate) const BODY_BYTES_MAX: u64 = 8 << 20;
 #[derive(Clone)]
 pub(crate) struct RequestBody(Option<Arc<Mutex<Option<Source>>>>);
 
-/// Where a body comes from.
+/// Source of a body.
 enum Source {
     /// The connection, still unread.
     Connection(Upload),
@@ -42,7 +42,7 @@ struct Upload {
     idle_max: Duration,
 }
 
-/// Why there is no more of a body.
+/// A body has ended early.
 enum Broken {
     /// Nothing came for too long, or all of it takes too long.
     Slow(String),
@@ -68,7 +68,7 @@ impl Upload {
     }
 }
 
-/// How fast a body, or an answer, has to move: never nothing for long, and not less than [`PACE_BYTES`] a second
+/// Slowest accepted pace of a body or an answer: never nothing for long, and not less than [`PACE_BYTES`] a second
 /// on the whole.
 pub(super) struct Pace {
     begun: Instant,
@@ -110,7 +110,7 @@ impl Pace {
 
 /// Bytes of a refused body that are read all the same.
 const DRAIN_BYTES_MAX: u64 = 16 << 20;
-/// How long that may take.
+/// Time-out of draining.
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
 
 impl RequestBody {
@@ -176,7 +176,7 @@ async fn drain(mut body: Incoming) {
     let _ = tokio::time::timeout(DRAIN_WAIT, read).await;
 }
 
-/// How long the next piece of a body that another agent passes on may take.
+/// Time-out of the next piece of a body that another agent forwards.
 const PIECE_WAIT: Duration = Duration::from_mins(1);
 
 /// Hands a body over piece by piece to whoever reads at the other end. A reader that has seen

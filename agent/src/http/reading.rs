@@ -13,7 +13,7 @@ use crate::read::{Body, Outcome, Query, Reader};
 
 const CACHE: HeaderName = HeaderName::from_static("x-cache");
 
-/// What the answers of a family of paths say in their headers.
+/// Headers of the answers of a family of paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     /// Catalog and health: how the read was done, and that it may be cached.

@@ -37,7 +37,7 @@ pub(crate) const AFTER: HeaderName = HeaderName::from_static("x-muster-after");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// What a handler answers.
+/// Reply of a handler.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -52,7 +52,7 @@ pub(crate) enum Content {
     Shared(Arc<Found<Body>>),
     /// Pieces as they come: event streams.
     Stream(Pieces),
-    /// What a server answers, as it comes, and its length, if that is known.
+    /// Forwarded answer of a server, and its length, if known.
     Passed(Option<u64>, upstream::Pieces),
 }
 
@@ -133,7 +133,7 @@ impl Reply {
         self.headers.insert(LAST_CONTACT, contact);
     }
 
-    /// How the read was really done (catalog and health only).
+    /// Sets the effective consistency mode (catalog and health only).
     pub(crate) fn effective(&mut self, consistency: Consistency) {
         let name = match consistency {
             Consistency::Default => "leader",

@@ -14,7 +14,7 @@ use super::params::Params;
 use super::reply::Reply;
 use crate::telemetry::figures::{self, Timing};
 
-/// What a handler gives back: an answer, or the promise of one.
+/// Result of a handler: a reply, or a future of one.
 pub(crate) enum Answer {
     /// At once.
     Now(Reply),
@@ -102,7 +102,7 @@ pub(super) struct Router {
 #[derive(Clone, Copy)]
 pub(super) struct Known {
     pub(super) route: &'static Route,
-    /// How long requests took, for each of [`METHODS`].
+    /// Metrics of request times, for each of [`METHODS`].
     times: [&'static Timing; METHODS.len()],
 }
 
@@ -118,7 +118,7 @@ impl Known {
         Known { route, times }
     }
 
-    /// Where the time of a request is noted.
+    /// Metric for the time of a request.
     pub(super) fn times(&self, method: &http::Method) -> Option<&'static Timing> {
         let position = METHODS.iter().position(|name| *name == method.as_str())?;
         Some(self.times[position])
@@ -156,7 +156,7 @@ impl Router {
     }
 }
 
-/// What follows `/v1/`, up to the next slash. Nothing else begins otherwise.
+/// First segment after `/v1/`. All routes begin that way.
 fn family(path: &str) -> &str {
     let rest = path.strip_prefix("/v1/").unwrap_or_default();
     rest.split_once('/').map_or(rest, |(family, _)| family)

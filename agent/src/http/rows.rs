@@ -19,7 +19,7 @@ fn null_if_empty<S: Serializer>(map: &BTreeMap<String, String>, to: S) -> Result
     if map.is_empty() { to.serialize_none() } else { map.serialize(to) }
 }
 
-/// What a list of tags looks like when it is empty: transactions show `null`, all else `[]`.
+/// Form of an empty list of tags: transactions show `null`, all else `[]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Empty {
     List,
@@ -106,7 +106,7 @@ fn no_addresses(addresses: &&BTreeMap<String, ServiceAddress>) -> bool {
     addresses.is_empty()
 }
 
-/// What the mesh would say of a service: always the same, for clients that expect the keys.
+/// Mesh fields of a service: always the same, for clients that expect the keys.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct NoProxy {

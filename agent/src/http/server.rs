@@ -23,9 +23,9 @@ use super::dispatch::Dispatch;
 use super::gather::Gather;
 use super::{Door, Limits, Parts, Passing, Settings};
 
-/// How long connections may finish what they are writing when the agent stops.
+/// Time for connections to finish what they are writing when the agent stops.
 const GRACE: Duration = Duration::from_millis(250);
-/// How often shared answers that nobody wants are dropped.
+/// Interval of dropping shared answers that nobody wants.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -297,7 +297,7 @@ impl Drop for EndsConnections {
     }
 }
 
-/// What a client above its number of connections is told.
+/// Reply to a client above its number of connections.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
 Content-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\n\
 Content-Length: 82\r\n\r\n\

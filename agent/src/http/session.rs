@@ -142,7 +142,7 @@ fn check_id(id: &str) -> Result<(), Error> {
     }
 }
 
-/// What a client asks for when it creates a session.
+/// Parses the body of a session's creation.
 pub(super) fn definition(body: &[u8], node: &str) -> Result<Session, Malformed> {
     let mut session = Session {
         id: Arc::from(""),

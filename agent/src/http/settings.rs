@@ -1,4 +1,4 @@
-//! What the HTTP door needs to know, resolved from configuration.
+//! Settings of the HTTP interface, resolved from configuration.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -23,17 +23,17 @@ pub struct Settings {
     pub block_endpoints: Vec<String>,
     /// Only these sources may write; empty: all may (`http_config.allow_write_http_from`).
     pub allow_write_from: Vec<Network>,
-    /// Whose pages may write besides this agent's own (`http_config.allow_origins`).
+    /// Origins whose pages may write besides this agent's own (`http_config.allow_origins`).
     pub allow_origins: Vec<Origin>,
-    /// What clients may ask, changed by a reload (`limits.http_max_conns_per_client`,
+    /// Limits on clients, changed by a reload (`limits.http_max_conns_per_client`,
     /// `limits.request_limits`).
     pub limits: Limits,
-    /// How long a connection may take to ask for something. Once it has, it may be idle for as long as it likes:
+    /// Time-out of a connection's first request. After that, it may be idle for as long as it likes:
     /// clients keep connections.
     pub first_head_max: Duration,
-    /// How long a client may send nothing of a body that it has begun.
+    /// Time-out of a client that sends nothing of a body that it has begun.
     pub body_idle_max: Duration,
-    /// How long a client may take nothing of an answer that is ready for it.
+    /// Time-out of a client that reads nothing of an answer that is ready for it.
     pub stall_max: Duration,
     /// Bytes of a key's value (`limits.kv_max_value_size`).
     pub kv_value_bytes_max: u64,
@@ -51,7 +51,7 @@ pub struct Settings {
     pub debug: bool,
     /// Shortest session TTL (`session_ttl_min`).
     pub session_ttl_min: Duration,
-    /// How long what this agent knows itself is waited for (`default_query_time`, `max_query_time`).
+    /// Times of blocking queries on this agent's own state (`default_query_time`, `max_query_time`).
     pub waits: Waits,
 }
 

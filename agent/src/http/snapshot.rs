@@ -34,7 +34,7 @@ const PIECES: usize = 4;
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// How long a save waits for another one to end.
+/// Time that a save waits for another one to end.
 const SAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// When to come again for what another one has.

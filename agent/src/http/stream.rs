@@ -100,7 +100,7 @@ fn event(outcome: &Outcome<Body>) -> Vec<Bytes> {
     vec![Bytes::from(head), lines.clone(), Bytes::from_static(b"\n\n")]
 }
 
-/// How a line of a datum begins. JSON never begins so.
+/// Prefix of a data line. JSON never begins so.
 const DATA: &[u8] = b"data: ";
 
 /// JSON as lines of a datum, without the last line's end.

@@ -250,7 +250,7 @@ fn too_large(found: u64, limit: u64) -> Error {
     ))
 }
 
-/// What an answer of a transaction that only reads says besides.
+/// Additional fields in the answer of a transaction that only reads.
 #[derive(Clone, Copy)]
 struct ReadMeta {
     known_leader: bool,

@@ -106,7 +106,7 @@ impl Local {
         }
     }
 
-    /// What the catalog holds of a node, as soon as it is another than at `mark`. Asks until there is an answer.
+    /// Reads the catalog's rows of a node, as soon as they differ from those at `mark`. Asks until there is an answer.
     async fn look_at(&self, node: Arc<str>, mark: u64) -> (Arc<str>, Held) {
         let catalog = &self.inner.catalog;
         let mut failures = 0;

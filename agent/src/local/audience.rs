@@ -1,4 +1,4 @@
-//! Whom an event concerns: each agent asks the event's filters about itself.
+//! Filters of an event: each agent decides whether the event concerns it.
 
 use regex::Regex;
 

@@ -16,17 +16,17 @@ use tokio::sync::watch;
 use crate::raft::{self, Consensus};
 use crate::store::{Change, Check, Index, Node, Reply, Scopes, Service, Store};
 
-/// How often a leader is looked for while there is none.
+/// Interval of looking for a leader while there is none.
 const LEADER_POLL: Duration = Duration::from_millis(100);
 /// A look that waits for a change ends after this long: whoever waits may no longer want it.
 pub const LOOK_MAX: Duration = Duration::from_mins(1);
 
-/// What the catalog holds of one node.
+/// Rows of the catalog for one node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Held {
     /// Another one when the rows are others; 0: nothing was read.
     pub mark: u64,
-    /// How many nodes the catalog holds in all: intervals grow with it.
+    /// Number of nodes in the catalog: intervals grow with it.
     pub nodes: usize,
     /// The node's row.
     pub node: Option<Arc<Node>>,
@@ -36,7 +36,7 @@ pub struct Held {
     pub checks: Vec<Arc<Check>>,
 }
 
-/// Why the catalog could not be asked, or changed.
+/// The catalog could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// Nobody keeps it now: as soon as somebody does, it is worth another try.
@@ -47,7 +47,7 @@ pub enum Unavailable {
     Failed(String),
 }
 
-/// Where the rows are.
+/// Access to the catalog.
 pub trait Catalog: fmt::Debug + Send + Sync + 'static {
     /// Resolves when there is somebody to ask.
     fn reachable(&self) -> BoxFuture<'_, ()>;
@@ -56,7 +56,7 @@ pub trait Catalog: fmt::Debug + Send + Sync + 'static {
     /// they never go.
     fn returns(&self) -> watch::Receiver<u64>;
 
-    /// What is held of a node, as the leader knows it: at once, or, unless `after` is 0, when its mark is another
+    /// Reads the leader's rows of a node: at once, or, unless `after` is 0, when its mark is another
     /// or [`LOOK_MAX`] is over.
     fn held(&self, node: Arc<str>, after: u64) -> BoxFuture<'_, Result<Held, Unavailable>>;
 

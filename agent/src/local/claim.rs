@@ -15,7 +15,7 @@ use crate::checks::First;
 use crate::store::Service;
 
 impl Local {
-    /// What is kept of a registration over the API.
+    /// Writes that persist a registration over the API.
     pub(super) fn service_writes(
         &self,
         definition: &ServiceDefinition,
@@ -145,7 +145,7 @@ impl Local {
         }
     }
 
-    /// What is forgotten with a service; `None` if there is none.
+    /// Writes that forget a service; `None` if there is none.
     pub(super) fn release_service_writes(&self, id: &str) -> Option<Vec<Write>> {
         let claims = self.claims();
         claims.services().get(id)?;
@@ -200,7 +200,7 @@ impl Local {
         })
     }
 
-    /// What is forgotten of what files defined before and no longer do.
+    /// Writes that forget definitions which files no longer hold.
     pub(super) fn configured_writes(&self, configured: &Configured) -> Vec<Write> {
         let (services, checks) = self.no_longer_configured(configured);
         let of_services = services.iter().filter_map(|id| self.release_service_writes(id));
@@ -329,7 +329,7 @@ impl Local {
     }
 }
 
-/// What is kept of a check.
+/// Write that persists a check.
 pub(super) fn check_write(check: &CheckRegistration) -> Write {
     let kept = KeptCheck::Defined(Box::new(check.definition.clone()));
     Write::put(Kind::Checks, &check.row.id, &kept)

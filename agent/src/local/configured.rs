@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::definition::{self, Registration, Source};
 use super::{Error, Settings};
 
-/// What files define, validated.
+/// Definitions from files, validated.
 #[derive(Debug, Default)]
 pub struct Configured {
     /// In the order of the files.

@@ -29,7 +29,7 @@ const META_VALUE_CHARS_MAX: usize = 512;
 /// The largest weight that DNS can carry.
 const WEIGHT_MAX: i64 = 65_535;
 
-/// Who wrote a definition.
+/// Source of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// A client of the API; kept over a restart.

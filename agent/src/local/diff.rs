@@ -1,4 +1,4 @@
-//! What is to be written so that the catalog holds what this agent claims. Pure.
+//! Differences between what this agent has registered and the catalog, as writes. Pure.
 //!
 //! [`audit`] compares everything, at intervals: the catalog may have been changed by others.
 //! [`steps`] turns what is not settled into writes, each with what it settles:

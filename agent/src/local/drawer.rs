@@ -21,7 +21,7 @@ use keeper::{Batch, Keeper};
 /// The format of values that this build writes.
 pub(super) const FORMAT: u8 = 1;
 
-/// Why something could not be kept, or was not found as it was left.
+/// Local state could not be kept, or read back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder could not be made or opened.
@@ -29,7 +29,7 @@ pub enum Error {
     Open {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -43,7 +43,7 @@ pub enum Error {
         tree: &'static str,
         /// Which one.
         key: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
     /// The disk is too full to begin.

@@ -1,10 +1,10 @@
-//! Why something was not taken over.
+//! Reasons for refusing a registration.
 
 use super::drawer;
 use crate::checks::tls;
 use crate::json::Malformed;
 
-/// Why the agent did not take something over. `Display` is what its client reads.
+/// A registration is refused. `Display` is the text for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not what is written here: wrong JSON, wrong types, unknown names.
@@ -24,14 +24,14 @@ pub enum Error {
     Configured {
         /// Which one.
         what: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: Box<Error>,
     },
-    /// Whom checks are to trust cannot be read.
+    /// The certificate authorities of checks cannot be read.
     #[error(transparent)]
     Authority(#[from] tls::Error),
-    /// What was kept cannot be read.
+    /// Persisted state cannot be read.
     #[error("the agent's own database cannot be opened")]
     Drawer(#[from] drawer::Error),
     /// It would not survive a restart, so it was not done.

@@ -171,7 +171,7 @@ fn admitted(
     changes
 }
 
-/// What all members together make necessary.
+/// Changes that the whole member list makes necessary.
 fn all(roll: &Roll, own: &str, store: &Store) -> Vec<Change> {
     let mut names: BTreeMap<String, Vec<&Member>> = BTreeMap::new();
     for member in roll.values() {
@@ -183,7 +183,7 @@ fn all(roll: &Roll, own: &str, store: &Store) -> Vec<Change> {
         .collect()
 }
 
-/// What the difference between two moments makes necessary.
+/// Changes that the difference between two member lists makes necessary.
 fn news(before: &Roll, now: &Roll, own: &str, store: &Store) -> Vec<Change> {
     let judged = |name: &str| {
         let rivals = now.values().map(|member| &**member);
@@ -231,7 +231,7 @@ fn judge<'a>(rivals: &[&'a Member], store: &Store) -> Option<&'a Member> {
     rivals.iter().max_by_key(rank).copied()
 }
 
-/// What one member makes necessary that judges its name's row.
+/// Change of the catalog that one member makes necessary; it decides about the row of its name.
 fn duty(member: &Member, roll: &Roll, own: &str, store: &Store) -> Option<Change> {
     match member.status {
         gossip::Status::Alive | gossip::Status::Leaving => {

@@ -1,4 +1,4 @@
-//! What this agent claims, and how the catalog is corrected to match.
+//! Registrations of this agent, and the correction of the catalog to match them.
 //!
 //! ```text
 //!   http, config ─▶ definition.rs ─▶ Local ──────▶ state.rs   Claims: services and checks
@@ -63,7 +63,7 @@ use state::{Claims, Effect, Outputs};
 /// Pair of the node's meta that clients of the reference expect on every agent's node.
 const SEGMENT: &str = "consul-network-segment";
 
-/// What becomes of checks that a service has and its new definition does not mention.
+/// Treatment of checks that a service has and its new definition does not mention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Existing {
     /// They stay.
@@ -85,11 +85,11 @@ struct Inner {
     name: Arc<str>,
     /// As the catalog is to hold it; a reload may describe it anew.
     node: ArcSwap<Node>,
-    /// Where the rows of this node are to be.
+    /// The catalog that holds the rows of this node.
     catalog: Arc<dyn Catalog>,
     /// Nodes in the catalog, when it was last read.
     cluster_size: AtomicUsize,
-    /// Why the catalog does not follow, as long as it does not.
+    /// Reason why the catalog does not follow, as long as it does not.
     trouble: Mutex<Option<String>>,
     claims: Mutex<Claims>,
     runner: Runner,
@@ -171,7 +171,7 @@ impl Local {
         tokio::join!(checks, chores, aliases, sync::run(self, &shutdown));
     }
 
-    /// What it was told.
+    /// Its settings.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
     }
@@ -207,7 +207,7 @@ impl Local {
         self.claims().is_settled()
     }
 
-    /// Why the catalog does not hold everything yet, as far as somebody said why.
+    /// Reason why the catalog does not hold everything yet, if it is known.
     pub fn trouble(&self) -> Option<String> {
         self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -218,12 +218,12 @@ impl Local {
         claims.checks().iter().map(|(id, c)| (Arc::clone(id), Arc::clone(&c.row))).collect()
     }
 
-    /// How many checks are run, and how many are reported to.
+    /// Numbers of checks that are run, and of checks that are reported to.
     pub fn check_counts(&self) -> (usize, usize) {
         self.inner.runner.counts()
     }
 
-    /// How late the last runs of checks began.
+    /// Lateness of the last runs of checks.
     pub fn check_late(&self) -> Late {
         self.inner.runner.late()
     }
@@ -371,7 +371,7 @@ impl Local {
         self.changed_in(&mut claims);
     }
 
-    /// Whom this agent trusts when it asks others over TLS; a reload reaches all that hold it.
+    /// TLS settings of this agent as a client; a reload reaches all that hold them.
     pub fn tls(&self) -> Tls {
         self.inner.tls.clone()
     }
@@ -420,7 +420,7 @@ impl Local {
         self.took_effect(&mut claims, effect);
     }
 
-    /// What a result did decides who must hear of it: an output that alone changed wakes nobody.
+    /// Wakes the sync according to the effect of a result: an output that alone changed wakes nobody.
     fn took_effect(&self, claims: &mut Claims, effect: Effect) {
         match effect {
             Effect::None => {}

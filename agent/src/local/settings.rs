@@ -1,4 +1,4 @@
-//! What an agent's own state is told when it is built.
+//! Settings of the local state.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::checks::tls::Authorities;
 use crate::checks::{Damping, Shared};
 
-/// What an agent's own state is told.
+/// Settings of the local state.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it lives.
+    /// Its datacenter.
     pub datacenter: String,
     /// Its name in the catalog.
     pub node_name: String,
@@ -26,15 +26,15 @@ pub struct Settings {
     pub node_meta: BTreeMap<String, String>,
     /// Its segment of the network; the default one has no name.
     pub segment: String,
-    /// Where it keeps what must survive a restart; `None` keeps nothing (`-dev`).
+    /// Folder of what must survive a restart; `None` keeps nothing (`-dev`).
     pub data_dir: Option<PathBuf>,
-    /// How long a change of a check's output alone may wait before the catalog learns of it.
+    /// Longest delay of a change of a check's output alone before it is written to the catalog.
     pub check_update_interval: Duration,
-    /// How often what has been critical for too long is looked for.
+    /// Interval of looking for services that have been critical for too long.
     pub check_reap_interval: Duration,
     /// The least time for which a check must be critical before its service goes.
     pub check_deregister_after_min: Duration,
-    /// How checks that flap are held back; `None` lets them.
+    /// Limit for checks that flap; `None` is no limit.
     pub check_damping: Option<Damping>,
     /// Bytes of a check's output that are kept at most.
     pub check_output_max_size: usize,
@@ -44,7 +44,7 @@ pub struct Settings {
     pub enable_script_checks: bool,
     /// Script checks from configuration files.
     pub enable_local_script_checks: bool,
-    /// Whom checks trust besides, or instead of, whom the system trusts.
+    /// Certificate authorities of checks, beside or instead of the system's.
     pub authorities: Authorities,
     /// Pause between two comparisons with the catalog, before it is scaled to the cluster's size
     /// and spread.
@@ -83,7 +83,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What checks share.
+    /// Settings that checks share.
     pub(crate) fn shared(&self) -> Shared {
         Shared {
             output_bytes_max: self.check_output_max_size,

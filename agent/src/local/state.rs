@@ -1,4 +1,4 @@
-//! What this agent claims: its services and checks, and which of them the catalog is known to hold.
+//! Registrations of this agent: its services and checks, and which of them the catalog is known to hold.
 //!
 //! A value without locks, clocks or I/O. Every claim has a version; a claim whose version the catalog
 //! took over is *settled*, all others are work for [`super::diff`]. A push that was overtaken by a
@@ -24,7 +24,7 @@ pub(super) type Version = u64;
 pub(super) struct ServiceClaim {
     /// As the catalog is to hold it.
     pub(super) row: Arc<Service>,
-    /// Who wrote it.
+    /// Its source.
     pub(super) source: Source,
     /// Of its last change.
     pub(super) version: Version,
@@ -37,7 +37,7 @@ pub(super) struct ServiceClaim {
 pub(super) struct CheckClaim {
     /// As the catalog is to hold it.
     pub(super) row: Arc<Check>,
-    /// What runs; a maintenance has nothing.
+    /// The probe that runs; a maintenance has none.
     pub(super) run: Option<Arc<Definition>>,
     /// Its number at the runner: results of an earlier registration do not count.
     pub(super) registration: u64,
@@ -45,7 +45,7 @@ pub(super) struct CheckClaim {
     pub(super) streak: Streak,
     /// Changes of its status, if what flaps is held back.
     history: History,
-    /// Who wrote it.
+    /// Its source.
     pub(super) source: Source,
     /// Of its last change.
     pub(super) version: Version,
@@ -86,9 +86,9 @@ pub(super) struct Claims {
     checks: OrdMap<Arc<str>, CheckClaim>,
     /// Those of the checks that look at other checks.
     aliases: OrdMap<Arc<str>, Arc<Definition>>,
-    /// What the catalog holds of nodes that aliases look at, by their names in lower case.
+    /// Rows of the catalog for nodes that aliases follow, by their names in lower case.
     targets: OrdMap<Arc<str>, Arc<Held>>,
-    /// What the catalog has to forget.
+    /// Rows that the catalog must delete.
     gone: OrdMap<Subject, Version>,
     /// The catalog holds the node's row.
     node_settled: bool,
@@ -97,7 +97,7 @@ pub(super) struct Claims {
     versions: Version,
 }
 
-/// What a result did to its check.
+/// Effect of a result on its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Nothing that anybody would see.
@@ -110,12 +110,12 @@ pub(super) enum Effect {
     Status,
 }
 
-/// How outputs travel.
+/// Rules for sending outputs to the catalog.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outputs {
     /// Keep none.
     pub(super) discard: bool,
-    /// How long a change of the output alone may wait; zero: not at all.
+    /// Longest delay of a change of the output alone; zero: none.
     pub(super) delay: Duration,
 }
 
@@ -144,7 +144,7 @@ impl Claims {
         nodes.collect()
     }
 
-    /// What the catalog holds of a node that aliases look at, as far as that is known.
+    /// Rows of the catalog for a node that aliases follow, if known.
     pub(super) fn target(&self, node: &str) -> Option<Arc<Held>> {
         self.targets.get(&*node.to_lowercase()).cloned()
     }
@@ -159,7 +159,7 @@ impl Claims {
         self.targets.remove(node);
     }
 
-    /// What the catalog has to forget.
+    /// Rows that the catalog must delete.
     pub(super) fn gone(&self) -> &OrdMap<Subject, Version> {
         &self.gone
     }
@@ -428,19 +428,19 @@ impl Claims {
         }
     }
 
-    /// What comparing with the catalog found of the node's row.
+    /// Marks the node's row after a comparison with the catalog.
     pub(super) fn mark_node(&mut self, settled: bool) {
         self.node_settled = settled;
     }
 
-    /// What comparing with the catalog found of a service.
+    /// Marks a service after a comparison with the catalog.
     pub(super) fn mark_service(&mut self, id: &str, settled: bool) {
         if let Some(claim) = self.services.get_mut(id) {
             claim.settled = settled;
         }
     }
 
-    /// What comparing with the catalog found of a check.
+    /// Marks a check after a comparison with the catalog.
     pub(super) fn mark_check(&mut self, id: &str, settled: bool) {
         if let Some(claim) = self.checks.get_mut(id) {
             claim.settled = settled;
@@ -488,7 +488,7 @@ impl Claims {
     }
 }
 
-/// What people read while a check is held back.
+/// Output that is shown while a check is held back.
 fn held_back(status: Status, window: Duration, output: &str) -> String {
     let window = muster_client::types::format_duration(window);
     format!("Flapping: {} until it has been better for {window}.\n{output}", status.as_str())

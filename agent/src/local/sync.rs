@@ -42,7 +42,7 @@ const WRITES_MAX: usize = 32;
 /// The cluster size from which intervals grow.
 const SCALE_FROM: usize = 128;
 
-/// What became of a round of writes.
+/// Result of a round of writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Round {
     Done,
@@ -236,7 +236,7 @@ async fn write(local: &Local, step: Step) -> Round {
     }
 }
 
-/// How many times longer intervals are in a cluster of this size: 1 up to 128 nodes, and one more
+/// Factor of intervals in a cluster of this size: 1 up to 128 nodes, and one more
 /// for each doubling.
 fn scale_of(nodes: usize) -> u32 {
     let doublings = nodes.max(1).next_power_of_two().ilog2();

@@ -88,7 +88,7 @@ impl Agent {
     }
 }
 
-/// What a crash leaves: a copy of the folder as it is now, while the agent still runs.
+/// Copies the folder as a crash would leave it, while the agent still runs.
 fn crashed(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     let status = std::process::Command::new("cp")

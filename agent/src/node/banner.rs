@@ -1,9 +1,9 @@
-//! What the start says to people and scripts.
+//! Banner of the start, for people and scripts.
 
 use super::VERSION;
 use crate::config::{Config, HttpAddress};
 
-/// What the start says to people and scripts, in the reference's shape.
+/// Prints the banner of the start, for people and scripts, in the reference's shape.
 #[expect(clippy::print_stdout, reason = "the banner is for whoever started the agent")]
 pub(super) fn banner(config: &Config, node_id: &str, gossip_is_sealed: bool) {
     let port = |port: Option<u16>| port.map_or(-1, i32::from);

@@ -1,4 +1,4 @@
-//! How many files, connections and sockets this process may have open.
+//! Limit on the files, connections and sockets that this process may have open.
 //!
 //! Systems start programs with a soft limit of 1024 for the sake of those that call `select`, and expect
 //! whoever needs more to ask for it. A server with thousands of waiting clients and running checks does.
@@ -28,9 +28,9 @@ pub(super) fn raise() -> io::Result<Raised> {
     Ok(Raised { before, now })
 }
 
-/// How many may be open now.
+/// Current limit.
 pub(super) fn limit() -> usize {
-    /// What systems start programs with.
+    /// Usual soft limit of systems.
     const USUAL: u64 = 1024;
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(USUAL, |(soft, _)| soft);
     usize::try_from(limit).unwrap_or(usize::MAX)

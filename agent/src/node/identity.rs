@@ -29,7 +29,7 @@ pub(super) fn node_id(config: &Config) -> Result<String, Error> {
     kept(dir, given, config.server)
 }
 
-/// What the file holds.
+/// Content of the file.
 enum Kept {
     Nothing,
     Id(String),
@@ -74,7 +74,7 @@ fn failed(what: String) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { what, source }
 }
 
-/// What is wrong with the file, and the way out.
+/// Error text: the fault of the file, and the way out.
 fn lost(what: &str, log: &str, owner: Option<&str>) -> String {
     match owner {
         Some(owner) => format!(

@@ -15,7 +15,7 @@ const REMEMBERED_MAX: usize = 256;
 /// Changes within this time are written down together.
 const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
 
-/// Where the members of a pool are written down.
+/// Path of the file that lists the members of a pool.
 pub(super) fn file(dir: &Path, pool: &Members) -> PathBuf {
     match pool.segment() {
         "" => dir.join("serf/local.members"),

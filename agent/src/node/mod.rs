@@ -41,19 +41,19 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// speaks, for clients that look before they use a feature.
 pub const REFERENCE_VERSION: &str = "1.8.7";
 
-/// Why a node could not start.
+/// A node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Something about the file system.
     #[error("{what}")]
     Io {
-        /// What was tried.
+        /// The attempted step.
         what: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// Who this node is cannot be told.
+    /// The identity of this node cannot be read.
     #[error("{0}")]
     Identity(String),
     /// A mode that does not exist yet.
@@ -127,7 +127,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// For the other servers to agree to go on without one that leaves; as the reference waits.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
-/// How long an agent may take to stop.
+/// Longest time for an agent to stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Returns why a stop is cut short: whoever asked asks again, or it takes too long.
@@ -185,13 +185,13 @@ pub struct Node {
     running: Config,
     /// The same, with what waits for a restart as it was before.
     effective: Config,
-    /// What is told of it.
+    /// Configuration as `/v1/agent/self` shows it.
     shown: http::Shown,
     /// Questions that are followed for the operator; a reload changes them.
     watches: Watches,
-    /// Where catalog, keys and sessions are.
+    /// Access to catalog, keys and sessions.
     truth: http::Truth,
-    /// What clients may ask; a reload changes it.
+    /// Limits on clients; a reload changes them.
     limits: http::Limits,
     wishes: mpsc::Receiver<http::Wish>,
     /// Ends the agent's part in the catalog, before all others.

@@ -125,7 +125,7 @@ fn in_segment(own: &gossip::Settings, segment: &Segment) -> gossip::Settings {
     settings
 }
 
-/// Where the keys are kept, if they are.
+/// File of the keyring, if it is kept.
 fn keyring_file(config: &Config) -> Option<PathBuf> {
     let dir = config.data_dir.as_ref().filter(|_| config.gossip.keep_keyring);
     dir.map(|dir| dir.join("serf/local.keyring"))
@@ -159,7 +159,7 @@ pub(super) fn keyring(config: &Config) -> Result<Keyring, Error> {
     Ok(keyring)
 }
 
-/// What this agent says of itself, in the reference's tags.
+/// Tags that this agent announces, under the reference's names.
 fn tags(config: &Config, node_id: &str) -> gossip::Tags {
     let mut tags = BTreeMap::from([
         ("acls", "0".to_owned()),

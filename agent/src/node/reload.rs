@@ -27,7 +27,7 @@ impl Node {
         done
     }
 
-    /// What can be refused comes first; what follows cannot fail.
+    /// Steps that can be refused come first; those that follow cannot fail.
     async fn take_over(&mut self, config: Config) -> Result<(), String> {
         self.local
             .reload(

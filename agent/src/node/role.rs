@@ -1,4 +1,4 @@
-//! What an agent is: a server that holds the truth with others, or one that asks servers.
+//! Role of an agent: a server that holds the state with others, or a client that asks servers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::sessions::Lifetimes;
 use crate::tombstones;
 use crate::upstream::{self, Repeat, Server, Upstream, answer_claims};
 
-/// How long a look-up for DNS may take: who asked has given up by then.
+/// Time-out of a look-up for DNS: clients have given up by then.
 const LOOKUP_MAX: Duration = Duration::from_secs(5);
 
-/// What the other parts need of it.
+/// Handles that the other parts need of it.
 pub(super) struct Role {
     /// Only of a server.
     pub(super) consensus: Option<Consensus>,
@@ -120,7 +120,7 @@ fn to_servers(config: &Config) -> upstream::Settings {
     upstream::Settings { rate: config.rpc_rate, ..to_leader(config) }
 }
 
-/// What a server answers to other agents, until `stop`.
+/// Serves the calls of other agents, until `stop`.
 pub(super) fn answer(
     listeners: Vec<TcpListener>,
     consensus: &Consensus,

@@ -14,9 +14,9 @@ use crate::gossip::{Members, Pools, Status};
 /// Begins tags of servers, as in the reference: in which segment they listen, and where.
 pub(super) const AT: &str = "sl_";
 
-/// Who could not be met is tried again after.
+/// Pause before an unreachable member is tried again.
 const RETRY: Duration = Duration::from_secs(10);
-/// Who is lost in a segment while it is there in the default one is noticed after.
+/// Interval of looking for servers that are missing in a segment but present in the default one.
 const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Meets the other servers in all segments that they share with this one, until `stop`.

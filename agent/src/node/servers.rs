@@ -1,4 +1,4 @@
-//! What agreement is told of the servers, as gossip knows them.
+//! Feeds raft with the servers that gossip knows.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use crate::raft::{Consensus, Links, Listed, Presence, Roster};
 use crate::rpc::Pool;
 use crate::upstream::Server;
 
-/// How this server knows of the others and reaches them.
+/// Connections of this server to the others.
 pub(super) fn links(
     config: &Config,
     members: &Members,
@@ -26,7 +26,7 @@ pub(super) fn links(
     Links { pool: Pool::default(), roster, expect }
 }
 
-/// What `look` sees in the members of this datacenter, from now on; `name` is the part that looks.
+/// Follows what `look` derives from the members of this datacenter; `name` is the part that follows.
 pub(super) fn among<T: Clone + PartialEq + Send + Sync + 'static>(
     members: &Members,
     (name, look): (&'static str, fn(&Roll, &str) -> T),

@@ -102,7 +102,7 @@ pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
     })
 }
 
-/// How much clients may ask.
+/// Rate limits of clients.
 pub(super) fn rates(config: &Config) -> http::Rates {
     let limits = &config.http_limits.requests;
     http::Rates {
@@ -116,7 +116,7 @@ pub(super) fn rates(config: &Config) -> http::Rates {
     }
 }
 
-/// How this agent reaches itself: as any client would, by the first of its own doors.
+/// Client settings by which this agent reaches itself: as any client would, by the first of its own addresses.
 pub(super) fn itself(config: &Config) -> muster_client::Settings {
     let address = match config.http.first() {
         Some(HttpAddress::Tcp(address)) if address.ip().is_unspecified() => {

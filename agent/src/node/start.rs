@@ -178,7 +178,7 @@ async fn listen(address: &HttpAddress, owner: UnixSockets) -> Result<http::Liste
     )
 }
 
-/// Where servers and other agents ask this server: for some segments, at addresses of their own.
+/// Binds the RPC ports: for some segments, at addresses of their own.
 async fn listen_rpc(config: &Config) -> Result<Vec<TcpListener>, Error> {
     let served = config.segments.served.iter().filter(|segment| segment.rpc_listener);
     let mut listeners = Vec::new();

@@ -1,4 +1,4 @@
-//! What systemd is told: ready, reloading, stopping, and again and again that the agent is alive.
+//! Notifications to systemd: ready, reloading, stopping, and the watchdog's sign of life.
 //! Without systemd nobody is told anything.
 //!
 //! Telling never waits. A manager that does not read would otherwise hold the agent's main loop, and with
@@ -29,7 +29,7 @@ pub(super) fn stopping() {
     tell("STOPPING=1");
 }
 
-/// How often systemd wants to hear that the agent is alive, if it does: twice as often as it asks.
+/// Interval of the watchdog's sign of life, if systemd wants one: half of what it asks for.
 pub(super) fn watchdog() -> Option<Duration> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     // Of another process: its children inherit the variables.

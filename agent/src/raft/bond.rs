@@ -22,10 +22,10 @@ use uuid::Uuid;
 use super::types::ServerId;
 use crate::disk;
 
-/// What a server has promised.
+/// Promise of a server to take part in one cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bond {
-    /// Who has promised: a folder that was copied to another server does not bind that.
+    /// The server that promised: a folder that was copied to another server does not bind that one.
     pub(super) server: ServerId,
     /// The cluster's ID, chosen by its founder.
     pub(super) cluster: Uuid,
@@ -38,9 +38,9 @@ pub(super) struct Bond {
 /// Asks a server to belong to a cluster.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Invitation {
-    /// Who is meant.
+    /// The invited server.
     pub(super) to: ServerId,
-    /// Who invites: the founder, or later whoever leads. Servers that do not say so are taken for the founder.
+    /// The inviting server: the founder, or later the leader. Servers that do not say so are taken for the founder.
     #[serde(default)]
     pub(super) from: Option<ServerId>,
     /// Binds nobody: only asks whether the addressee is in that cluster, or forms it.
@@ -48,7 +48,7 @@ pub(super) struct Invitation {
     pub(super) asks: bool,
     /// To which cluster.
     pub(super) cluster: Uuid,
-    /// Who forms it.
+    /// The server that forms it.
     pub(super) founder: ServerId,
     /// It exists.
     pub(super) formed: bool,
@@ -56,7 +56,7 @@ pub(super) struct Invitation {
     pub(super) void: Vec<Uuid>,
 }
 
-/// What the invited server says.
+/// Answer of the invited server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Acceptance {
     /// It belongs to that cluster now, durably.

@@ -37,7 +37,7 @@ pub(super) const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 /// Changes under way take at most this much; more wait. All of it must fit one segment of the log.
 pub(super) const UNDER_WAY_KIB_MAX: usize = 12 << 10;
 
-/// How long the outcome of a change is waited for once another server leads: about two elections.
+/// Time to wait for the outcome of a change once another server leads: about two elections.
 pub(super) const SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// Cheap handle on the agreement of this datacenter's servers.
@@ -57,19 +57,19 @@ pub(super) struct Inner {
     /// The library's own word on roles, ahead of `status`.
     pub(super) roles: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     pub(super) figures: WatchReceiverOf<Types, RaftDataMetrics<Types>>,
-    /// How long after a majority's answer no other server can lead.
+    /// Time after a majority's answer in which no other server can lead.
     pub(super) lease: Duration,
     pub(super) room: Room,
     pub(super) under_way: Semaphore,
-    /// What concurrent reads ask together.
+    /// Questions that concurrent reads share.
     pub(super) asking: Asking,
     /// Newest time stamped on a command, so that it never goes back when the clock does.
     pub(super) stamped: AtomicU64,
     /// When the leader was last heard.
     pub(super) contact: Arc<Contact>,
-    /// What is waited for before there is a cluster; empty: nothing.
+    /// The condition that bootstrap waits for, in words; empty: none.
     pub(super) waiting: watch::Receiver<String>,
-    /// How the servers are, while this one leads.
+    /// Health of the servers, while this one leads.
     pub(super) assessed: watch::Receiver<Option<Assessment>>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -194,7 +194,7 @@ impl Consensus {
         Timestamp(self.inner.stamped.fetch_max(now, Ordering::Relaxed).max(now))
     }
 
-    /// What judges hold messages of other servers against.
+    /// This server's own facts, against which messages of other servers are validated.
     pub(super) fn own(&self) -> Own {
         let vote = self.inner.roles.borrow_watched().vote;
         Own { vote, applied: self.inner.figures.borrow_watched().last_applied }
@@ -224,7 +224,7 @@ impl Consensus {
         self.inner.published.store()
     }
 
-    /// Where readers wait for scopes.
+    /// Watches on scopes, for readers that wait.
     pub fn watches(&self) -> &Watches {
         self.inner.published.watches()
     }

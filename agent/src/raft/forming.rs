@@ -1,4 +1,4 @@
-//! How servers that know of each other become a cluster.
+//! Bootstrap: servers that know of each other become a cluster.
 //!
 //! ```text
 //!   enough alive? ─▶ smallest ID? ─no─▶ wait to be invited
@@ -35,15 +35,15 @@ const RETRY: Duration = Duration::from_millis(100);
 /// For one invitation.
 pub(super) const INVITATION_MAX: Duration = Duration::from_secs(1);
 
-/// What the tasks that decide about members need.
+/// Handles that the tasks for membership need.
 #[derive(Clone)]
 pub(super) struct Servers {
     pub(super) raft: Raft<Types, Machine>,
     pub(super) network: Network,
     pub(super) server: Server,
-    /// How many servers form the cluster; 0: somebody else forms it.
+    /// Number of servers that form the cluster; 0: another server forms it.
     pub(super) expect: u32,
-    /// What is waited for before there is a cluster, in words.
+    /// The condition that bootstrap waits for, in words.
     pub(super) waits_for: watch::Sender<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a server that does not lead asks of the one that does.
+//! Requests of a follower to the leader.
 
 use std::net::SocketAddr;
 use std::time::Duration;

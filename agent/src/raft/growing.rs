@@ -1,4 +1,4 @@
-//! What the leader does about who takes part: invites servers that appear, corrects addresses,
+//! Join: the leader invites servers that appear, corrects addresses,
 //! removes those that said good-bye. When a newcomer gets a voice is decided in `autopilot`, unless it
 //! is a server that was built anew: it takes the place of its earlier life in one change, so that the
 //! two never count together.
@@ -160,7 +160,7 @@ fn replacement(
 
 type Change = ChangeMembers<ServerId, Server>;
 
-/// What is to be changed about those that take part.
+/// Changes of the membership that are due.
 fn changes(
     roster: &Roster,
     metrics: &RaftMetrics<Types>,

@@ -13,7 +13,7 @@ use super::consensus::PROPOSAL_BYTES_MAX;
 use super::types::{LogId, Membership, Payload, Proposal, ServerId, Types, Vote};
 use crate::store::{Change, Command, INDEX_MAX, Restore, Timestamp};
 
-/// How far a term may be ahead of the newest one that this server knows. Elections raise it by one, so no honest server
+/// Largest jump of a term beyond the newest one that this server knows. Elections raise it by one, so no honest server
 /// is further ahead; and a term at the end of its range leaves no room for another election.
 pub(super) const TERM_JUMP_MAX: u64 = 1 << 32;
 
@@ -26,7 +26,7 @@ const SERVERS_MAX: usize = 1000;
 /// Bytes of a server's name or address.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// What this server knows by itself.
+/// This server's own facts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
     /// The newest vote that it has seen.
@@ -96,7 +96,7 @@ pub(super) fn transfer(
     last(request.last_log_id(), request.from_leader())
 }
 
-/// What a snapshot of `from` says that it covers.
+/// Validates the coverage that a snapshot of `from` announces.
 pub(super) fn snapshot(
     own: &Own,
     from: ServerId,

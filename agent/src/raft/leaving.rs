@@ -1,4 +1,4 @@
-//! How a server goes: leadership first, then its place among those that agree.
+//! Graceful leave: hands leadership over, then removes this server from the voters.
 //!
 //! ```text
 //!   leads? ─▶ hands over ─▶ says good-bye (gossip) ─▶ asks the leader to let it go ─▶ stops
@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// For the leader's answer to one request: it needs two rounds of all servers.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
-/// What a server asks of the leader about who takes part.
+/// Request to the leader for a change of the membership.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) enum Reconfiguration {
     /// Take the sender out: it leaves.
@@ -52,7 +52,7 @@ impl Consensus {
     /// Takes this server out of the agreement, and returns once that is agreed. The last server
     /// stays in: what it holds is the cluster.
     ///
-    /// Who takes part is what gossip says, too: tell it first that this server leaves, or the
+    /// Membership follows gossip: announce the leave there first, or the
     /// leader invites it again.
     pub async fn leave(&self, within: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + within;

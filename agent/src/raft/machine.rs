@@ -30,7 +30,7 @@ use super::watch::Watches;
 use crate::store::{Reply, Scope, Store};
 use crate::telemetry::figures::names;
 
-/// What readers see.
+/// The published state.
 #[derive(Debug, Default)]
 pub struct Published {
     store: ArcSwap<Store>,
@@ -47,7 +47,7 @@ impl Published {
         self.store.load_full()
     }
 
-    /// Where readers wait.
+    /// Watches on scopes, for readers that wait.
     pub fn watches(&self) -> &Watches {
         &self.watches
     }
@@ -123,7 +123,7 @@ enum Kept {
 }
 
 impl Kept {
-    /// What it takes on disk.
+    /// Size on disk.
     fn bytes(&self) -> io::Result<u64> {
         match self {
             Kept::State(_) => Ok(0),
@@ -315,7 +315,7 @@ impl Current {
 pub struct Builder {
     coverage: Coverage,
     store: Store,
-    /// What the log can do without afterwards.
+    /// Growth of the log that the snapshot covers.
     growth: Growth,
     upkeep: Arc<Upkeep>,
     snapshots: Option<Snapshots>,

@@ -58,10 +58,10 @@ pub use watch::{Waiter, Watches};
 
 use crate::rpc::Pool;
 
-/// What consensus needs to know.
+/// Settings of consensus.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where log, vote and snapshots live; `None` keeps all in memory (`-dev`).
+    /// Folder of log, vote and snapshots; `None` keeps all in memory (`-dev`).
     pub data_dir: Option<PathBuf>,
     /// This server's UUID.
     pub node_id: String,
@@ -77,18 +77,18 @@ pub struct Settings {
     pub snapshot_threshold: u64,
     /// Entries kept behind a snapshot.
     pub trailing_logs: u64,
-    /// How the leader of a new cluster looks after the servers.
+    /// Autopilot settings of a new cluster.
     pub autopilot: crate::store::Autopilot,
 }
 
-/// How a server knows of the others and reaches them.
+/// Connections of a server to the others.
 #[derive(Debug, Clone)]
 pub struct Links {
     /// Calls to other servers.
     pub pool: Pool,
-    /// Who is there.
+    /// The servers that gossip knows.
     pub roster: channel::Receiver<Roster>,
-    /// How many servers form the cluster (`bootstrap_expect`; `bootstrap` is 1); 0: it only joins
+    /// Number of servers that form the cluster (`bootstrap_expect`; `bootstrap` is 1); 0: it only joins
     /// one that exists.
     pub expect: u32,
 }
@@ -111,7 +111,7 @@ pub enum LogBackend {
     Sled,
 }
 
-/// Why consensus could not do it.
+/// Failure of consensus.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody leads; the caller may try again.

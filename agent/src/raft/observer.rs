@@ -16,7 +16,7 @@ use crate::telemetry::figures::names;
 /// A new leader that no majority confirms yet asks again.
 const CONFIRM_RETRY: Duration = Duration::from_millis(50);
 
-/// What the handle's readers are told.
+/// Status that readers of the handle see.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Status {
     /// This server leads, has applied everything acknowledged before, and is heard by a majority.
@@ -27,7 +27,7 @@ pub(super) struct Status {
     pub(super) leader: Option<ServerId>,
     /// All servers as last agreed.
     pub(super) servers: BTreeMap<ServerId, Server>,
-    /// Why agreement has ended on this server.
+    /// Reason why consensus has ended on this server.
     pub(super) failed: Option<String>,
 }
 
@@ -46,7 +46,7 @@ impl Contact {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// How long ago.
+    /// Age of the last contact.
     pub(super) fn age(&self) -> Option<Duration> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|moment| moment.elapsed())
     }

@@ -19,7 +19,7 @@ use super::upkeep::Upkeep;
 use super::{LogBackend, Settings};
 use crate::disk;
 
-/// What a log store is put into before it is used.
+/// Wraps a log store before it is used.
 pub(super) type Around = Box<dyn FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send>;
 
 /// Opens what is on disk, or nothing for a server in memory.

@@ -1,4 +1,4 @@
-//! How fresh a read is: what a server must know, and whom it must ask, before it may answer.
+//! Freshness of reads: the index that a server must have applied, and the confirmation that it needs, before it answers.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::rpc::{self, Method};
 /// For the leader to say how far to read, and for a majority to confirm that it leads.
 const READ_INDEX_MAX: Duration = Duration::from_secs(2);
 
-/// How sure the leader must be that it leads.
+/// Proof of leadership that a read needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Certainty {
     /// A majority has answered within its lease.
@@ -69,7 +69,7 @@ impl Consensus {
         Ok(())
     }
 
-    /// How far a server must have applied to know everything that was acknowledged before the
+    /// Index that a server must have applied to know everything that was acknowledged before the
     /// call. Only the leader knows.
     pub(super) async fn read_index(&self, certainty: Certainty) -> Result<u64, Error> {
         if certainty == Certainty::Leased && self.may_answer() {

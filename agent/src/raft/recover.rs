@@ -49,7 +49,7 @@ pub struct Wanted {
     pub voter: bool,
 }
 
-/// What a server's folder holds.
+/// Content of a server's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// Term and position of the last entry.
@@ -62,7 +62,7 @@ pub struct Kept {
     pub counts: crate::store::Counts,
 }
 
-/// What a recovery did, or would do.
+/// Result of a recovery, or of its preview.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Before.
@@ -180,7 +180,7 @@ impl Folder {
         Ok((last, membership, store))
     }
 
-    /// What it holds.
+    /// Reads its content.
     pub fn kept(&self, me: ServerId) -> io::Result<Kept> {
         let (last, membership, store) = self.state()?;
         self.describe(me, last, &membership, &store)
@@ -247,7 +247,7 @@ impl Folder {
     }
 }
 
-/// What was begun, so that it is ended the same way.
+/// A recovery in progress, so that it ends as it began.
 #[derive(Debug, Serialize, Deserialize)]
 struct Begun {
     servers: Vec<ServerId>,

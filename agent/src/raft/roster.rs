@@ -20,9 +20,9 @@ pub struct Roster {
 pub struct Listed {
     /// Node name, for people.
     pub name: String,
-    /// Where its calls are answered.
+    /// Address of its RPC port.
     pub address: SocketAddr,
-    /// How many servers it waits for before a cluster is formed (`bootstrap_expect`); 0: it only
+    /// Number of servers that it waits for before a cluster is formed (`bootstrap_expect`); 0: it only
     /// joins.
     pub expect: u32,
     /// It forms a cluster alone (`bootstrap`).
@@ -31,7 +31,7 @@ pub struct Listed {
     pub presence: Presence,
 }
 
-/// What is known of a server's life.
+/// Liveness of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Presence {
     /// It answers.

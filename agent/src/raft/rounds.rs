@@ -6,14 +6,14 @@
 //!   asks ─▶ …                                            ─┴▶ one round for all of them
 //! ```
 //!
-//! Whoever asks gets the answer of a round that began *after* the question, so that it holds for
+//! Each caller gets the answer of a round that began *after* its question, so that it holds for
 //! what had happened by then. However many ask, one round runs at a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Who waits for rounds of one kind.
+/// Waiters for rounds of one kind.
 #[derive(Debug)]
 pub(super) struct Rounds<T> {
     state: Arc<Mutex<State<T>>>,

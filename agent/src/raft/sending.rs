@@ -75,12 +75,12 @@ impl Piece {
     }
 }
 
-/// What the receiver says to a piece.
+/// The receiver's answer to a piece.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Received {
     /// It has everything before that.
     Wants {
-        /// Where to go on.
+        /// Offset of the next piece.
         offset: u64,
     },
     /// It has all, and this is its vote.
@@ -169,7 +169,7 @@ impl Outgoing {
     }
 }
 
-/// Where received pieces are kept until they are a whole.
+/// Keeps received pieces until they are complete.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     /// `None` keeps them in memory.
@@ -179,7 +179,7 @@ pub(super) struct Incoming {
 
 #[derive(Debug)]
 struct Partial {
-    /// What it is a part of: the same bytes only come from the same server.
+    /// Sender and snapshot that it belongs to: the same bytes only come from the same server.
     of: (ServerId, Option<LogId>, u64),
     /// `None` until its header was judged.
     kept: Option<Kept>,

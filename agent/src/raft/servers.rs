@@ -1,4 +1,4 @@
-//! Who takes part, as an operator sees and changes it.
+//! Raft configuration, as an operator sees and changes it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Configuration {
         }
     }
 
-    /// How many vote.
+    /// Number of voters.
     pub fn voters(&self) -> usize {
         self.servers.iter().filter(|server| server.voter).count()
     }

@@ -1,4 +1,4 @@
-//! What this server answers to the others.
+//! Handlers for the calls of other servers.
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;

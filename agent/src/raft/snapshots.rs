@@ -26,7 +26,7 @@ const VERSION: u32 = 1;
 const META_BYTES_MAX: u32 = 16 << 20;
 const KEPT: usize = 2;
 
-/// What a snapshot covers.
+/// The part of the log that a snapshot covers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
     /// The last entry in it.
@@ -159,7 +159,7 @@ pub(super) fn encode(coverage: &Coverage, store: &Store) -> io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// What is in such bytes.
+/// Decodes the bytes of a snapshot.
 pub(super) fn decode(mut bytes: &[u8]) -> io::Result<(Coverage, Store)> {
     read_from(&mut bytes)
 }
@@ -192,7 +192,7 @@ fn write(path: &Path, coverage: &Coverage, store: &Store) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
-/// What is in a file.
+/// Reads a snapshot file.
 pub(super) fn read(path: &Path) -> io::Result<(Coverage, Store)> {
     read_unnamed(path).map_err(|error| named(path, "cannot read snapshot", &error))
 }

@@ -1,4 +1,4 @@
-//! Who leads, as this server knows it.
+//! Leadership, as this server knows it.
 
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ impl Consensus {
         std::future::pending().await
     }
 
-    /// How long ago the leader was heard; zero on the leader, and very long if never.
+    /// Time since the leader was heard; zero on the leader, and very long if never.
     pub fn last_contact(&self) -> Duration {
         if self.is_leader() {
             return Duration::ZERO;
@@ -110,13 +110,13 @@ impl Consensus {
         self.inner.published.applied()
     }
 
-    /// How the servers are, as this server sees them while it leads; nothing if it does not, and
+    /// Health of the servers, as this server sees them while it leads; nothing if it does not, and
     /// until it has looked.
     pub fn assessment(&self) -> Option<Assessment> {
         self.inner.assessed.borrow().clone()
     }
 
-    /// Why there is no leader, for people: what is waited for, who is there and who is not. Nothing
+    /// Reason why there is no leader, for people: the awaited condition, present and missing servers. Nothing
     /// if a leader is known.
     pub fn leaderless_because(&self) -> Option<String> {
         if self.knows_leader() {
@@ -145,7 +145,7 @@ impl Consensus {
     }
 }
 
-/// What keeps these voters from having a leader, as far as one of them can tell.
+/// Explains why these voters have no leader, as far as one of them can tell.
 fn explain(voters: &[(String, Option<Presence>)]) -> String {
     if voters.is_empty() {
         return "this server does not take part: it waits for the leader to invite it".to_owned();

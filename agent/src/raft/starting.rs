@@ -1,4 +1,4 @@
-//! How a server of the agreement starts: what is on disk, the library, the tasks around it.
+//! Start of consensus on a server: the files, the library, the tasks around it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -30,7 +30,7 @@ use super::{Error, Links, Settings};
 /// After a snapshot that could not be written.
 const SAVE_RETRY: Duration = Duration::from_secs(30);
 
-/// How long a lone server may take to lead before `start` returns without it.
+/// Time for a lone server to lead before `start` returns without it.
 const LEAD_AT_START_MAX: Duration = Duration::from_secs(10);
 
 impl Consensus {

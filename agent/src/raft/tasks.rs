@@ -6,7 +6,7 @@
 //! thread costs more than anything that is handed over. Here they belong to a crew: one task
 //! that polls whichever of them is ready, in turn, on the thread where it happens to run.
 //!
-//! What a task of the library starts joins the same crew. What it starts through the runtime's own
+//! Tasks that a task of the library starts join the same executor. Those that it starts through the runtime's own
 //! `spawn` (connections, snapshots) does not.
 
 use std::collections::{HashMap, VecDeque};
@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 const POLLS_MAX: usize = 256;
 
 tokio::task_local! {
-    /// Whom a new task of the library joins.
+    /// The executor that a new task of the library joins.
     static CREW: Crew;
 }
 
@@ -46,9 +46,9 @@ pub(super) struct Crew {
 
 #[derive(Default)]
 struct Shared {
-    /// Who came since the last look.
+    /// Tasks that were added since the last poll.
     newcomers: Mutex<Vec<Task>>,
-    /// Who is to be polled, by number. Each is in it at most once.
+    /// Tasks to poll, by number. Each is in it at most once.
     ready: Mutex<VecDeque<usize>>,
     /// Is somebody looking at the lists? Then there is no need to wake anybody.
     looking: AtomicBool,
@@ -167,7 +167,7 @@ impl Wake for Bell {
     }
 }
 
-/// Why a task of the library gave no result.
+/// A task of the library gave no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
     /// It panicked.

@@ -3,7 +3,7 @@
 use crate::store::{Change, KvVerb};
 use crate::telemetry::figures::{Timing, names};
 
-/// How long the proposer waited for it.
+/// Metric of the time that the proposer waited.
 pub(super) fn of_proposal(change: &Change) -> Option<&'static Timing> {
     Some(match change {
         Change::Register(_) => &names::CATALOG_REGISTER,
@@ -18,7 +18,7 @@ pub(super) fn of_proposal(change: &Change) -> Option<&'static Timing> {
     })
 }
 
-/// How long the state took to change.
+/// Metric of the time that applying took.
 pub(super) fn of_entry(change: &Change) -> Option<&'static Timing> {
     Some(match change {
         Change::Register(_) => &names::FSM_REGISTER,

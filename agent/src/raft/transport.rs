@@ -1,4 +1,4 @@
-//! How this server reaches the others: the library's messages as calls.
+//! Transport to other servers: the library's messages as calls.
 //!
 //! Every message names its cluster and its addressee. An address may have been given to another
 //! server since, and what two clusters tell each other must never count.

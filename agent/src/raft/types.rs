@@ -22,11 +22,11 @@ openraft::declare_raft_types!(
 
 /// A position in the log together with the term that wrote it.
 pub type LogId = openraft::type_config::alias::LogIdOf<Types>;
-/// Who got this server's voice, and whether a majority agreed.
+/// The candidate that this server voted for, and whether a majority agreed.
 pub type Vote = openraft::type_config::alias::VoteOf<Types>;
 /// One entry of the log.
 pub type Entry = openraft::type_config::alias::EntryOf<Types>;
-/// What an entry carries: nothing, a command, or the list of servers.
+/// Content of an entry: nothing, a command, or the list of servers.
 pub type Payload = openraft::type_config::alias::PayloadOf<Types>;
 /// Voters and learners with their addresses.
 pub type Membership = openraft::Membership<ServerId, Server>;
@@ -59,7 +59,7 @@ impl From<u64> for ServerId {
     }
 }
 
-/// What the members of a cluster know of each other.
+/// Name and address of a server, as the members of a cluster know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     /// Node name, for people.
@@ -90,7 +90,7 @@ impl Proposal {
         Ok(Proposal { command, encoded })
     }
 
-    /// What is to be applied.
+    /// The command to apply.
     pub fn command(&self) -> &Command {
         &self.command
     }
@@ -126,7 +126,7 @@ impl<'de> Deserialize<'de> for Proposal {
     }
 }
 
-/// What applying an entry yields for its proposer.
+/// Result of applying an entry, for its proposer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The store's answer.

@@ -21,10 +21,10 @@ const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of entries kept behind a snapshot, at most.
 const TRAILING_BYTES_MAX: u64 = 64 << 20;
 
-/// How exactly `TRAILING_BYTES_MAX` is kept.
+/// Precision of `TRAILING_BYTES_MAX`.
 const MARK_BYTES: u64 = 1 << 20;
 
-/// What an entry takes beside its command.
+/// Bytes of an entry beside its command.
 const ENTRY_BYTES: u64 = 48;
 
 /// Counts what was applied since the last snapshot.
@@ -49,7 +49,7 @@ struct Grown {
 /// Entries and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Growth {
-    /// How many.
+    /// Number of entries.
     pub entries: u64,
     /// In the log.
     pub bytes: u64,
@@ -97,7 +97,7 @@ impl Upkeep {
         }
     }
 
-    /// What a snapshot taken now covers.
+    /// Growth that a snapshot taken now covers.
     pub fn growth(&self) -> Growth {
         self.grown().since_snapshot
     }

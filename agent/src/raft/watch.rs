@@ -1,4 +1,4 @@
-//! Who waits for which scope. A wake costs well under a microsecond, a write that nobody watches
+//! Waiters by scope. A wake costs well under a microsecond, a write that nobody watches
 //! next to nothing.
 //!
 //! A reader registers, reads the published state, and waits only if that state does not answer it
@@ -46,7 +46,7 @@ pub struct Watches {
 pub struct Waiter {
     registry: Arc<Registry>,
     signal: Arc<Signal>,
-    /// Where this waiter stands: the scope's line (`None`: that of restores) and its number there.
+    /// Registrations of this waiter: the scope's line (`None`: that of restores) and its number there.
     places: Box<[(Option<Scope>, u64)]>,
 }
 
@@ -94,7 +94,7 @@ impl Watches {
         self.waiting() > 0
     }
 
-    /// How many waiters are registered and not dropped.
+    /// Number of waiters that are registered and not dropped.
     pub fn waiting(&self) -> usize {
         self.registry.waiters.load(Ordering::Relaxed)
     }
@@ -211,7 +211,7 @@ struct Registry {
     everything: AtomicUsize,
     /// Waiters that were not dropped yet.
     waiters: AtomicUsize,
-    /// How many lines there are of prefixes with this many bytes.
+    /// Number of lines of prefixes with this many bytes.
     lengths: Box<[AtomicUsize]>,
 }
 

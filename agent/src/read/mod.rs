@@ -34,17 +34,17 @@ use crate::raft::{self, Consensus};
 use crate::store::{Found, Index, Scopes, Store};
 use crate::telemetry::figures::names;
 
-/// How often a reader without a leader looks whether there is one.
+/// Interval at which a reader without a leader looks whether there is one.
 const LEADER_RETRY: Duration = Duration::from_millis(50);
 
-/// What the read path needs to know.
+/// Settings of the read path.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// How long reads and writes wait for a leader before they give up (`rpc_hold_timeout`).
+    /// Time that reads and writes wait for a leader before they give up (`rpc_hold_timeout`).
     pub leader_wait: Duration,
     /// Bytes of encoded answers that are kept for equal readers.
     pub answers_bytes_max: usize,
-    /// How long blocking reads wait.
+    /// Times of blocking reads.
     pub waits: Waits,
 }
 
@@ -58,48 +58,48 @@ impl Default for Settings {
     }
 }
 
-/// How fresh an answer must be.
+/// Consistency mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consistency {
-    /// What the leader knows, as long as it believes to lead.
+    /// The leader's state, as long as it believes to lead.
     #[default]
     Default,
-    /// What the leader knows after it made sure that it leads.
+    /// The leader's state, after it has confirmed that it leads.
     Consistent,
-    /// What this server has; with a bound, unless the leader was not heard for longer.
+    /// This server's state; with a bound, unless the leader was not heard for longer.
     Stale {
         /// Beyond this, read as [`Consistency::Default`].
         max: Option<Duration>,
     },
 }
 
-/// How a read is to be done.
+/// Options of a read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// How fresh.
+    /// Consistency mode.
     pub consistency: Consistency,
     /// Answer once there is something newer than this; 0 answers at once.
     pub index: Index,
-    /// How long to wait for it, within [`Settings::waits`]; zero names no time.
+    /// Time to wait for it, within [`Settings::waits`]; zero names no time.
     pub wait: Duration,
 }
 
 /// Rows with what the headers of an answer say about them.
 #[derive(Debug, Clone)]
 pub struct Outcome<T> {
-    /// What was found.
+    /// The rows.
     pub found: Arc<Found<T>>,
     /// At least 1: clients take 0 for "no index".
     pub index: Index,
-    /// How the read was really done: a stale read beyond its bound is a default one.
+    /// Effective consistency mode: a stale read beyond its bound is a default one.
     pub consistency: Consistency,
     /// Does anybody lead?
     pub known_leader: bool,
-    /// How long ago the leader was heard.
+    /// Time since the leader was heard.
     pub last_contact: Duration,
 }
 
-/// Why a read was not done.
+/// A read was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody led for as long as reads wait for it.
@@ -119,7 +119,7 @@ impl From<raft::Error> for Error {
     }
 }
 
-/// What the read path did since it was built; read by tests and by `/v1/agent/metrics`.
+/// Counters of the read path; read by tests and by `/v1/agent/metrics`.
 #[derive(Debug, Default)]
 pub struct Counters {
     evaluations: AtomicU64,
@@ -172,12 +172,12 @@ impl Reader {
         &self.inner.consensus
     }
 
-    /// How long reads and writes wait for a leader.
+    /// Time that reads and writes wait for a leader.
     pub fn leader_wait(&self) -> Duration {
         self.inner.settings.leader_wait
     }
 
-    /// What was done so far.
+    /// Counts so far.
     pub fn counts(&self) -> Counts {
         let counters = &self.inner.counters;
         Counts {
@@ -311,7 +311,7 @@ impl Reader {
         Ok(self.outcome(look(&store), consistency))
     }
 
-    /// What is newer than `index` (everything is, once the state was replaced), or the scopes to
+    /// Rows newer than `index` (everything is, once the state was replaced), or the scopes to
     /// wait on for it.
     fn look_for_newer<T>(
         &self,

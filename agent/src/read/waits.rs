@@ -1,4 +1,4 @@
-//! How long a blocking read waits: one rule for requests, streams and what agents ask of each other.
+//! Times of blocking reads: one rule for requests, streams and forwarded requests.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is asked for and where it is answered, as both sides write it: names and forms are the
+//! Jobs and their answers, as both sides write them: names and forms are the
 //! reference's, so that its program and its agents take part.
 
 use std::fs::OpenOptions;
@@ -32,7 +32,7 @@ impl Summons {
         if prefix.is_empty() { self.session.clone() } else { format!("{prefix}/{}", self.session) }
     }
 
-    /// Where a node answers.
+    /// Keys for the answers of a node.
     pub fn place(&self, node: &str) -> Place {
         Place { folder: self.folder(), node: node.to_owned() }
     }
@@ -79,7 +79,7 @@ pub struct Job {
     wait: u64,
 }
 
-/// What a job holds.
+/// Kind of a job.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// A line for a shell.
@@ -133,7 +133,7 @@ impl Job {
         Duration::from_nanos(self.wait)
     }
 
-    /// What is to be run.
+    /// The command or script to run.
     pub fn kind(&self) -> Kind<'_> {
         if !self.script.is_empty() {
             return BASE64_STANDARD.decode(&self.script).map_or(Kind::Nothing, Kind::Script);

@@ -92,7 +92,7 @@ fn concerns(event: &UserEvent, local: &Local) -> bool {
     Audience::of([node, service, tag]).is_ok_and(|audience| audience.includes(local))
 }
 
-/// Where the answers to one job go.
+/// Writes the answers to one job.
 struct Answers {
     agent: Client,
     place: Place,

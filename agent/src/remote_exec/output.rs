@@ -1,4 +1,4 @@
-//! What a program prints, in pieces: a full one at once, a smaller one when nothing more came for a
+//! Output of a program, in pieces: a full one at once, a smaller one when nothing more came for a
 //! moment.
 
 use std::io::{self, PipeReader};
@@ -17,11 +17,11 @@ const PIECE_BYTES_MAX: usize = 4096;
 const OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// After this long without more, what is there is a piece.
 const IDLE: Duration = Duration::from_millis(500);
-/// How long a pipe is read after its program ended: a process that it left behind may hold the other
+/// Time for which a pipe is read after its program ended: a process that it left behind may hold the other
 /// end for ever.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 
-/// What comes next.
+/// Next piece of the output.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     Bytes(Vec<u8>),
@@ -89,7 +89,7 @@ impl Output {
         }
     }
 
-    /// What is held, unless that is nothing or more than anybody wants.
+    /// Takes the held bytes, unless there are none or the limit is reached.
     fn piece(&mut self) -> Option<Piece> {
         let bytes = std::mem::take(&mut self.held);
         if bytes.is_empty() || self.said >= OUTPUT_BYTES_MAX {

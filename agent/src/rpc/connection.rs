@@ -53,13 +53,13 @@ pub(super) struct Connection {
 
 #[derive(Debug, Default)]
 struct Calls {
-    /// Why there are no more calls.
+    /// Reason why there are no more calls.
     ended: Option<String>,
     next: u32,
     waiting: HashMap<u32, Waiting>,
 }
 
-/// Who waits for an id.
+/// A waiter for the answer to an id.
 #[derive(Debug)]
 enum Waiting {
     Answer(oneshot::Sender<Result<Bytes, Error>>),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Class;
 
-/// What was sent before its sender heard that this agent leaves has come by then.
+/// Time in which calls arrive that were sent before their sender heard that this agent leaves.
 const LEAVING_MIN: Duration = Duration::from_millis(100);
 /// For calls to end. Those that wait for a change end elsewhere.
 const LEAVING_MAX: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// For connections to close after that.
 const CLOSING_MAX: Duration = Duration::from_millis(250);
 
-/// What an agent still does for others, over all of its connections.
+/// Calls in progress for other agents, over all connections.
 #[derive(Debug, Default)]
 pub(super) struct Draining {
     is_leaving: AtomicBool,

@@ -1,4 +1,4 @@
-//! What travels on a connection, as bytes.
+//! Frames of a connection, as bytes.
 //!
 //! ```text
 //!   preface   caller ─▶ class u8, version u8          peer ─▶ greeting u8, version u8

@@ -1,4 +1,4 @@
-//! What this agent answers: a table that `node` fills.
+//! Handlers by method: a table that `node` fills.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,21 +21,21 @@ use super::outbox::{Outbox, Turn};
 use super::quota::Clients;
 use super::{Method, Reason, Refusal};
 
-/// Who asks, and for how long the answer is of use.
+/// The caller, and its deadline.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
-    /// Where the call comes from.
+    /// Address of the caller.
     pub peer: SocketAddr,
     /// The handler is stopped then. A call without a limit has one far away.
     pub deadline: Instant,
 }
 
-/// What one agent lets others do to it.
+/// Limits on what other agents may ask.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections from one address (`limits.rpc_max_conns_per_client`).
     pub connections_per_client: usize,
-    /// How long a connection may take to say what it is (`limits.rpc_handshake_timeout`).
+    /// Time for a connection to say what it is (`limits.rpc_handshake_timeout`).
     pub handshake: Duration,
     /// Bytes that one address can make this agent hold, of each kind: of frames that arrive, of calls, of answers.
     pub bytes_per_client: usize,
@@ -196,7 +196,7 @@ fn decode<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Refusal> {
 #[error("the caller has gone")]
 pub struct Gone;
 
-/// Where a handler puts the parts of its answer.
+/// Sending end for the parts of a handler's answer.
 pub struct Parts<A> {
     sender: Sender,
     kind: PhantomData<fn(A)>,

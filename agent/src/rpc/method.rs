@@ -1,4 +1,4 @@
-//! What can be asked of another agent, by number.
+//! Methods between agents, by number.
 
 /// The kind of traffic of a connection; its first byte. Each has a connection of its own, so that
 /// a large snapshot does not hold up a heart-beat.
@@ -49,13 +49,13 @@ pub enum Method {
     Form = 15,
     /// A change for the leader to propose.
     Propose = 20,
-    /// How far must a server have applied to read what is acknowledged?
+    /// Index that a server must have applied to read what is acknowledged.
     ReadIndex = 21,
     /// A change of who takes part, for the leader.
     Reconfigure = 22,
     /// A whole HTTP request of an agent that is no server.
     Http = 30,
-    /// What the catalog says of one node.
+    /// Rows of the catalog for one node.
     NodeClaims = 31,
     /// A DNS look-up as a value.
     Lookup = 32,

@@ -14,7 +14,7 @@
 //! What others can make this agent hold is bounded by bytes, for each address and in total (`quota`), and a peer that
 //! does not read is given up.
 //!
-//! What a failed call means is told apart by [`Error`]: it never reached the peer, it may have
+//! [`Error`] tells the meanings of a failed call apart: it never reached the peer, it may have
 //! happened, or the peer refused it.
 
 mod connection;
@@ -38,29 +38,29 @@ pub use method::{Class, Method};
 pub use pool::{Dial, Ordered, Pool, Socket, Tcp};
 pub use serve::{serve, serve_one};
 
-/// Why a call has no answer.
+/// A call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The peer has never seen the call: it is safe to try again, there or elsewhere.
     #[error("cannot reach {peer}: {why}")]
     Unreachable {
-        /// Who was to be asked.
+        /// Address of the peer.
         peer: SocketAddr,
-        /// What stood in the way.
+        /// The reason.
         why: String,
     },
     /// The call was sent and no answer came. It may have happened, and it may happen yet.
     #[error("no answer from {peer}: {why}")]
     Lost {
-        /// Who was asked.
+        /// Address of the peer.
         peer: SocketAddr,
-        /// What became of the answer.
+        /// The reason.
         why: String,
     },
     /// The peer has answered that it did not do it.
     #[error("{peer} refused: {refusal}")]
     Refused {
-        /// Who was asked.
+        /// Address of the peer.
         peer: SocketAddr,
         /// Its reason.
         refusal: Refusal,
@@ -88,7 +88,7 @@ pub struct Refusal {
     pub text: String,
 }
 
-/// Why a peer says no.
+/// Reason of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The handler could not do it; only its text says whether something happened.
@@ -127,7 +127,7 @@ impl Refusal {
         Refusal { reason: Reason::Failed, text: why.to_string() }
     }
 
-    /// What was asked is not what the method takes, and nothing was done.
+    /// Refuses a request whose bytes are not what the method takes; nothing was done.
     pub fn malformed(why: impl std::fmt::Display) -> Refusal {
         Refusal { reason: Reason::Malformed, text: why.to_string() }
     }

@@ -1,4 +1,4 @@
-//! What is to be written on a connection.
+//! Queue of frames to write on a connection.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const QUEUED_KIB_MAX: usize = 32 << 10;
 /// them pile up is given up.
 const SMALL_BYTES_MAX: usize = 1 << 20;
 
-/// What a small frame takes beside its bytes, about: its place in the queue and the allocator's share.
+/// Approximate size of a small frame beside its bytes: its entry in the queue and the allocator's share.
 const SMALL_OVERHEAD: usize = 96;
 
 /// Answers of one connection that are encoded and wait for room. The others wait before they are encoded, since most
@@ -48,7 +48,7 @@ pub(super) struct Outbox {
     turns: Arc<Semaphore>,
     overflown: CancellationToken,
     class: Class,
-    /// Where the peer's share is counted, if it has one.
+    /// Counter of the peer's share, if it has one.
     client: Option<Arc<Entered>>,
 }
 

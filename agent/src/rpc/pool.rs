@@ -26,9 +26,9 @@ const CONNECT_MAX: Duration = Duration::from_millis(1500);
 
 /// Both directions of a connection.
 pub struct Socket {
-    /// What the peer sends.
+    /// Bytes from the peer.
     pub reader: Box<dyn AsyncRead + Send + Unpin>,
-    /// What is sent to it.
+    /// Bytes to the peer.
     pub writer: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
@@ -55,7 +55,7 @@ impl Socket {
     }
 }
 
-/// How connections are made: plainly, with TLS, or in memory.
+/// Opens connections: plain, with TLS, or in memory.
 pub trait Dial: Send + Sync + 'static {
     /// Connects.
     fn dial(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<Socket>>;
@@ -247,7 +247,7 @@ impl Pool {
     }
 }
 
-/// How many connections are open.
+/// Number of open connections.
 #[cfg(test)]
 pub(super) fn open(pool: &Pool) -> usize {
     let connections = lock(&pool.inner.connections);

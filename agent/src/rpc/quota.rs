@@ -1,4 +1,4 @@
-//! How much other agents can make this one hold: for each address, and in total.
+//! Limit on the memory that other agents can make this one hold: for each address, and in total.
 //!
 //! | purse | what is in it | when it is empty |
 //! |---|---|---|
@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Limits;
 
-/// What a call takes beside its body: its task, its place among the others, what its handler keeps.
+/// Bytes of a call beside its body: its task, its entry among the others, and what its handler keeps.
 pub(super) const CALL_BYTES: usize = 6 << 10;
 
 /// A body is there as bytes and as what is read from them.
@@ -58,7 +58,7 @@ pub(super) struct Held {
     _total: OwnedSemaphorePermit,
 }
 
-/// What bytes are held for.
+/// Purpose of held bytes.
 #[derive(Debug, Clone, Copy)]
 enum Purse {
     Arriving,

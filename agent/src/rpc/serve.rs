@@ -35,7 +35,7 @@ const SILENCE_MAX: Duration = Duration::from_mins(1);
 /// After an error of `accept`: out of file descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// What a call without a limit gets.
+/// Deadline of a call that has none.
 const FAR_AWAY: Duration = Duration::from_hours(24 * 365);
 
 /// Large enough to be counted before it arrives.

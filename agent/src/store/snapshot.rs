@@ -59,15 +59,15 @@ pub enum Error {
     /// No index that a state can have.
     #[error("snapshot has index `{index}`; the highest that is taken is `{max}`")]
     Index {
-        /// What it says.
+        /// The announced index.
         index: Index,
-        /// What it may say.
+        /// Largest accepted index.
         max: Index,
     },
     /// Its rows are of a later time than it is.
     #[error("snapshot has index `{index}` and a row of index `{row}`, which is above it")]
     Below {
-        /// What it says.
+        /// The announced index.
         index: Index,
         /// The highest of its rows and tables.
         row: Index,

@@ -15,10 +15,10 @@ use crate::raft::{self, Consensus};
 use crate::rpc::{self, Handlers, Method, Refusal};
 use crate::store::{Change, Reply};
 
-/// How often a leader is looked for while there is none.
+/// Interval of looking for a leader while there is none.
 const LEADER_RETRY: Duration = Duration::from_millis(50);
 
-/// What is held of this node?
+/// Request for the catalog's rows of a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Look {
     node: Arc<str>,

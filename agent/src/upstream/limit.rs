@@ -1,4 +1,4 @@
-//! How much an agent that is no server may ask of servers (`limits.rpc_rate`): a bucket of tokens, kept as the time at
+//! Rate limit of a client agent's requests to servers (`limits.rpc_rate`): a bucket of tokens, kept as the time at
 //! which it will be full again, so that asking takes no lock.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-/// What may be asked.
+/// Rate and burst.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
     /// Requests in a second; above zero.

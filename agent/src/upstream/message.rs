@@ -22,7 +22,7 @@ pub const CHUNK_BYTES: usize = 256 << 10;
 /// Answers up to this size are taken in whole before they go out, so that they can be shared and compressed; larger
 /// ones pass through.
 const WHOLE_BYTES_MAX: u64 = 8 << 20;
-/// How a server says that nobody leads.
+/// Answer of a server that knows no leader.
 const NO_LEADER: &[u8] = b"No cluster leader";
 
 /// A request, as its agent took it.
@@ -32,7 +32,7 @@ pub struct Request {
     pub method: String,
     /// As in the request line, still escaped.
     pub path: String,
-    /// What followed the question mark, still escaped.
+    /// Query string after the question mark, still escaped.
     pub query: String,
     /// Those that end points look at.
     pub headers: Vec<(String, Bytes)>,
@@ -51,11 +51,11 @@ pub struct Request {
 pub struct Piece {
     /// Of which request.
     pub upload: Uuid,
-    /// What it is; `None` after the last one.
+    /// The bytes; `None` after the last piece.
     pub bytes: Option<Bytes>,
 }
 
-/// What of an agent's own settings shapes an answer.
+/// Settings of the asking agent that shape an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Agent {
     /// Its node: the default for sessions, and what `?near=_agent` means.
@@ -176,7 +176,7 @@ pub struct Answer {
     pub status: u16,
     /// Headers of the end point.
     pub headers: Vec<(String, Bytes)>,
-    /// What follows them.
+    /// The body.
     pub body: Body,
 }
 

@@ -1,4 +1,4 @@
-//! How an agent that is no server gets its answers: servers are asked.
+//! Upstream of a client agent: servers answer its requests.
 //!
 //! ```text
 //!   http ─▶ message.rs  a whole request ─▶ sharing.rs  equal waiting reads: one call ─┐
@@ -47,7 +47,7 @@ use limit::{Exceeded, Limit};
 use router::Router;
 use sharing::Sharing;
 
-/// How long a server may take for what does not wait for a change. Its own patience with an election is well below.
+/// Time-out of a call that does not wait for a change. A server's own wait for an election is well below.
 const CALL_MAX: Duration = Duration::from_mins(1);
 /// For the answer of a server that leaves to what may not be repeated.
 const LEAVING_MAX: Duration = Duration::from_secs(2);
@@ -55,18 +55,18 @@ const LEAVING_MAX: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(25);
 const RETRY_DOUBLINGS: u32 = 4;
 
-/// What the way to the servers is told.
+/// Settings of the upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// For how long a request is tried again after its first failure (`rpc_hold_timeout`).
     pub hold: Duration,
-    /// How much may be asked (`limits.rpc_rate`); `None` is no limit.
+    /// Rate limit (`limits.rpc_rate`); `None` is no limit.
     pub rate: Option<Rate>,
-    /// How long requests wait for changes.
+    /// Times of requests that wait for changes.
     pub waits: Waits,
 }
 
-/// Why there is no answer.
+/// There is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nobody to ask. The words are the reference's; programs look for them.
@@ -160,7 +160,7 @@ impl Upstream {
         }
     }
 
-    /// How many servers are known.
+    /// Number of known servers.
     pub fn servers(&self) -> usize {
         self.inner.router.len()
     }
@@ -340,7 +340,7 @@ async fn after_leaving(router: &Router, server: SocketAddr, repeat: Repeat) {
     }
 }
 
-/// How long an answer may take.
+/// Time-out of an answer.
 #[derive(Debug, Clone, Copy)]
 enum Patience {
     /// It is made at once.
@@ -367,7 +367,7 @@ impl Patience {
     }
 }
 
-/// What went wrong with one request so far.
+/// Failures of one request so far, and the pause before the next attempt.
 #[derive(Debug, Default)]
 struct Trouble {
     give_up: Option<Instant>,

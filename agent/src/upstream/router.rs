@@ -1,4 +1,4 @@
-//! Whom to ask: the servers in the order in which they are tried.
+//! Router: the servers in the order in which they are tried.
 //!
 //! The first is asked until it fails; then it goes to the end. Every few minutes another one that answers a ping
 //! comes to the front, so that the agents spread over the servers again after one was away.
@@ -22,7 +22,7 @@ pub(super) const PING_MAX: Duration = Duration::from_secs(2);
 pub struct Server {
     /// For people.
     pub name: String,
-    /// Where it answers other agents.
+    /// Address of its RPC port.
     pub address: SocketAddr,
 }
 
@@ -54,12 +54,12 @@ impl Router {
         }
     }
 
-    /// Whom to ask now.
+    /// Server to ask now.
     pub(super) fn current(&self) -> Option<SocketAddr> {
         self.order().0.first().copied()
     }
 
-    /// How many there are.
+    /// Number of servers.
     pub(super) fn len(&self) -> usize {
         self.order().0.len()
     }

@@ -1,6 +1,6 @@
 //! Equal reads that wait for the same change share one call to a server.
 //!
-//! Whoever asks first begins the call, with its own wait; others join it. Each ends at its own time: one whose time is
+//! The first reader begins the call, with its own wait; others join it. Each ends at its own time: one whose time is
 //! over before the call's asks once more without waiting, one that has time left when the call ends without a change
 //! joins or begins the next. A call ends with the last of those who wait for it, and is forgotten with its end: what it
 //! asked may be long.
@@ -34,7 +34,7 @@ struct Calls {
 /// A call under way; it is known for as long as this lives.
 struct UnderWay {
     upstream: Upstream,
-    /// What it asks.
+    /// The shared request.
     key: Request,
     number: u64,
 }

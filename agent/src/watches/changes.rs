@@ -1,4 +1,4 @@
-//! What two answers of a watch differ in: whoever is told of a change wants to know which one.
+//! Differences between two answers of a watch, for handlers that want to know what changed.
 
 use std::collections::BTreeMap;
 use std::fmt;

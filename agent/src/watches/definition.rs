@@ -14,21 +14,21 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A question, and who is told of its answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
-    /// What is asked.
+    /// The query.
     pub question: Question,
     /// Its type, for handlers and the log.
     pub kind: String,
     /// Another datacenter than the agent's.
     pub datacenter: Option<String>,
-    /// Who asks.
+    /// Token of the query.
     pub token: Option<String>,
     /// Any server may answer.
     pub stale: bool,
-    /// Who is told.
+    /// Handler of changes.
     pub handler: Handler,
 }
 
-/// Who is told.
+/// Handler of changes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Handler {
     /// A line for a shell, or a program with its arguments.

@@ -118,7 +118,7 @@ impl Watches {
     }
 }
 
-/// Who asks, and of which datacenter.
+/// Token and datacenter of a watch.
 fn whose(definition: &Definition) -> (Option<String>, Option<String>) {
     (definition.token.clone(), definition.datacenter.clone())
 }

@@ -1,4 +1,4 @@
-//! What a watch asks: its type and parameters, as the command line and configuration files write them,
+//! Query of a watch: its type and parameters, as the command line and configuration files write them,
 //! and the shape in which programs behind a watch know the answers.
 
 use std::fmt::Write as _;
@@ -18,13 +18,13 @@ pub const TYPES: [&str; 7] =
 /// A type with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Where, below the API.
+    /// Path below `/v1`.
     path: String,
     parameters: Vec<(String, String)>,
     shape: Shape,
 }
 
-/// How the body of an answer becomes the watch's JSON.
+/// Conversion of an answer's body to the watch's JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     AsIs,

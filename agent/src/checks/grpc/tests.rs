@@ -7,7 +7,7 @@ use super::*;
 use crate::checks::tls::Stream;
 use crate::checks::tls::tests::Authority;
 
-/// What a server says: a status of HTTP, the bytes of its message, and its trailers.
+/// Answer of a server: a status of HTTP, the bytes of its message, and its trailers.
 #[derive(Clone)]
 struct Answer {
     http: u16,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::url::Url;
 
-/// Where requests go instead of to their targets. Read once: the environment does not change.
+/// Proxies for requests. Read once: the environment does not change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Proxies {
     http: Option<Url>,
@@ -13,7 +13,7 @@ pub(super) struct Proxies {
     direct: Vec<Exception>,
 }
 
-/// Whom `NO_PROXY` names.
+/// An entry of `NO_PROXY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Exception {
     Everybody,

@@ -115,7 +115,7 @@ impl Url {
         Url::parse(location).is_ok_and(|url| url.scheme.is_empty())
     }
 
-    /// Where a `Location` leads from here.
+    /// Resolves a `Location` against this URL.
     pub(super) fn join(&self, location: &str) -> Option<Url> {
         if location.is_empty() {
             return None;

@@ -24,7 +24,7 @@ const CALL: u8 = 1;
 const ANSWER: u8 = 2;
 const ERROR: u8 = 3;
 
-/// Where a call goes.
+/// Destination of a call.
 struct To {
     destination: &'static str,
     path: &'static str,
@@ -45,7 +45,7 @@ const LIST: To = To {
     member: "ListUnitsByNames",
 };
 
-/// What systemd knows of one unit. The error is ready for people.
+/// Asks systemd for the state of one unit. The error is a text for people.
 pub(super) async fn unit(socket: &Path, name: &str) -> Result<Unit, String> {
     let stream = UnixStream::connect(socket)
         .await

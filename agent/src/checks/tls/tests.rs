@@ -36,7 +36,7 @@ impl Authority {
         Authority { issuer }
     }
 
-    /// What a check needs to trust it.
+    /// TLS settings with which a check trusts it.
     pub(in crate::checks) fn tls(&self) -> Tls {
         Tls::from(Inner::with(vec![self.issuer.der().clone()], false))
     }

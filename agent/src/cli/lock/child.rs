@@ -22,7 +22,7 @@ use super::{GRACE, end};
 
 /// The argument that starts the process that ends the child if this one is killed.
 pub(in crate::cli) const GUARD: &str = "-end-with-lock";
-/// What tells it that there is nothing to end any more.
+/// Message that there is no child to end any more.
 const DONE: &str = "done";
 
 /// Signals that are passed on, with their streams.

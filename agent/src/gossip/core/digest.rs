@@ -1,4 +1,4 @@
-//! What is known of everybody, as numbers: two members that know the same have the same.
+//! Digest of all that is known of members: two members that know the same have the same.
 
 use crate::gossip::member::{Details, State};
 use crate::gossip::message::Knowledge;

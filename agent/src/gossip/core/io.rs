@@ -1,4 +1,4 @@
-//! What goes into a core and what comes out, and the paces it keeps.
+//! Inputs and outputs of a core, and its timing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ pub struct Timing {
     pub probe_interval: Duration,
     /// An answer is expected within; then others are asked to ask.
     pub probe_timeout: Duration,
-    /// How many others.
+    /// Number of other members asked.
     pub indirect_probes: usize,
     /// Shortest time to object, in probe intervals, for ten members and fewer.
     pub suspicion_mult: u32,
     /// While nobody shares a doubt, so many times the shortest; 1 is SWIM without Lifeguard.
     pub suspicion_max_mult: u32,
-    /// How much an agent may doubt itself; 0 is SWIM without Lifeguard.
+    /// Largest health score of an agent; 0 is SWIM without Lifeguard.
     pub awareness_max: u32,
     /// News are passed on each.
     pub gossip_interval: Duration,
@@ -65,7 +65,7 @@ impl Default for Timing {
 /// Ties a question over a connection to its answer.
 pub type Token = u64;
 
-/// Why a question over a connection has no answer.
+/// A question over a connection has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unanswered {
     /// The other machine is there, and says that nobody listens.
@@ -81,7 +81,7 @@ impl<T: Into<String>> From<T> for Unanswered {
     }
 }
 
-/// What happens to a core.
+/// Input of a core.
 #[derive(Debug)]
 pub enum Input {
     /// Time passed: see `Core::deadline`. What was heard by then goes first: an agent that was
@@ -100,21 +100,21 @@ pub enum Input {
     Answered {
         /// Of [`Output::Ask`].
         token: Token,
-        /// What came, or why nothing did.
+        /// The answer, or the reason why there is none.
         result: Result<Answer, Unanswered>,
     },
     /// Meet the pool through whoever lives there.
     Join {
         /// Goes with [`Output::Joined`].
         token: Token,
-        /// Where.
+        /// Its address.
         address: SocketAddr,
     },
     /// Say good-bye.
     Leave,
     /// Declare a failed member gone, and forget it if `prune`.
     ForceLeave {
-        /// Whom.
+        /// Name of the member.
         name: Name,
         /// At once.
         prune: bool,
@@ -125,21 +125,21 @@ pub enum Input {
     SetTags(Tags),
 }
 
-/// What is to be done.
+/// Output of a core: an effect that the driver carries out.
 #[derive(Debug)]
 pub enum Output {
     /// Send a datagram.
     Send {
-        /// Where to.
+        /// Destination.
         to: SocketAddr,
-        /// What.
+        /// Content.
         messages: Vec<Message>,
     },
     /// Connect, ask, and hand the answer back as [`Input::Answered`].
     Ask {
         /// Goes with the answer.
         token: Token,
-        /// Where to.
+        /// Destination.
         to: SocketAddr,
         /// The question.
         request: Request,
@@ -166,7 +166,7 @@ pub enum Output {
     Gone,
 }
 
-/// What changed.
+/// A change that the agent is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A member is there that was not.
@@ -185,7 +185,7 @@ pub enum Notice {
     Warning(String),
 }
 
-/// What counts how the pool does.
+/// Counters of a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Members asked.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Characters of the reason for a refusal.
 const REASON_CHARS_MAX: usize = 512;
 
-/// What a meeting is for.
+/// Purpose of a push/pull exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Somebody wished it, under this token.
@@ -226,7 +226,7 @@ impl Core {
         Ok(())
     }
 
-    /// What a member is asked for by over a connection: an agent that moved to another segment and kept its
+    /// Name by which a member is asked over a connection: an agent that moved to another segment and kept its
     /// address must not answer for who it was.
     pub(super) fn called(&self, name: &Name) -> Name {
         match self.me.segment() {
@@ -240,7 +240,7 @@ impl Core {
         details.tags.get("dc") == self.me.tags.get("dc") && details.segment() == self.me.segment()
     }
 
-    /// Who comes must not have the id of somebody who is there.
+    /// Refuses a newcomer with the id of a live member.
     fn is_nobody_else(&self, newcomer: &Details) -> Result<(), String> {
         let twin = self.peers.values().find(|peer| {
             let details = &peer.details;

@@ -101,7 +101,7 @@ pub struct Core {
     suspicions: BTreeMap<Name, Suspicion>,
     /// Members of whom somebody said that they are to leave; when they fail, they have left.
     leaving: BTreeSet<Name>,
-    /// Who else claims a member's name.
+    /// Other claimants of a member's name.
     rivals: BTreeMap<Name, Rival>,
     /// When a warning of that was last given.
     warned: BTreeMap<Name, Time>,
@@ -114,7 +114,7 @@ pub struct Core {
     broadcasts: Broadcasts,
     awareness: Awareness,
     place: Place,
-    /// Where others said they are.
+    /// Coordinates of other members.
     places: OrdMap<Name, Coordinate>,
     digest: Digest,
     /// Others' digests are looked at again from then on.
@@ -270,12 +270,12 @@ impl Core {
         earliest
     }
 
-    /// What this member says of itself.
+    /// This member's own details.
     pub fn me(&self) -> &Arc<Details> {
         &self.me
     }
 
-    /// How a member is; this one included.
+    /// A member by name; this one included.
     pub fn member(&self, name: &str) -> Option<Member> {
         if *name == *self.me.name {
             return Some(self.myself());
@@ -293,7 +293,7 @@ impl Core {
         self.live + 1
     }
 
-    /// What was counted.
+    /// Counters.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -313,12 +313,12 @@ impl Core {
         self.broadcasts.len()
     }
 
-    /// Where this member is in the network.
+    /// Coordinate of this member.
     pub fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Where others said they are.
+    /// Coordinates of other members.
     pub fn places(&self) -> &OrdMap<Name, Coordinate> {
         &self.places
     }

@@ -32,7 +32,7 @@ pub(super) struct Probe {
     by_stream: ByStream,
 }
 
-/// What a connection tells of a member that no datagram comes from.
+/// Result of a probe over a connection, for a member that sends no datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ByStream {
     Nothing,

@@ -1,4 +1,4 @@
-//! What is not believed: statements beyond the limits of `validate`, and new names beyond the number that may come in.
+//! Refusals: statements beyond the limits of `validate`, and new names beyond the number that may come in.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ struct Warnings {
 }
 
 impl Warnings {
-    /// How many were not warned of meanwhile, if it is time for another warning.
+    /// Number of refusals without a warning so far, if it is time for another warning.
     fn due(&mut self, now: Time) -> Option<u64> {
         if now < self.next {
             self.unsaid += 1;

@@ -24,7 +24,7 @@ const SURE: Duration = Duration::from_secs(5);
 /// A claim that was not repeated for so long is given up: claims come with exchanges.
 const HEARD_MAX: Duration = Duration::from_mins(5);
 
-/// Who else claims a member's name.
+/// Another claimant of a member's name.
 #[derive(Debug)]
 pub(super) struct Rival {
     details: Arc<Details>,
@@ -33,7 +33,7 @@ pub(super) struct Rival {
 }
 
 impl Rival {
-    /// Who, and from where.
+    /// Id and address, for people.
     pub(super) fn text(&self) -> Arc<str> {
         format!("{} at {}", self.details.id, self.details.address).into()
     }
@@ -150,7 +150,7 @@ impl Core {
         }
     }
 
-    /// Who had the name is gone: it is the rival's.
+    /// Gives the name to the rival, because its owner is gone.
     pub(super) fn pass_name_on(&mut self, now: Time, name: &Name, out: &mut Vec<Output>) {
         let Some(Rival { details, .. }) = self.rivals.remove(name) else { return };
         let known = self.peers.get(name).map(|peer| peer.details.incarnation);

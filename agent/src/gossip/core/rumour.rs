@@ -1,4 +1,4 @@
-//! What is said of members: which statement wins over which, and what it changes.
+//! Statements about members: precedence among them, and their effects.
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use crate::gossip::member::{Details, Name, State, Tags, UserEvent};
 use crate::gossip::message::{Claim, Knowledge, Known, Message, Summary};
 use crate::gossip::vivaldi::{Coordinate, DIMENSIONS};
 
-/// What is left to read.
+/// The bytes that are left to read.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -1,4 +1,4 @@
-//! How a request to leave reaches the agent, and how the agent says that it has left.
+//! Channel for requests to leave, and for the agent's answer that it has left.
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,4 +1,4 @@
-//! How services of this agent are, as one word and one status code: for load balancers that can
+//! Health of this agent's services, as one word and one status code: for load balancers that can
 //! ask, but not understand.
 
 use std::sync::Arc;

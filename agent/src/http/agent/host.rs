@@ -34,7 +34,7 @@ pub(super) fn host(request: Request) -> Result<Answer, Error> {
     })
 }
 
-/// What cannot be read is empty: another system, a container that hides it.
+/// Reads a file of the system; empty if it cannot be read: another system, a container that hides it.
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }

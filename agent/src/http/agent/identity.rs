@@ -1,4 +1,4 @@
-//! Who this agent is, and whether it is of use.
+//! Identity, liveness and readiness of this agent.
 
 use http::StatusCode;
 use serde_json::{Value, json};

@@ -82,7 +82,7 @@ fn pool(request: &Request) -> Pool {
     if request.params.get("wan").is_some_and(|wan| !wan.is_empty()) { Pool::Wan } else { Pool::Lan }
 }
 
-/// Who is in the pool.
+/// Lists the members of the pool.
 pub(super) fn members(request: Request) -> Result<Answer, Error> {
     let pool = pool(&request);
     let pools = &request.door.parts.pools;

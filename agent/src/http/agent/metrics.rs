@@ -89,7 +89,7 @@ fn figure(row: &Row, node: &str) -> Value {
     })
 }
 
-/// What only the leader sees.
+/// Metrics of the leader.
 fn of_leader(reader: &Reader, lifetimes: &Lifetimes) -> Vec<(&'static str, u64)> {
     let Some(assessment) = reader.consensus().assessment() else { return Vec::new() };
     vec![
@@ -99,7 +99,7 @@ fn of_leader(reader: &Reader, lifetimes: &Lifetimes) -> Vec<(&'static str, u64)>
     ]
 }
 
-/// How membership does, in all pools together.
+/// Metrics of gossip, summed over all pools.
 fn of_pools(pools: &Pools) -> [(&'static str, u64); 13] {
     let mut all = of_pool(pools.own());
     for pool in &pools.each()[1..] {
@@ -111,10 +111,10 @@ fn of_pools(pools: &Pools) -> [(&'static str, u64); 13] {
     all
 }
 
-/// How well this agent hears the others; 0 is best.
+/// Metric of the health score; 0 is best.
 const HEALTH: &str = "memberlist.health.score";
 
-/// How one pool does.
+/// Metrics of one pool.
 fn of_pool(members: &Members) -> [(&'static str, u64); 13] {
     let (stats, vitals) = (members.stats(), members.vitals());
     let ((heard, said), (heard_bytes, said_bytes)) = (stats.datagrams(), stats.bytes());
@@ -136,7 +136,7 @@ fn of_pool(members: &Members) -> [(&'static str, u64); 13] {
     ]
 }
 
-/// What there is to count where catalog and keys are.
+/// Metrics of a server.
 fn of_server(reader: &Reader) -> [(&'static str, u64); 15] {
     let consensus = reader.consensus();
     let store = consensus.store();

@@ -64,7 +64,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("/v1/agent/health/service/name/", &["GET"], &[health::by_name]),
 ];
 
-/// What this agent says of itself.
+/// Identity that this agent shows.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// The version of the API that it speaks: clients decide by it what they may ask.

@@ -94,7 +94,7 @@ pub(super) fn set_configuration(request: Request) -> Result<Answer, Error> {
     })
 }
 
-/// What is not given is zero, as in the reference: who changes one rule sends them all.
+/// Parses the rules; a missing one is zero, as in the reference: a client that changes one rule sends them all.
 fn parse(body: &[u8]) -> Result<Autopilot, Malformed> {
     const NAME: &str = "AutopilotConfiguration";
     let mut from = match crate::json::value(body)? {

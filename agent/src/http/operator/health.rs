@@ -1,4 +1,4 @@
-//! How the servers are, as the leader sees them.
+//! Health of the servers, as the leader sees them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -85,7 +85,7 @@ fn presence(presence: Presence) -> &'static str {
     }
 }
 
-/// Who never answered has been silent for ever, which has no number.
+/// Formats the time since the last contact; a server that never answered has no number.
 fn silence(contact: Option<Duration>) -> String {
     contact.map_or_else(
         || "never".to_owned(),
@@ -93,7 +93,7 @@ fn silence(contact: Option<Duration>) -> String {
     )
 }
 
-/// What the leader saw last. Only the leader sees anything.
+/// Latest assessment of the leader. Other servers have none.
 fn assessment(request: &Request) -> Result<Option<Assessment>, Error> {
     request.read_options()?;
     request.authorize(Resource::Operator, Access::Read)?;

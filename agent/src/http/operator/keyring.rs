@@ -13,7 +13,7 @@ use crate::http::payload::{self, BODY_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::routes::{Answer, later};
 
-/// What all members of a pool have.
+/// Keys of all members of a pool.
 #[derive(Serialize)]
 struct Pool<'a> {
     #[serde(rename = "WAN")]
@@ -22,10 +22,10 @@ struct Pool<'a> {
     datacenter: &'a str,
     #[serde(rename = "Segment")]
     segment: &'a str,
-    /// How many members have each.
+    /// Number of members that have each key.
     #[serde(rename = "Keys")]
     keys: BTreeMap<String, usize>,
-    /// How many members use each.
+    /// Number of members that use each key as primary.
     #[serde(rename = "PrimaryKeys")]
     primary: BTreeMap<String, usize>,
     #[serde(rename = "NumNodes")]

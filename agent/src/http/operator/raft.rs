@@ -1,4 +1,4 @@
-//! Who takes part in the agreement.
+//! Raft configuration and its changes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -114,7 +114,7 @@ fn parse(body: &[u8]) -> Result<Vec<Question>, Error> {
     Ok(asked.watches.into_iter().map(|it| Question::new(it.name, &it.path)).collect())
 }
 
-/// Who asks all questions of a stream.
+/// Client of all queries of a stream.
 struct Asker {
     dispatch: Dispatch,
     headers: HeaderMap,

@@ -1,4 +1,4 @@
-//! How many questions are followed on streams of many, for each client and in total.
+//! Limit on queries that are followed on shared streams, for each client and in total.
 //!
 //! Each costs about as much memory as a blocking query that waits, without a connection whose number would bound it.
 
@@ -13,7 +13,7 @@ const CLIENT_MAX: usize = 65_536;
 /// Questions of all together.
 const TOTAL_MAX: usize = 262_144;
 
-/// What is followed now.
+/// Counts of followed queries.
 #[derive(Debug, Default)]
 pub(in super::super) struct Places(Mutex<Taken>);
 

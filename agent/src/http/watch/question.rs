@@ -16,7 +16,7 @@ use super::super::reply::{CONTENT_HASH, Content, INDEX, Reply};
 use super::super::routes::Answer;
 use crate::read::Waits;
 
-/// How long one look waits for a change, if the question does not say.
+/// Wait of one evaluation, if the query names none.
 const WAIT: Duration = Duration::from_mins(1);
 /// And at least: nobody hears of a wait that ends without news.
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -27,10 +27,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const PASSED_BYTES_MAX: usize = 128 << 20;
 /// Larger data are sent as they are, shared with all who get the same.
 const COPIED_BYTES_MAX: usize = 4 << 10;
-/// How servers say that nobody leads.
+/// Answer of servers that know no leader.
 const NO_LEADER: &str = "No cluster leader";
 
-/// Where a question is: what is newer than this is news.
+/// Position of a query: anything newer is an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Position {
     Index(u64),
@@ -50,7 +50,7 @@ pub(super) struct Question {
     failures: u32,
     /// Before the next request after a failure.
     pause: Duration,
-    /// What was said last, if that was a failure.
+    /// The last answer, if it was a failure.
     failure: Option<(StatusCode, String)>,
 }
 
@@ -63,7 +63,7 @@ struct Failed<'a> {
     error: &'a str,
 }
 
-/// What came of one request.
+/// Result of one request.
 enum Came {
     /// Something at this position.
     Datum(Position, Bytes),

@@ -36,7 +36,7 @@ pub(super) fn invalid_check(error: checks::Invalid) -> Error {
     Error::Invalid(format!("Invalid check: {error}"))
 }
 
-/// Where a check's definition stands: names of its id differ.
+/// Context of a check's definition: the name of its id field depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Alone,
@@ -167,7 +167,7 @@ pub(in crate::local) struct CheckRegistration {
     pub(in crate::local) definition: CheckDefinition,
     /// For the catalog.
     pub(in crate::local) row: store::Check,
-    /// What runs.
+    /// The probe that runs.
     pub(in crate::local) run: Arc<Definition>,
 }
 
@@ -260,7 +260,7 @@ pub(in crate::local) fn maintenance(
 
 /// Id of the check that marks the node's maintenance.
 pub const NODE_MAINTENANCE: &str = "_node_maintenance";
-/// How ids of checks begin that mark a service's maintenance.
+/// Prefix of the ids of checks that mark a service's maintenance.
 pub const SERVICE_MAINTENANCE: &str = "_service_maintenance";
 /// The kind of both.
 const MAINTENANCE: &str = "maintenance";

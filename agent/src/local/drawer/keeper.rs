@@ -302,7 +302,7 @@ pub(in crate::local) mod faults {
 
     use super::Error;
 
-    /// What a database is doing.
+    /// Operation of a database.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(in crate::local) enum Step {
         Open,
@@ -330,7 +330,7 @@ pub(in crate::local) mod faults {
         plan(path, |plan| plan.faults = faults);
     }
 
-    /// How many of them are still to come.
+    /// Number of operations still to come.
     pub(in crate::local) fn left(path: &Path) -> usize {
         plan(path, |plan| plan.faults.len())
     }

@@ -303,7 +303,7 @@ fn after_any_history_each_row_has_a_member_that_justifies_it() {
     }
 }
 
-/// What may happen to one member, as gossip tells of it.
+/// Applies a random event to one member, as gossip tells of it.
 fn step(rng: &mut SmallRng, members: &mut BTreeMap<&str, Member>, clock: u64) {
     use gossip::Status::{Alive, Failed, Left};
     let name = ["a", "b", "c", "A"][rng.random_range(0..4)];

@@ -1,4 +1,4 @@
-//! What becomes of checks when much happens at once, or the same again and again.
+//! Checks when much happens at once, or the same again and again.
 
 use super::*;
 use crate::checks::Damping;

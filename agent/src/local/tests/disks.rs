@@ -44,7 +44,7 @@ struct History {
     consensus: Consensus,
     local: Local,
     chance: StdRng,
-    /// What was done, for whoever has to find out.
+    /// History of operations, for failures.
     story: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Who is healthy, who is to vote, who is to go: no clock, no network.
+//! Decides which servers are healthy, vote, or are removed: no clock, no network.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl From<&store::Autopilot> for Rules {
     }
 }
 
-/// What is known of a server's life.
+/// Liveness of a server, as gossip tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It answers.
@@ -46,7 +46,7 @@ pub enum Presence {
     Unknown,
 }
 
-/// What the leader sees of itself.
+/// The leader's facts about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Leader {
     /// In which it leads.
@@ -55,18 +55,18 @@ pub(super) struct Leader {
     pub(super) last_index: u64,
 }
 
-/// What the leader sees of a server.
+/// The leader's facts about a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
     /// Which one.
     pub(super) id: ServerId,
-    /// What gossip says.
+    /// Liveness, as gossip tells it.
     pub(super) presence: Presence,
     /// It is the leader itself.
     pub(super) leader: bool,
     /// It counts towards a majority.
     pub(super) voter: bool,
-    /// How long it did not answer beyond what is usual; `None`: it never did.
+    /// Time without an answer beyond what is usual; `None`: it never answered.
     pub(super) last_contact: Option<Duration>,
     /// Term of the last entry that it is known to have.
     pub(super) last_term: u64,
@@ -74,7 +74,7 @@ pub(super) struct Seen {
     pub(super) last_index: u64,
 }
 
-/// Whether a server is healthy, and when that began.
+/// Health of a server, and when it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Health {
     /// It is.
@@ -83,7 +83,7 @@ pub(super) struct Health {
     pub(super) since: Duration,
 }
 
-/// What is to be done. Only one change of the servers is under way at a time.
+/// Next action. Only one change of the servers is under way at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Give the learner a voice.
@@ -125,7 +125,7 @@ pub(super) fn judge(
     }
 }
 
-/// What is to be done. Learners that have proved themselves vote; servers that are dead go, as
+/// Decides the next action. Learners that have proved themselves vote; dead servers are removed, as
 /// long as they are less than half of the voters and enough others stay.
 pub(super) fn decide(
     known: &BTreeMap<ServerId, Health>,
@@ -171,7 +171,7 @@ pub(super) fn decide(
     steps
 }
 
-/// How many healthy voters may fail before nothing can be agreed on.
+/// Number of healthy voters that may fail before no majority is left.
 pub(super) fn failure_tolerance(known: &BTreeMap<ServerId, Health>, servers: &[Seen]) -> usize {
     let voters = servers.iter().filter(|seen| seen.voter);
     let needed = voters.clone().count() / 2 + 1;

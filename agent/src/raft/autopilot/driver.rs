@@ -133,7 +133,7 @@ impl Driver {
     }
 }
 
-/// What there is to see; nothing if this server does not lead any more.
+/// Collects the facts; nothing if this server does not lead any more.
 fn look(consensus: &Consensus) -> Option<(Leader, Vec<Seen>)> {
     let raft = consensus.raft();
     let metrics = raft.metrics().borrow_watched().clone();
@@ -175,7 +175,7 @@ fn look(consensus: &Consensus) -> Option<(Leader, Vec<Seen>)> {
     Some((Leader { term: metrics.current_term, last_index }, servers))
 }
 
-/// What the roster says of a server.
+/// Liveness of a server according to the roster.
 fn presence(consensus: &Consensus, id: ServerId) -> Presence {
     let roster = consensus.inner.network.roster.borrow();
     match roster.servers.get(&id).map(|server| server.presence) {

@@ -1,4 +1,4 @@
-//! How the leader looks after the servers.
+//! Autopilot: the leader promotes, watches and removes servers.
 //!
 //! ```text
 //!   servers, presence, figures ─▶ judge ─▶ decide ─▶ promote, remove
@@ -20,18 +20,18 @@ pub(super) use driver::Driver;
 use super::types::ServerId;
 use crate::store::Index;
 
-/// How the servers are, as the leader sees them.
+/// Health of the servers, as the leader sees them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assessment {
     /// All of them are healthy.
     pub healthy: bool,
-    /// How many voters may fail before nothing can be agreed on.
+    /// Number of voters that may fail before no majority is left.
     pub failure_tolerance: usize,
     /// In the order of their IDs.
     pub servers: Vec<Assessed>,
 }
 
-/// How one server is.
+/// Health of one server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assessed {
     /// Its lasting identity.
@@ -40,13 +40,13 @@ pub struct Assessed {
     pub name: String,
     /// `ip:port`.
     pub address: String,
-    /// What gossip says.
+    /// Liveness, as gossip tells it.
     pub presence: Presence,
     /// Leads.
     pub leader: bool,
     /// Counts towards a majority.
     pub voter: bool,
-    /// How long it did not answer beyond what is usual; `None`: it never did.
+    /// Time without an answer beyond what is usual; `None`: it never answered.
     pub last_contact: Option<Duration>,
     /// Term of the last entry that it is known to have.
     pub last_term: u64,

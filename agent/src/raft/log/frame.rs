@@ -24,7 +24,7 @@ pub(super) const ALIGNMENT: usize = 8;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MFRM");
 
-/// Where an entry's record lies in the frame under construction.
+/// Position of an entry's record in the frame under construction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spot {
     /// Of the record's header, from the frame's start.
@@ -123,7 +123,7 @@ impl Header {
     }
 }
 
-/// How the frames of a segment end.
+/// End of the frames of a segment.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
     /// Nothing but zeros from here on.
@@ -177,7 +177,7 @@ pub(super) fn walk(
     }
 }
 
-/// Where the last of the sound frames between `at` and `end` begins.
+/// Start of the last sound frame between `at` and `end`.
 pub(super) fn last(segment: &[u8], mut at: usize, end: usize) -> Option<usize> {
     let mut last = None;
     while at < end
@@ -216,7 +216,7 @@ pub(super) fn later_frame(segment: &[u8], at: usize, batch: u64) -> bool {
     })
 }
 
-/// What is looked at in one go.
+/// Bytes that are scanned at once.
 const PIECE: usize = 4096;
 
 /// A comparison of memory, many times quicker than a look at each byte.

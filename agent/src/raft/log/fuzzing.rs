@@ -1,4 +1,4 @@
-//! What is read back from disk, as functions of bytes: see [`crate::fuzzing`].
+//! Parsers of what is read back from disk, as functions of bytes: see [`crate::fuzzing`].
 
 use bytes::Bytes;
 

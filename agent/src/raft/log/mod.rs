@@ -48,10 +48,10 @@ use super::types::{Entry, LogId, Payload, Types, Vote};
 /// than this, and a restart, read from disk.
 const RECENT_BYTES_MAX: usize = 16 << 20;
 
-/// What replication reads at once, at most.
+/// Largest read of replication.
 const READ_BYTES_MAX: usize = 1 << 20;
 
-/// What helps a server whose log or snapshot is damaged. What it promised to others is in there too,
+/// Advice for a server whose log or snapshot is damaged. Its votes are in there too,
 /// so it must come back as another one: with a node ID of its own.
 pub(in crate::raft) const WAY_OUT: &str = "nothing was changed; move this server's data folder away and start it again: it joins its peers as a new server and takes everything from them, after which the old one can be removed (`muster operator raft remove-peer`). If a majority of the servers is lost, see `muster operator recover`; a lone server starts empty and takes a saved snapshot (`muster snapshot restore`)";
 
@@ -80,7 +80,7 @@ pub trait LogReader: Send + Sync {
     fn read(&self, first: u64, last: u64, bytes_max: usize) -> io::Result<Vec<Entry>>;
 }
 
-/// What a store found when it was opened.
+/// Content of a store when it was opened.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
     /// The last vote.
@@ -115,7 +115,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the machine tells the log: is there anything that a write must not hold up?
+/// The machine's hint to the log: is there anything that a write must not hold up?
 #[derive(Debug, Default)]
 pub struct Pace {
     /// May the thread that appends wait for the disk? Not if it is the only one that there is.
@@ -350,7 +350,7 @@ impl View {
     }
 }
 
-/// What an entry costs in memory, roughly.
+/// Approximate size of an entry in memory.
 fn weight(entry: &Entry) -> usize {
     128 + match &entry.payload {
         // Decoded and encoded form.

@@ -1,4 +1,4 @@
-//! What the log stores write down, as bytes.
+//! Records of the log stores, as bytes.
 //!
 //! A record is one step of the log's history: an entry, a vote, a commit position, a cut at either
 //! end. Both stores keep entries in this form, so a format change happens in one place.

@@ -1,4 +1,4 @@
-//! What there is room for on the disk: whoever cannot be served is told so before anything is begun.
+//! Disk quota of the log: a change that does not fit on the disk is refused before it begins.
 //!
 //! An entry that the library has taken cannot be refused any more: it would have to be written, and a
 //! server that cannot is of no use. So a change asks here first. It is promised room together with all
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::lock;
 
-/// What an entry takes beside its command, with what a batch of its own takes beside its entries.
+/// Bytes of an entry beside its command, including those of a batch of its own.
 const ENTRY_BYTES: u64 = 192;
 
 /// The room of one log. Clones are the same.
@@ -27,7 +27,7 @@ struct Shared {
     supply: OnceLock<Box<dyn Supply>>,
 }
 
-/// Where more room comes from.
+/// Source of more space.
 pub(super) trait Supply: Send + Sync {
     /// So many bytes are wanted in all. The answer comes by [`Room::holds`] or [`Room::deny`].
     fn ask(&self, bytes: u64);
@@ -38,15 +38,15 @@ pub(super) trait Supply: Send + Sync {
 #[derive(Default)]
 struct State {
     refusal: Option<Reason>,
-    /// What can be written without asking the file system for more; `None`: nobody counts it.
+    /// Bytes that can be written without asking the file system for more; `None`: not counted.
     holds: Option<u64>,
-    /// What was promised to changes under way; never more than `holds` when it was given.
+    /// Bytes promised to changes under way; never more than `holds` when they were given.
     promised: u64,
     /// More has been asked for, up to here.
     asked: u64,
     /// Somebody waits for news.
     awaited: bool,
-    /// How often that was in vain, and why the last time.
+    /// Number of failed requests, and the reason of the last one.
     denials: u64,
     denial: Option<Reason>,
 }
@@ -171,7 +171,7 @@ impl Room {
         }
     }
 
-    /// Who is asked for more. A room has one supply in its life.
+    /// Sets the source of more space, once.
     pub(super) fn supplied_by(&self, supply: impl Supply + 'static) {
         // A second log over the same room would be a mistake of its opener; the first one counts.
         let _ = self.0.supply.set(Box::new(supply));

@@ -38,7 +38,7 @@ const CHUNK_BYTES_MAX: usize = 64 << 10;
 const SEGMENT_BYTES: usize = 8 << 20;
 /// Pages that sled keeps in memory; recent entries are kept by the log itself.
 const CACHE_BYTES: u64 = 16 << 20;
-/// How long sled may take to close a database that was dropped.
+/// Time for sled to close a database that was dropped.
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 /// Below this much free space new writes are refused: sled cannot be told to use no more.
 const FREE_BYTES_MIN: u64 = 64 << 20;

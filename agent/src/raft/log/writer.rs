@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{LogStore, Record, Shared, lock, weight};
 use crate::raft::types::{Entry, LogId, Types};
 
-/// What one batch takes at most, so that its buffer stays small. A larger append is several.
+/// Largest batch, so that its buffer stays small. A larger append is split.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Queued appends beyond this make the library wait. Each is a batch of its own making.
@@ -32,7 +32,7 @@ pub(super) struct Writer {
     queued: Arc<AtomicUsize>,
 }
 
-/// What is queued for it.
+/// A queued job.
 pub(super) enum Job {
     Append(Vec<Entry>, IOFlushed<Types>),
     Step(Record, Option<oneshot::Sender<io::Result<()>>>),
@@ -119,7 +119,7 @@ struct Pen {
     shared: Arc<Shared>,
     records: Vec<Record>,
     done: Vec<Done>,
-    /// What the disk holds after an error is unknown: a later success could hide a hole.
+    /// The first error; the disk's content after it is unknown: a later success could hide a hole.
     failed: Option<(io::ErrorKind, String)>,
     /// Was the last flush?
     quick: bool,
@@ -185,7 +185,7 @@ impl Pen {
     }
 }
 
-/// Who wants to know that a batch is durable.
+/// Callback for a batch that is durable.
 enum Done {
     Append(IOFlushed<Types>),
     Step(oneshot::Sender<io::Result<()>>),

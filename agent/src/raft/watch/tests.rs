@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What `store::Scope` documents, as plainly as it can be said.
+/// The rule that `store::Scope` documents, in its simplest form.
 fn overlaps(waited: &Scope, touched: &Scope) -> bool {
     match (waited, touched) {
         (Scope::Everything, _) | (_, Scope::Everything) => true,

@@ -27,7 +27,7 @@ async fn by_hand(peer: &Peer) -> TcpStream {
     stream
 }
 
-/// What is sent under an id.
+/// Frame to send under an id.
 type Flood = Box<dyn Fn(u32) -> Vec<u8>>;
 
 #[tokio::test]

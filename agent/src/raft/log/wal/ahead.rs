@@ -22,7 +22,7 @@ use crate::disk;
 /// Zeros are written and flushed in pieces, so that a batch's flush never waits behind many.
 const PIECE: usize = 1 << 20;
 
-/// How soon a full disk is tried again.
+/// Pause before a full disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A log that was hardly written to for so long gives back what it does not need.
@@ -53,7 +53,7 @@ pub(super) struct Ahead {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the writer and the thread share.
+/// State shared by the writer and the thread.
 struct Shelf {
     room: Room,
     state: Mutex<Shelved>,
@@ -67,7 +67,7 @@ struct Shelved {
     closed: bool,
     /// The log is about to end.
     ending: bool,
-    /// Why the last attempt to make room failed.
+    /// Reason why the last attempt to make space failed.
     failure: Option<(io::ErrorKind, String)>,
 }
 
@@ -179,7 +179,7 @@ impl Drop for Ahead {
     }
 }
 
-/// How those who need room reach the thread.
+/// Handle of those who need space on the thread.
 struct Asked {
     chores: mpsc::Sender<Chore>,
     shelf: Arc<Shelf>,
@@ -206,7 +206,7 @@ impl Drop for Closing {
     }
 }
 
-/// What frames may take of a new segment of so many bytes.
+/// Bytes for frames in a new segment of so many bytes.
 fn usable(bytes: u64) -> u64 {
     bytes.saturating_sub((SEGMENT_HEADER + PREAMBLE_BYTES_MAX) as u64)
 }
@@ -289,7 +289,7 @@ fn cut(file: &File, bytes: &mut u64, to: u64) {
 struct Preparer<'a> {
     directory: PathBuf,
     shelf: &'a Shelf,
-    /// What is to be prepared, until that works.
+    /// The segment to prepare, until that works.
     due: Option<(u64, u64)>,
     /// The segment that was written to at the last look, and how much of it was used.
     seen: (u64, u64),

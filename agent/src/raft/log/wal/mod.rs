@@ -61,7 +61,7 @@ const FRAME_BYTES_MAX: usize = 8 << 20;
 pub struct Wal {
     directory: PathBuf,
     segments: VecDeque<Segment>,
-    /// Where the next frame goes in the last segment.
+    /// Offset of the next frame in the last segment.
     at: usize,
     batch: u64,
     state: State,
@@ -76,7 +76,7 @@ pub struct Wal {
     broken: bool,
 }
 
-/// What a new segment has to begin with.
+/// State that a new segment has to begin with.
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
     vote: Option<Vote>,
@@ -109,7 +109,7 @@ struct Segment {
     highest: Option<u64>,
 }
 
-/// Where each entry lies.
+/// Locations of entries.
 #[derive(Default)]
 struct Map {
     /// Index of the first place.
@@ -300,7 +300,7 @@ impl Wal {
         Ok(())
     }
 
-    /// How many of the records make one frame: as many as fit, at least one.
+    /// Number of records that make one frame: as many as fit, at least one.
     fn frame_records(&self, records: &[Record]) -> usize {
         const AROUND: usize = FRAME_HEADER + frame::ALIGNMENT;
         let (rest, next) = self.ahead.left(self.at);
@@ -358,7 +358,7 @@ impl LogStore for Wal {
     }
 }
 
-/// How large the next segment is to be, after one of which `written` bytes were used `within` this time.
+/// Size of the next segment, after one of which `written` bytes were used `within` this time.
 fn next_bytes(before: u64, written: u64, within: Duration) -> u64 {
     let within = within.as_millis().max(1);
     let wanted = u128::from(written) * SEGMENT_LASTS.as_millis() / within;
@@ -429,7 +429,7 @@ impl LogReader for Segments {
     }
 }
 
-/// How many places lie close together in one file, to be read at once.
+/// Number of entries that lie close together in one file, to be read at once.
 fn run_length(places: &[Place]) -> usize {
     const RUN_BYTES_MAX: u32 = 1 << 20;
     let first = &places[0];

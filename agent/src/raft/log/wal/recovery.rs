@@ -16,7 +16,7 @@ use super::super::record::invalid;
 use super::ahead::Spare;
 use super::{MAGIC, Map, Place, Record, SEGMENT_HEADER, Segment, State, VERSION, path, u32_of};
 
-/// What the files hold.
+/// Content of the files.
 pub(super) struct Found {
     pub(super) segments: VecDeque<Segment>,
     /// Bytes of the last of them.
@@ -25,7 +25,7 @@ pub(super) struct Found {
     last_frame: Option<(usize, Vec<u8>)>,
     /// Prepared, nothing written yet.
     pub(super) spares: Vec<Spare>,
-    /// Where the next frame goes.
+    /// Offset of the next frame.
     pub(super) at: usize,
     /// Number of the next batch.
     pub(super) batch: u64,
