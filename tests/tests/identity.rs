@@ -64,7 +64,7 @@ fn servers_built_anew_take_their_old_places_and_writes_go_on() -> Result<()> {
     servers[anew].kill()?;
     servers[anew].wipe()?;
     servers[anew].start()?;
-    let (_, took) = eventually(LIMIT, "it votes in the place of its old self", || {
+    let ((), took) = eventually(LIMIT, "it votes in the place of its old self", || {
         let ids = voting(&servers[leading])?;
         let new = id(&servers[anew])?;
         ensure!(ids.contains(&new) && !ids.contains(&old) && ids.len() == 3, "{ids:?}");

@@ -22,7 +22,6 @@ use serde_json::json;
 const WRITERS: usize = 8;
 
 #[test]
-#[expect(clippy::print_stdout, reason = "figures of a proof")]
 fn no_write_fails_while_servers_are_restarted_one_after_the_other() -> Result<()> {
     // More for proofs by hand.
     let rounds = std::env::var("MUSTER_ROLLING_ROUNDS").ok().and_then(|it| it.parse().ok());

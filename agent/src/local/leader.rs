@@ -185,10 +185,7 @@ fn all(roll: &Roll, own: &str, store: &Store) -> Vec<Change> {
 
 /// Changes that the difference between two member lists makes necessary.
 fn news(before: &Roll, now: &Roll, own: &str, store: &Store) -> Vec<Change> {
-    let judged = |name: &str| {
-        let rivals = now.values().map(|member| &**member);
-        judge(&rivals.filter(|it| is_same_name(&it.details.name, name)).collect::<Vec<_>>(), store)
-    };
+    let judged = |name: &str| judge_of(name, now, store);
     before
         .diff(now)
         .filter_map(|item| match item {
@@ -231,6 +228,12 @@ fn judge<'a>(rivals: &[&'a Member], store: &Store) -> Option<&'a Member> {
     rivals.iter().max_by_key(rank).copied()
 }
 
+/// Of all members, the one that judges the row of this name.
+fn judge_of<'a>(name: &str, roll: &'a Roll, store: &Store) -> Option<&'a Member> {
+    let members = roll.values().map(|member| &**member);
+    judge(&members.filter(|it| is_same_name(&it.details.name, name)).collect::<Vec<_>>(), store)
+}
+
 /// Change of the catalog that one member makes necessary; it decides about the row of its name.
 fn duty(member: &Member, roll: &Roll, own: &str, store: &Store) -> Option<Change> {
     match member.status {
@@ -241,7 +244,8 @@ fn duty(member: &Member, roll: &Roll, own: &str, store: &Store) -> Option<Change
         // Who leads does not remove itself: its successor does.
         gossip::Status::Left if *member.details.name == *own => None,
         gossip::Status::Failed | gossip::Status::Left => {
-            let node = known(store, &member.details).filter(|node| !is_moving(node, roll))?;
+            let node =
+                known(store, &member.details).filter(|node| !is_moving(node, roll, store))?;
             match member.status {
                 gossip::Status::Left => Some(remove(&node)),
                 _ => fail(&node, store),
@@ -262,14 +266,17 @@ fn is_renamed(member: &Member, roll: &Roll) -> bool {
 }
 
 /// Has a living member of another name the id of this row? Its registration takes the row along; what is
-/// written of the old name meanwhile would take it back.
-fn is_moving(node: &Node, roll: &Roll) -> bool {
+/// written of the old name meanwhile would take it back. One whose new name is another's is not registered.
+fn is_moving(node: &Node, roll: &Roll, store: &Store) -> bool {
     let has_it = |member: &Member| {
         is_living(member)
             && !is_same_name(&member.details.name, &node.name)
             && member.details.id.to_string() == node.id
     };
-    roll.values().any(|member| has_it(member))
+    roll.values().filter(|member| has_it(member)).any(|member| {
+        let judge = judge_of(&member.details.name, roll, store);
+        judge.is_some_and(|judge| judge.details.name == member.details.name)
+    })
 }
 
 /// The row of a name, for a member of that name that is gone, if that is a member's row: its own, or

@@ -170,12 +170,12 @@ async fn names_that_no_node_may_have_do_not_come_in() {
 async fn a_flood_of_names_comes_in_slowly_and_a_fleet_at_once() {
     let agent = start(settings("n0", "dc1", &[])).await;
     let to = agent.members.address();
+    let begun = std::time::Instant::now();
     let fleet = knowledge((0..5_000).map(|number| format!("fleet-{number}")));
     ask(to, &wire::question(&Request::Exchange(Box::new(fleet)))).await.expect("an answer");
     assert_eq!(agent.members.roll().len(), 5_002);
     let flood = knowledge((0..100_000).map(|number| format!("flood-{number}")));
     let frame = wire::question(&Request::Exchange(Box::new(flood)));
-    let begun = std::time::Instant::now();
     ask(to, &frame).await.expect("an answer");
     let more = usize::try_from(begun.elapsed().as_secs()).unwrap() * 100 + 200;
     let known = agent.members.roll().len();
