@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::raft::Consensus;
 use crate::store::{Change, Index};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// Age at which a tombstone goes; as the reference's, and longer than any blocking query.
 const TTL: Duration = Duration::from_mins(15);

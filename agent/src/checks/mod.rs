@@ -17,9 +17,9 @@
 
 pub mod alias;
 pub(crate) mod child;
-mod damper;
 mod definition;
 pub mod docker;
+mod flap;
 pub mod grpc;
 pub mod h2ping;
 pub mod http;
@@ -37,11 +37,11 @@ mod warmup;
 
 use std::time::Duration;
 
-pub use damper::{Damping, History};
 pub use definition::{
     DEREGISTER_AFTER_MIN, Definition, INTERVAL_MIN, Invalid, OUTPUT_BYTES_MAX, Probe, Shared,
     is_empty, kind,
 };
+pub use flap::{Damping, History};
 pub use lateness::Late;
 pub use output::Tail;
 pub use runner::{First, Report, Runner};

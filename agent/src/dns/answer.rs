@@ -14,9 +14,9 @@ use std::net::IpAddr;
 use super::lookup::{Address, InstanceRow, NodeRow, OwnerRow, Rows};
 use super::meta;
 use super::name::{Asked, Domain, Question};
-use super::prepared::{Chase, Group, Order, Place, Prepared};
 use super::settings::Settings;
 use super::wire::{Data, Name, Owner, Rcode, Record, Soa, kind};
+use crate::dns::draft::{Chase, Group, Order, Place, Prepared};
 
 /// Name servers in an answer.
 const SERVERS_MAX: usize = 3;

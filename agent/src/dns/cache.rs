@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::lookup::{Lookup, version};
-use super::prepared::{Group, Prepared};
 use super::wire::{Name, Record};
+use crate::dns::draft::{Group, Prepared};
 use crate::store::{Index, Store};
 
 /// Parts with a lock of their own. A power of two above the number of readers.

@@ -13,21 +13,21 @@
 mod answer;
 mod cache;
 mod datagram;
-mod door;
-mod kept;
+mod draft;
+mod handler;
 mod limit;
 mod lookup;
 mod meta;
 mod name;
-mod prepared;
 mod recursor;
 mod server;
 mod settings;
 mod source;
+mod stale_cache;
 mod wire;
 mod write;
 
-pub use door::{Door, answer_packet};
+pub use handler::{Door, answer_packet};
 pub use lookup::{Address, InstanceRow, Lookup, NodeRow, OwnerRow, Rows, look};
 pub use server::{Listener, serve};
 pub use settings::{Settings, SoaTimes, Strategy, TtlMap};

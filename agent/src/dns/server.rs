@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::datagram::{Datagrams, Peer, Sharing};
-use super::door::{Door, Outcome};
 use super::write::{Chance, Transport};
+use crate::dns::handler::{Door, Outcome};
 
 /// Sockets for UDP on one address: more than the cores that take packets help nobody.
 const UDP_SOCKETS_MAX: usize = 4;

@@ -1,10 +1,10 @@
 //! From a prepared answer to the bytes that one client gets. Pure.
 
-use super::prepared::{Order, Place, Prepared};
 use super::settings::Settings;
 use super::wire::{
     Edns, Flags, Name, Query, Rcode, Record, Section, UDP_BYTES_MIN, Writer, opt_bytes,
 };
+use crate::dns::draft::{Order, Place, Prepared};
 
 /// The largest message.
 const BYTES_MAX: usize = u16::MAX as usize;

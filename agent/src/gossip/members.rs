@@ -16,7 +16,7 @@ use super::member::{Details, Member, Name, Status, Tags, UserEvent};
 use super::message::{Answer, Request};
 use super::validate::Unfit;
 use super::vivaldi::Coordinate;
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// Events that a slow reader may be behind before it misses some.
 pub(super) const EVENTS_BEHIND: usize = 512;

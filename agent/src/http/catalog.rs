@@ -12,7 +12,6 @@ use super::encode;
 use super::error::Error;
 use super::extract::Request;
 use super::payload::{self, BODY_BYTES_MAX};
-use super::reading::{self, Family};
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, now, route};
 use super::rows::{CatalogServiceRow, Empty, NodeRow, Rows, ServiceRow};
@@ -20,6 +19,7 @@ use super::select::{Selection, row_name};
 use crate::acl::{self, Access, Resource};
 use crate::filter::rows::Placed;
 use crate::filter::schema;
+use crate::http::read::{self, Family};
 use crate::read::{Body, Query};
 use crate::store::{Change, Deregister, Found, Index, Node, Register, Scope, Service, Store};
 
@@ -235,7 +235,7 @@ fn datacenters(request: Request) -> Result<Answer, Error> {
     let read = request.read_options()?;
     let mut reply = request.json(&[&request.door.parts.datacenter]);
     let hit = read.cached.then(|| request.door.note_datacenters_cached());
-    reading::cache_headers(&mut reply, hit);
+    read::cache_headers(&mut reply, hit);
     now(reply)
 }
 

@@ -14,11 +14,11 @@ use super::decode::{Malformed, Object, wrong_type};
 use super::error::Error;
 use super::extract::Request;
 use super::payload::{self, BODY_BYTES_MAX};
-use super::reading;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, now, route};
 use crate::acl::{Access, Resource};
 use crate::gossip::{Pools, SEGMENT_NAME_MAX, SEGMENTS_MAX, vivaldi};
+use crate::http::read;
 use crate::store::Store;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -233,7 +233,7 @@ fn segment(request: &Request) -> Option<&str> {
 
 fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error> {
     if let Err(error) = request.datacenter_is_here() {
-        return now(reading::failed(error, reading::Family::Plain));
+        return now(read::failed(error, read::Family::Plain));
     }
     let coordinates = &request.door.coordinates;
     let (known, wanted) = (coordinates.known().clone(), segment(request));

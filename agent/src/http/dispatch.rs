@@ -19,8 +19,8 @@ use super::params::{self, Params};
 use super::payload::RequestBody;
 use super::reply::{self, Outgoing, Reply};
 use super::routes::{self, Answer, Promise, Route};
-use super::{Door, Truth, debug, origin, passing};
-use crate::telemetry::figures::Timing;
+use super::{Door, Truth, debug, forward, origin};
+use crate::telemetry::metrics::Timing;
 
 /// The head of a request, as much of it as the HTTP engine takes.
 const HEAD_BYTES_MAX: usize = 408 << 10;
@@ -151,12 +151,12 @@ impl Dispatch {
             Self::method(&head.method, route)?.ok_or_else(|| Error::NotFound(String::new()))?;
         match &self.door.parts.truth {
             Truth::Elsewhere(upstream) if !routes::is_own(&path) => {
-                passing::pass_on(&self.door, upstream.clone(), head, body)
+                forward::pass_on(&self.door, upstream.clone(), head, body)
             }
             Truth::Here { leader: Some(leader), .. }
                 if routes::is_the_leaders(&path, &params) && self.door.follows() =>
             {
-                passing::pass_on(&self.door, leader.clone(), head, body)
+                forward::pass_on(&self.door, leader.clone(), head, body)
             }
             _ => handler(self.request(head.headers, path, route, params, body)),
         }

@@ -6,12 +6,12 @@ use super::catalog::with_nodes;
 use super::encode;
 use super::error::Error;
 use super::extract::Request;
-use super::reading::Family;
 use super::routes::{Answer, Route, route};
 use super::rows::{CheckRow, Empty, InstanceRow, Rows};
 use super::select::{Selection, row_name};
 use crate::acl::{Access, Resource};
 use crate::filter::schema;
+use crate::http::read::Family;
 use crate::read::{Body, Query};
 use crate::store::{Check, Found, Index, Instance, Scope, Store};
 

@@ -11,11 +11,11 @@ use super::extract::Request;
 use super::page::Page;
 use super::params::{Params, go_unsigned};
 use super::payload;
-use super::reading::Family;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, route};
 use super::rows::{EntryRow, Rows};
 use crate::acl::{Access, Authority, Resource};
+use crate::http::read::Family;
 use crate::read::{Body, Outcome, Query};
 use crate::store::{Change, Found, Index, KvChange, KvVerb, Reply as Applied, Store};
 

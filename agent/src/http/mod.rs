@@ -30,8 +30,8 @@ mod encode;
 mod error;
 mod event;
 mod extract;
+mod forward;
 pub(crate) mod fuzzing;
-mod gather;
 mod health;
 mod intake;
 mod kv;
@@ -40,9 +40,8 @@ mod operator;
 mod origin;
 mod page;
 mod params;
-mod passing;
 mod payload;
-mod reading;
+mod read;
 mod reply;
 mod routes;
 mod rows;
@@ -58,15 +57,16 @@ mod stream;
 mod time;
 mod txn;
 mod watch;
+mod write_coalesce;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use agent::{Departure, Identity, Reload, Shown, Wish};
 pub use error::Error;
+pub use forward::Passing;
 pub use limits::{Limits, Mode, Rates};
 pub use origin::{NotAnOrigin, Origin};
-pub use passing::Passing;
 pub use server::{Listener, serve, serve_passing};
 pub use settings::{Network, NotANetwork, Settings};
 

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::extract::Request;
 use super::params::Params;
 use super::reply::Reply;
-use crate::telemetry::figures::{self, Timing};
+use crate::telemetry::metrics::{self, Timing};
 
 /// Result of a handler: a reply, or a future of one.
 pub(crate) enum Answer {
@@ -114,7 +114,7 @@ impl Known {
         // As dashboards for the reference know it: what lies below a path is `_`.
         let path = route.path.trim_start_matches('/').replace('/', ".");
         let path = if path.ends_with('.') { path + "_" } else { path };
-        let times = METHODS.map(|method| figures::named(&format!("http.{method}.{path}")));
+        let times = METHODS.map(|method| metrics::named(&format!("http.{method}.{path}")));
         Known { route, times }
     }
 

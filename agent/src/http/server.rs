@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch::Dispatch;
-use super::gather::Gather;
 use super::{Door, Limits, Parts, Passing, Settings};
+use crate::http::write_coalesce::Gather;
 
 /// Time for connections to finish what they are writing when the agent stops.
 const GRACE: Duration = Duration::from_millis(250);

@@ -13,11 +13,11 @@ use super::error::Error;
 use super::extract::Request;
 use super::page::Page;
 use super::payload::{self, BODY_BYTES_MAX};
-use super::reading::Family;
 use super::reply::Reply;
 use super::routes::{Answer, Route, later, route};
 use super::rows::{Rows, SessionRow};
 use crate::acl::{Access, Authority, Resource};
+use crate::http::read::Family;
 use crate::read::{Body, Query};
 use crate::store::{Behavior, Change, Found, Index, Session, Store};
 
@@ -114,7 +114,7 @@ fn info(request: Request) -> Result<Answer, Error> {
     }
     request.authorize(Resource::Session(""), Access::Read)?;
     if let Err(error) = check_id(&id) {
-        return super::routes::now(super::reading::failed(error, Family::Plain));
+        return super::routes::now(crate::http::read::failed(error, Family::Plain));
     }
     read(request, What::One(id))
 }

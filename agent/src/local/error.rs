@@ -1,8 +1,8 @@
 //! Reasons for refusing a registration.
 
-use super::drawer;
 use crate::checks::tls;
 use crate::json::Malformed;
+use crate::local::persistence;
 
 /// A registration is refused. `Display` is the text for the client.
 #[derive(Debug, thiserror::Error)]
@@ -33,10 +33,10 @@ pub enum Error {
     Authority(#[from] tls::Error),
     /// Persisted state cannot be read.
     #[error("the agent's own database cannot be opened")]
-    Drawer(#[from] drawer::Error),
+    Drawer(#[from] persistence::Error),
     /// It would not survive a restart, so it was not done.
     #[error("not done, since the agent could not keep it on its disk: {0}")]
-    NotKept(drawer::Error),
+    NotKept(persistence::Error),
 }
 
 impl From<Malformed> for Error {

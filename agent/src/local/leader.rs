@@ -30,7 +30,7 @@ use crate::raft::Consensus;
 use crate::store::{
     CatalogVerb, Change, Check, Deregister, Node, Register, Reply, Service, Store, TxnOp, Weights,
 };
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// The whole is compared at this interval, as the reference does.
 const INTERVAL: Duration = Duration::from_mins(1);

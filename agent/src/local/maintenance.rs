@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::drawer::{KeptCheck, Kind, Write};
 use super::{Error, Local, NODE_MAINTENANCE, Source, definition};
+use crate::local::persistence::{KeptCheck, Kind, Write};
 use crate::store::Service;
 
 impl Local {

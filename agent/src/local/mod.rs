@@ -16,16 +16,16 @@
 //! which the cluster's leader keeps.
 
 mod aliases;
-mod audience;
 mod catalog;
-mod claim;
 mod configured;
 pub mod definition;
 mod diff;
-mod drawer;
 mod error;
+mod event_filter;
 mod leader;
 mod maintenance;
+mod persistence;
+mod register;
 mod settings;
 mod state;
 mod sync;
@@ -43,12 +43,12 @@ use serde_json::Value;
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use audience::{Audience, NotAFilter};
 pub use catalog::{Catalog, Held, LOOK_MAX, Unavailable};
 pub use configured::Configured;
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use error::Error;
+pub use event_filter::{Audience, NotAFilter};
 pub use leader::lead;
 pub use settings::Settings;
 pub use times::Times;
@@ -56,8 +56,8 @@ pub use times::Times;
 use crate::checks::tls::{Authorities, Tls};
 use crate::checks::{First, Late, Means, Outcome, Report, Runner, Shared, Status, ttl};
 use crate::store::{Check, Node, Service};
-use claim::{check_write, forget_check};
-use drawer::{Drawer, KeptReport, Kind, Write};
+use persistence::{Drawer, KeptReport, Kind, Write};
+use register::{check_write, forget_check};
 use state::{Claims, Effect, Outputs};
 
 /// Pair of the node's meta that clients of the reference expect on every agent's node.

@@ -6,8 +6,8 @@
 mod banner;
 mod descriptors;
 mod identity;
-mod memory;
 mod own_name;
+mod peers_file;
 mod pool;
 mod reload;
 mod role;
@@ -279,7 +279,7 @@ impl Node {
                 chain(&error)
             );
         }
-        memory::forget(self.data_dir.as_deref(), &self.pools).await;
+        peers_file::forget(self.data_dir.as_deref(), &self.pools).await;
     }
 
     /// Stops the parts in reverse order of their start.

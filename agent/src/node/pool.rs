@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::start::start_part;
-use super::{Error, REFERENCE_VERSION, descriptors, memory, segments};
+use super::{Error, REFERENCE_VERSION, descriptors, peers_file, segments};
 use crate::config::{Config, Segment};
 use crate::gossip::{self, Joining, Keyring, Members, Pools};
 
@@ -51,10 +51,11 @@ pub(super) async fn start(
     }
     if let Some(dir) = &config.data_dir {
         for pool in pools.each() {
-            let (file, pool, stop) = (memory::file(dir, pool), pool.clone(), stop.child_token());
+            let (file, pool, stop) =
+                (peers_file::file(dir, pool), pool.clone(), stop.child_token());
             let again = tuning.rejoin_after_leave;
             start_part(tasks, "remembered members", async move {
-                memory::remember(pool, &file, again, stop).await;
+                peers_file::remember(pool, &file, again, stop).await;
             });
         }
     }

@@ -16,7 +16,7 @@ use super::role::{self, Role};
 use super::{Error, Node, REFERENCE_VERSION, identity, pool, settings};
 use crate::config::{Config, HttpAddress, UnixSockets};
 use crate::local::{self, Local};
-use crate::telemetry::figures;
+use crate::telemetry::metrics;
 use crate::watches::Watches;
 use crate::{dns, http, processes, remote_exec};
 
@@ -60,7 +60,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let leave = http::Departure::new();
         let mut tasks = JoinSet::new();
-        start_part(&mut tasks, "figures", figures::run(shutdown.child_token()));
+        start_part(&mut tasks, "figures", metrics::run(shutdown.child_token()));
         if processes::is_first() {
             start_part(&mut tasks, "orphans", processes::collect_orphans(shutdown.child_token()));
         }

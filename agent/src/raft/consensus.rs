@@ -21,14 +21,14 @@ use super::judge::{self, Own};
 use super::log::{Promise, Room};
 use super::machine::{Machine, Published};
 use super::observer::{Contact, Status};
-use super::reading::Asking;
-use super::sending::Incoming;
 use super::timing;
 use super::transport::Network;
 use super::types::{Proposal, Server, ServerId, Types};
 use super::watch::Watches;
+use crate::raft::read_index::Asking;
+use crate::raft::snapshot::transfer::Incoming;
 use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// A change larger than this is refused: it would hold up everything behind it. The doors take no
 /// larger body either.

@@ -22,13 +22,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::log::Pace;
-use super::snapshots::{Coverage, Image, Snapshots};
 use super::timing;
 use super::types::{LogId, Outcome, Payload, StoredMembership, Types};
-use super::upkeep::{Growth, Upkeep};
 use super::watch::Watches;
+use crate::raft::snapshot::files::{Coverage, Image, Snapshots};
+use crate::raft::snapshot::policy::{Growth, Upkeep};
 use crate::store::{Reply, Scope, Store};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// The published state.
 #[derive(Debug, Default)]

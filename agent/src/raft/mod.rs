@@ -6,54 +6,41 @@
 //!                           transport (other servers)
 //! ```
 //!
-//! `log` keeps entries durably, `machine` applies committed batches and publishes the store,
-//! `snapshots` keeps it as files so that the log can be cut, `watch` wakes who waits for a scope.
-//! `transport` carries the protocol to other servers and `service` answers theirs; `forward` asks the
-//! leader on behalf of this server's users; `judge` holds what others send against its bounds; `roster` is who is there, `bond` and `forming` how they
-//! become a cluster, `growing` what the leader does about newcomers, `leaving` how a server goes.
-//! [`Consensus`] is the handle that everyone else holds: `starting` makes it, `consensus` proposes,
-//! `reading` says when a read may be answered, `standing` who leads. The Raft protocol itself is openraft's;
-//! no name of that library appears outside this module.
+//! `log` keeps entries durably, `machine` applies committed batches and publishes the store, `snapshot` keeps
+//! it as files so that the log can be purged, `watch` wakes readers that wait for a scope. `transport` carries the
+//! protocol to other servers and `service` answers theirs; `judge` validates what they send; `forward` asks the
+//! leader on behalf of this server's users; `membership` is bootstrap, join, leave and the configuration;
+//! `autopilot` promotes and removes servers. [`Consensus`] is the handle that everyone else holds: `start` makes
+//! it, `consensus` proposes, `read_index` says when a read may be answered, `leadership` tells the leader. The Raft
+//! protocol itself is openraft's, on the tasks of `executor`; no name of that library appears outside this module.
 
 pub mod autopilot;
-mod bond;
 mod consensus;
-mod forming;
+pub mod executor;
 mod forward;
-mod growing;
 mod judge;
-mod leaving;
+mod leadership;
 pub mod log;
 pub mod machine;
+mod membership;
 mod observer;
-mod opening;
-mod reading;
+mod read_index;
 pub mod recover;
-mod restore;
-mod roster;
-mod rounds;
-mod sending;
-mod servers;
 mod service;
-pub mod snapshots;
-mod standing;
-mod starting;
+pub mod snapshot;
+mod start;
 mod stats;
-pub mod tasks;
 mod timing;
 mod transport;
 pub mod types;
-pub mod upkeep;
 mod watch;
 
 use std::path::PathBuf;
 
 use tokio::sync::watch as channel;
 
-pub use bond::owner_of_log;
 pub use consensus::Consensus;
-pub use roster::{Listed, Presence, Roster};
-pub use servers::{Configuration, Participant};
+pub use membership::{Configuration, Listed, Participant, Presence, Roster, owner_of_log};
 pub use watch::{Waiter, Watches};
 
 use crate::rpc::Pool;

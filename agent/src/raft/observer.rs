@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::machine::Machine;
 use super::types::{Server, ServerId, Types};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// A new leader that no majority confirms yet asks again.
 const CONFIRM_RETRY: Duration = Duration::from_millis(50);

@@ -24,15 +24,15 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::LogBackend;
-use super::bond::Bonds;
 use super::judge::TERM_MAX;
 use super::log::sled::Sled;
 use super::log::wal::Wal;
 use super::log::{LogStore, Record, Recovered, Room, invalid};
-use super::opening::lock;
-use super::snapshots::{Coverage, Snapshots};
 use super::types::{LogId, Membership, Payload, Server, ServerId, StoredMembership, Vote};
 use crate::disk;
+use crate::raft::membership::promise::Bonds;
+use crate::raft::snapshot::files::{Coverage, Snapshots};
+use crate::raft::start::open::lock;
 use crate::store::Store;
 
 /// Read at once from the log.

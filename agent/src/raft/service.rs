@@ -5,17 +5,17 @@ use openraft::errors::Fatal;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::type_config::alias::SnapshotOf;
 
-use super::bond::{Acceptance, Invitation};
 use super::consensus::Consensus;
-use super::forming::INVITATION_MAX;
 use super::forward::Refused;
 use super::judge::{self, Own};
-use super::leaving::Reconfiguration;
-use super::reading::Certainty;
-use super::sending::{Arrived, Piece};
-use super::snapshots::Image;
 use super::transport::Letter;
 use super::types::{ServerId, Types};
+use crate::raft::membership::bootstrap::INVITATION_MAX;
+use crate::raft::membership::leave::Reconfiguration;
+use crate::raft::membership::promise::{Acceptance, Invitation};
+use crate::raft::read_index::Certainty;
+use crate::raft::snapshot::files::Image;
+use crate::raft::snapshot::transfer::{Arrived, Piece};
 use crate::rpc::{Handlers, Method, Refusal};
 use crate::store::Change;
 
@@ -75,7 +75,7 @@ impl Consensus {
                             Ok(arrived) => {
                                 let installed = it.install(arrived).await;
                                 let installed = installed.map_err(Refusal::failed)?;
-                                Ok(super::sending::Received::Installed(installed))
+                                Ok(crate::raft::snapshot::transfer::Received::Installed(installed))
                             }
                         }
                     });

@@ -1,7 +1,7 @@
 //! Which figure a change belongs to: when it is proposed, and when it is applied.
 
 use crate::store::{Change, KvVerb};
-use crate::telemetry::figures::{Timing, names};
+use crate::telemetry::metrics::{Timing, names};
 
 /// Metric of the time that the proposer waited.
 pub(super) fn of_proposal(change: &Change) -> Option<&'static Timing> {

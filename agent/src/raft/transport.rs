@@ -23,11 +23,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::bond::Bonds;
-use super::roster::Roster;
-use super::sending;
-use super::snapshots::Image;
 use super::types::{LogId, Server, ServerId, Types, Vote};
+use crate::raft::membership::known_servers::Roster;
+use crate::raft::membership::promise::Bonds;
+use crate::raft::snapshot::files::Image;
+use crate::raft::snapshot::transfer;
 use crate::rpc::{self, Class, Method, Pool};
 
 /// Messages with entries that are under way to one follower.
@@ -289,16 +289,16 @@ impl Peer {
         vote: Vote,
         snapshot: SnapshotOf<Types, Image>,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let mut outgoing = sending::Outgoing::open(vote, snapshot)
+        let mut outgoing = transfer::Outgoing::open(vote, snapshot)
             .await
             .map_err(|error| Unreachable::new(&error))?;
         loop {
             let piece = outgoing.piece().await.map_err(|error| Unreachable::new(&error))?;
             match self.call(Method::Snapshot, piece, outgoing.patience()).await {
-                Ok(sending::Received::Wants { offset }) => {
+                Ok(transfer::Received::Wants { offset }) => {
                     outgoing.seek(offset).map_err(|error| Unreachable::new(&error))?;
                 }
-                Ok(sending::Received::Installed(response)) => return Ok(response),
+                Ok(transfer::Received::Installed(response)) => return Ok(response),
                 Err(error) => return Err(streaming(error)),
             }
         }

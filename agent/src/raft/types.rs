@@ -17,7 +17,7 @@ openraft::declare_raft_types!(
         NodeId = ServerId,
         Node = Server,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
-        AsyncRuntime = super::tasks::Crewed,
+        AsyncRuntime = crate::raft::executor::Crewed,
 );
 
 /// A position in the log together with the term that wrote it.

@@ -32,7 +32,7 @@ pub use waits::Waits;
 
 use crate::raft::{self, Consensus};
 use crate::store::{Found, Index, Scopes, Store};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// Interval at which a reader without a leader looks whether there is one.
 const LEADER_RETRY: Duration = Duration::from_millis(50);

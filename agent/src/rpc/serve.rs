@@ -23,7 +23,7 @@ use super::outbox::{Outbox, write_all};
 use super::pool::Socket;
 use super::quota::{Entered, Held};
 use super::{Class, Method, Reason, Refusal};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// First byte of the greeting: welcome, or too many connections.
 pub(super) const WELCOME: u8 = b'M';

@@ -11,9 +11,9 @@
 //! | `syslog` | the socket of the system's log |
 //! | `figures` | how often and how long, for `/v1/agent/metrics` |
 
-pub mod figures;
 mod file;
 mod line;
+pub mod metrics;
 mod syslog;
 
 use std::io::Write as _;

@@ -42,7 +42,7 @@ pub use router::Server;
 
 use crate::read::Waits;
 use crate::rpc::{self, Method, Pool, Reason};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 use limit::{Exceeded, Limit};
 use router::Router;
 use sharing::Sharing;

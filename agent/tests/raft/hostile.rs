@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use muster_agent::raft::log::{Record, log_id};
 use muster_agent::raft::recover::{Folder, Wanted};
-use muster_agent::raft::snapshots::Coverage;
+use muster_agent::raft::snapshot::files::Coverage;
 use muster_agent::raft::types::{
     Entry, LogId, Payload, Proposal, ServerId, StoredMembership, Types, Vote,
 };

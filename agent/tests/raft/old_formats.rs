@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use muster_agent::raft::snapshots::Snapshots;
+use muster_agent::raft::snapshot::files::Snapshots;
 use muster_agent::raft::{Consensus, Error, LogBackend, Settings};
 
 use crate::support::{get, put, settings};

@@ -19,8 +19,8 @@
 
 mod digest;
 mod io;
-mod meeting;
 mod probe;
+mod push_pull;
 mod refusal;
 mod rival;
 mod rumour;
@@ -45,7 +45,7 @@ use super::validate::CLOCKS_DIFFER_MAX;
 use super::vivaldi::{Coordinate, Place};
 use digest::Digest;
 pub use io::{Counters, Input, Notice, Output, Timing, Token, Unanswered};
-use meeting::Purpose;
+use push_pull::Purpose;
 use rival::Rival;
 
 /// Room for messages in a datagram that passes every usual network whole, encryption included.

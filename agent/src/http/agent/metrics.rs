@@ -11,7 +11,7 @@ use crate::http::routes::{Answer, now};
 use crate::http::time::date_and_time;
 use crate::read::Reader;
 use crate::sessions::Lifetimes;
-use crate::telemetry::figures::{self, Row};
+use crate::telemetry::metrics::{self, Row};
 
 /// Names begin so, as clients of the reference expect.
 const PREFIX: &str = "consul";
@@ -56,7 +56,7 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
     let shown =
         |(name, value)| json!({"Name": format!("{PREFIX}.{name}"), "Value": value, "Labels": {}});
     let gauges: Vec<Value> = figures.into_iter().map(shown).collect();
-    let last = figures::last();
+    let last = metrics::last();
     let rows = |rows: &[Row]| -> Vec<Value> {
         rows.iter().map(|row| figure(row, &parts.node_name)).collect()
     };

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
-use crate::local::drawer::keeper::faults::{self, Step};
+use crate::local::persistence::keeper::faults::{self, Step};
 
 /// Changes of one history.
 const CHANGES: usize = 25;

@@ -15,11 +15,11 @@ use super::{
 };
 use crate::raft::Consensus;
 use crate::raft::consensus::Inner;
+use crate::raft::membership::known_servers;
 use crate::raft::observer::Status;
-use crate::raft::roster;
 use crate::raft::types::ServerId;
 use crate::store::{self, AutopilotChange, Change};
-use crate::telemetry::figures::names;
+use crate::telemetry::metrics::names;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -180,9 +180,9 @@ fn presence(consensus: &Consensus, id: ServerId) -> Presence {
     let roster = consensus.inner.network.roster.borrow();
     match roster.servers.get(&id).map(|server| server.presence) {
         None => Presence::Unknown,
-        Some(roster::Presence::Alive) => Presence::Alive,
-        Some(roster::Presence::Failed) => Presence::Failed,
-        Some(roster::Presence::Left) => Presence::Left,
+        Some(known_servers::Presence::Alive) => Presence::Alive,
+        Some(known_servers::Presence::Failed) => Presence::Failed,
+        Some(known_servers::Presence::Left) => Presence::Left,
     }
 }
 

@@ -16,10 +16,10 @@
 //!
 //! Without a store (`-dev`) entries live in memory only and are "flushed" at once.
 
+mod disk_quota;
 mod frame;
 pub(crate) mod fuzzing;
 mod record;
-mod room;
 pub mod sled;
 pub mod wal;
 mod writer;
@@ -37,9 +37,9 @@ use openraft::{OptionalSend, RaftLogReader};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
+pub use disk_quota::{Promise, Room};
 pub use record::{Record, log_id};
 pub(in crate::raft) use record::{chained, invalid};
-pub use room::{Promise, Room};
 
 use self::writer::{Job, Writer, stopped};
 use super::types::{Entry, LogId, Payload, Types, Vote};

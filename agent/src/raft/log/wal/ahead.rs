@@ -13,11 +13,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::super::lock;
-use super::super::room::{Room, Supply};
 use super::{
     PREAMBLE_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER, header, path,
 };
 use crate::disk;
+use crate::raft::log::disk_quota::{Room, Supply};
 
 /// Zeros are written and flushed in pieces, so that a batch's flush never waits behind many.
 const PIECE: usize = 1 << 20;

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 /// Waiters for rounds of one kind.
 #[derive(Debug)]
-pub(super) struct Rounds<T> {
+pub(in crate::raft) struct Rounds<T> {
     state: Arc<Mutex<State<T>>>,
 }
 
@@ -39,7 +39,7 @@ fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
 
 impl<T: Clone + Send + 'static> Rounds<T> {
     /// The answer of a round that begins from now on. `None`: the round ended without one.
-    pub(super) async fn ask<F>(&self, round: impl Fn() -> F + Send + 'static) -> Option<T>
+    pub(in crate::raft) async fn ask<F>(&self, round: impl Fn() -> F + Send + 'static) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
     {

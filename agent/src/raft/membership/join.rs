@@ -12,11 +12,11 @@ use openraft::metrics::RaftMetrics;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::bond::Invitation;
-use super::forming::Servers;
-use super::observer::Status;
-use super::roster::{Listed, Presence, Roster};
-use super::types::{Membership, Server, ServerId, Types};
+use crate::raft::membership::bootstrap::Servers;
+use crate::raft::membership::known_servers::{Listed, Presence, Roster};
+use crate::raft::membership::promise::Invitation;
+use crate::raft::observer::Status;
+use crate::raft::types::{Membership, Server, ServerId, Types};
 
 /// Between looks.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -26,7 +26,11 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 
 impl Servers {
     /// Does the leader's duty whenever this server leads, until `stop`.
-    pub(super) async fn grow(&self, mut status: watch::Receiver<Status>, stop: CancellationToken) {
+    pub(in crate::raft) async fn grow(
+        &self,
+        mut status: watch::Receiver<Status>,
+        stop: CancellationToken,
+    ) {
         let mut roster = self.network.roster.clone();
         loop {
             let leads = status.borrow_and_update().leading;

@@ -7,23 +7,23 @@ use std::sync::Arc;
 
 use openraft::{Config, SnapshotPolicy};
 
-use super::judge::TERM_MAX;
-use super::log::sled::Sled;
-use super::log::wal::Wal;
-use super::log::{Log, LogStore, Pace, Recovered, Room, WAY_OUT, invalid};
-use super::machine::{Machine, Published};
-use super::recover::take_peers;
-use super::snapshots::Snapshots;
-use super::types::ServerId;
-use super::upkeep::Upkeep;
-use super::{LogBackend, Settings};
 use crate::disk;
+use crate::raft::judge::TERM_MAX;
+use crate::raft::log::sled::Sled;
+use crate::raft::log::wal::Wal;
+use crate::raft::log::{Log, LogStore, Pace, Recovered, Room, WAY_OUT, invalid};
+use crate::raft::machine::{Machine, Published};
+use crate::raft::recover::take_peers;
+use crate::raft::snapshot::files::Snapshots;
+use crate::raft::snapshot::policy::Upkeep;
+use crate::raft::types::ServerId;
+use crate::raft::{LogBackend, Settings};
 
 /// Wraps a log store before it is used.
-pub(super) type Around = Box<dyn FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send>;
+pub(in crate::raft) type Around = Box<dyn FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send>;
 
 /// Opens what is on disk, or nothing for a server in memory.
-pub(super) fn open(
+pub(in crate::raft) fn open(
     settings: &Settings,
     me: ServerId,
     (room, around): (Room, Around),
@@ -82,7 +82,7 @@ pub(super) fn open(
     Ok((Some(lock), log.with_pace(Arc::clone(&pace)), machine.with_pace(pace)))
 }
 
-pub(super) fn lock(directory: &Path) -> io::Result<File> {
+pub(in crate::raft) fn lock(directory: &Path) -> io::Result<File> {
     let path = directory.join("lock");
     let file = disk::create(&path)?;
     match file.try_lock() {
@@ -103,19 +103,19 @@ pub(super) fn lock(directory: &Path) -> io::Result<File> {
 /// was merely slow and disturbs the others with a higher term, is prevented by asking first
 /// (pre-vote). That still leaves a pause of 1.1 s that disturbs nobody.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+pub(in crate::raft) struct Times {
     /// Between two heart-beats.
-    pub(super) heartbeat: u64,
+    pub(in crate::raft) heartbeat: u64,
     /// For the answer to one. A machine that has much else to do answers late: a leader that gave
     /// up after each heart-beat's own time would hear nobody, and its followers, who do hear it,
     /// would elect nobody else.
-    pub(super) answer: u64,
-    pub(super) election_min: u64,
-    pub(super) election_max: u64,
+    pub(in crate::raft) answer: u64,
+    pub(in crate::raft) election_min: u64,
+    pub(in crate::raft) election_max: u64,
 }
 
 impl Times {
-    pub(super) fn scaled(multiplier: u32) -> Times {
+    pub(in crate::raft) fn scaled(multiplier: u32) -> Times {
         let multiplier = u64::from(multiplier.clamp(1, 10));
         Times {
             heartbeat: 50 * multiplier,
@@ -127,7 +127,7 @@ impl Times {
 }
 
 /// The library's settings. A lone server never waits for any of the times.
-pub(super) fn config(settings: &Settings) -> Config {
+pub(in crate::raft) fn config(settings: &Settings) -> Config {
     let times = Times::scaled(settings.raft_multiplier);
     Config {
         cluster_name: "muster".to_owned(),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use muster_client::types::{CheckDefinition, ServiceDefinition};
 use serde_json::Value;
 
-use super::configured::{self, Configured};
-use super::definition::{self, CheckRegistration, Registration, Source};
-use super::drawer::{Kept, KeptCheck, KeptService, Kind, Write};
-use super::state::Claims;
-use super::{Error, Existing, Local, now_ms, read};
 use crate::checks::First;
+use crate::local::configured::{self, Configured};
+use crate::local::definition::{self, CheckRegistration, Registration, Source};
+use crate::local::persistence::{Kept, KeptCheck, KeptService, Kind, Write};
+use crate::local::state::Claims;
+use crate::local::{Error, Existing, Local, now_ms, read};
 use crate::store::Service;
 
 impl Local {

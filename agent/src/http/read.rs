@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use http::header::{AGE, HeaderName, HeaderValue};
 
-use super::error::Error;
-use super::extract::{ReadOptions, Request};
-use super::reply::Reply;
-use super::routes::{Answer, later, now};
-use super::stream;
+use crate::http::error::Error;
+use crate::http::extract::{ReadOptions, Request};
+use crate::http::reply::Reply;
+use crate::http::routes::{Answer, later, now};
+use crate::http::stream;
 use crate::read::{Body, Outcome, Query, Reader};
 
 const CACHE: HeaderName = HeaderName::from_static("x-cache");

@@ -14,10 +14,10 @@ use openraft::async_runtime::WatchReceiver;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::consensus::Consensus;
-use super::forward::Refused;
-use super::types::ServerId;
-use super::{Error, Presence};
+use crate::raft::consensus::Consensus;
+use crate::raft::forward::Refused;
+use crate::raft::types::ServerId;
+use crate::raft::{Error, Presence};
 use crate::rpc::{self, Method};
 
 /// Between attempts.
@@ -28,7 +28,7 @@ const RELEASE_MAX: Duration = Duration::from_secs(2);
 
 /// Request to the leader for a change of the membership.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) enum Reconfiguration {
+pub(in crate::raft) enum Reconfiguration {
     /// Take the sender out: it leaves.
     Release,
     /// Have another server lead: this one, or whichever can.
@@ -82,7 +82,7 @@ impl Consensus {
     }
 
     /// Asks the leader, which is another server.
-    pub(super) async fn ask_to_reconfigure(
+    pub(in crate::raft) async fn ask_to_reconfigure(
         &self,
         wish: Reconfiguration,
         within: Duration,
@@ -100,7 +100,7 @@ impl Consensus {
     }
 
     /// Does what another server asks for, as the leader.
-    pub(super) async fn reconfigure(
+    pub(in crate::raft) async fn reconfigure(
         &self,
         from: ServerId,
         wish: Reconfiguration,

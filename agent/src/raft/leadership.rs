@@ -5,10 +5,10 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 
-use super::Presence;
-use super::autopilot::Assessment;
-use super::consensus::Consensus;
-use super::types::{Server, ServerId};
+use crate::raft::Presence;
+use crate::raft::autopilot::Assessment;
+use crate::raft::consensus::Consensus;
+use crate::raft::types::{Server, ServerId};
 
 /// Since a leader was heard, if none ever was: more than any `max_stale`.
 const NEVER: Duration = Duration::from_hours(24 * 365);

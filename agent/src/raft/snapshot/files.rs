@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::log::{WAY_OUT, chained, invalid};
-use super::types::{LogId, StoredMembership};
 use crate::disk;
+use crate::raft::log::{WAY_OUT, chained, invalid};
+use crate::raft::types::{LogId, StoredMembership};
 use crate::store::{self, Store, snapshot};
 
 const MAGIC: [u8; 8] = *b"MUSTSNAP";
@@ -153,19 +153,19 @@ impl Snapshots {
 }
 
 /// The bytes that a file of it would have.
-pub(super) fn encode(coverage: &Coverage, store: &Store) -> io::Result<Vec<u8>> {
+pub(in crate::raft) fn encode(coverage: &Coverage, store: &Store) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     write_to(&mut bytes, coverage, store)?;
     Ok(bytes)
 }
 
 /// Decodes the bytes of a snapshot.
-pub(super) fn decode(mut bytes: &[u8]) -> io::Result<(Coverage, Store)> {
+pub(in crate::raft) fn decode(mut bytes: &[u8]) -> io::Result<(Coverage, Store)> {
     read_from(&mut bytes)
 }
 
 /// Do these bytes begin a snapshot that covers this, in a format that this version knows?
-pub(super) fn judge_header(mut bytes: &[u8], expected: &Coverage) -> io::Result<()> {
+pub(in crate::raft) fn judge_header(mut bytes: &[u8], expected: &Coverage) -> io::Result<()> {
     let coverage = read_header(&mut bytes)?;
     if coverage == *expected {
         return Ok(());
@@ -193,7 +193,7 @@ fn write(path: &Path, coverage: &Coverage, store: &Store) -> io::Result<u64> {
 }
 
 /// Reads a snapshot file.
-pub(super) fn read(path: &Path) -> io::Result<(Coverage, Store)> {
+pub(in crate::raft) fn read(path: &Path) -> io::Result<(Coverage, Store)> {
     read_unnamed(path).map_err(|error| named(path, "cannot read snapshot", &error))
 }
 

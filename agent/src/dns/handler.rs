@@ -7,22 +7,22 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use super::answer::prepare;
-use super::cache::{Cache, Kept};
-use super::kept::KeptRows;
-use super::limit::{Limiter, Verdict};
-use super::lookup::{Lookup, Rows, look};
-use super::name::{Asked, Question, understand};
-use super::prepared::{Chase, Prepared};
-use super::recursor;
-use super::settings::Settings;
-use super::source::Source;
-use super::wire::{
+use crate::dns::answer::prepare;
+use crate::dns::cache::{Cache, Kept};
+use crate::dns::draft::{Chase, Prepared};
+use crate::dns::limit::{Limiter, Verdict};
+use crate::dns::lookup::{Lookup, Rows, look};
+use crate::dns::name::{Asked, Question, understand};
+use crate::dns::recursor;
+use crate::dns::settings::Settings;
+use crate::dns::source::Source;
+use crate::dns::stale_cache::KeptRows;
+use crate::dns::wire::{
     Edns, Fault, Flags, Name, Query, Rcode, UDP_BYTES_MIN, Writer, class, kind, parse,
 };
-use super::write::{Chance, Transport, write};
+use crate::dns::write::{Chance, Transport, write};
 use crate::store::Store;
-use crate::telemetry::figures::{Timing, names};
+use crate::telemetry::metrics::{Timing, names};
 
 /// The service whose instances are the servers.
 const SERVERS: &str = "consul";

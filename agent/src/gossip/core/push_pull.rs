@@ -10,9 +10,9 @@ use std::time::Duration;
 use rand::RngExt;
 use uuid::Uuid;
 
-use super::digest::Digest;
-use super::probe::exchange_pause;
-use super::{Core, Output, Peer, Phase, State, Time, Token, Unanswered};
+use crate::gossip::core::digest::Digest;
+use crate::gossip::core::probe::exchange_pause;
+use crate::gossip::core::{Core, Output, Peer, Phase, State, Time, Token, Unanswered};
 use crate::gossip::member::{Details, Name, UserEvent};
 use crate::gossip::message::{Answer, Claim, Knowledge, Known, Request};
 use crate::gossip::validate;

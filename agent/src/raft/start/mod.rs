@@ -1,5 +1,7 @@
 //! Start of consensus on a server: the files, the library, the tasks around it.
 
+pub(super) mod open;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,21 +13,21 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::autopilot::Driver;
-use super::bond::Bonds;
-use super::consensus::{Consensus, Inner, UNDER_WAY_KIB_MAX, fatal, internal};
-use super::forming::Servers;
-use super::log::{LogStore, Room};
-use super::machine::{Machine, Published};
-use super::observer::{Contact, Observer, Status};
-use super::opening::{Around, Times, config, open};
-use super::reading::Asking;
-use super::sending::Incoming;
-use super::tasks::Crew;
-use super::transport::Network;
-use super::types::{Server, ServerId, Types};
-use super::upkeep::Upkeep;
-use super::{Error, Links, Settings};
+use crate::raft::autopilot::Driver;
+use crate::raft::consensus::{Consensus, Inner, UNDER_WAY_KIB_MAX, fatal, internal};
+use crate::raft::executor::Crew;
+use crate::raft::log::{LogStore, Room};
+use crate::raft::machine::{Machine, Published};
+use crate::raft::membership::bootstrap::Servers;
+use crate::raft::membership::promise::Bonds;
+use crate::raft::observer::{Contact, Observer, Status};
+use crate::raft::read_index::Asking;
+use crate::raft::snapshot::policy::Upkeep;
+use crate::raft::snapshot::transfer::Incoming;
+use crate::raft::start::open::{Around, Times, config, open};
+use crate::raft::transport::Network;
+use crate::raft::types::{Server, ServerId, Types};
+use crate::raft::{Error, Links, Settings};
 
 /// After a snapshot that could not be written.
 const SAVE_RETRY: Duration = Duration::from_secs(30);

@@ -21,35 +21,35 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Error;
-use super::bond::{Acceptance, Bond, Invitation};
-use super::machine::Machine;
-use super::roster::{Listed, Roster};
-use super::transport::Network;
-use super::types::{Server, ServerId, Types};
+use crate::raft::Error;
+use crate::raft::machine::Machine;
+use crate::raft::membership::known_servers::{Listed, Roster};
+use crate::raft::membership::promise::{Acceptance, Bond, Invitation};
+use crate::raft::transport::Network;
+use crate::raft::types::{Server, ServerId, Types};
 use crate::rpc::{self, Method};
 
 /// Between attempts when nothing is heard of a change.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// For one invitation.
-pub(super) const INVITATION_MAX: Duration = Duration::from_secs(1);
+pub(in crate::raft) const INVITATION_MAX: Duration = Duration::from_secs(1);
 
 /// Handles that the tasks for membership need.
 #[derive(Clone)]
-pub(super) struct Servers {
-    pub(super) raft: Raft<Types, Machine>,
-    pub(super) network: Network,
-    pub(super) server: Server,
+pub(in crate::raft) struct Servers {
+    pub(in crate::raft) raft: Raft<Types, Machine>,
+    pub(in crate::raft) network: Network,
+    pub(in crate::raft) server: Server,
     /// Number of servers that form the cluster; 0: another server forms it.
-    pub(super) expect: u32,
+    pub(in crate::raft) expect: u32,
     /// The condition that bootstrap waits for, in words.
-    pub(super) waits_for: watch::Sender<String>,
+    pub(in crate::raft) waits_for: watch::Sender<String>,
 }
 
 impl Servers {
     /// Until this server takes part in a cluster: forms one when its turn comes.
-    pub(super) async fn form(&self, stop: CancellationToken) {
+    pub(in crate::raft) async fn form(&self, stop: CancellationToken) {
         let mut roster = self.network.roster.clone();
         let mut bonds = self.network.bonds.watch();
         loop {
@@ -79,7 +79,7 @@ impl Servers {
     }
 
     /// Writes down that the cluster exists, once this server has heard of it.
-    pub(super) fn note_formed(&self) {
+    pub(in crate::raft) fn note_formed(&self) {
         let bonds = &self.network.bonds;
         let (cluster, founder) = match bonds.now() {
             Some(Bond { formed: true, .. }) => return,
@@ -150,7 +150,7 @@ impl Servers {
     }
 
     /// Makes a cluster of these servers, and leads it. The caller holds `deciding`.
-    pub(super) async fn initialise(
+    pub(in crate::raft) async fn initialise(
         &self,
         members: BTreeMap<ServerId, Server>,
         cluster: Uuid,
@@ -165,7 +165,7 @@ impl Servers {
 
     /// Invites all, until all have accepted. What a server is bound to is void once its founder
     /// has accepted: then it is asked again.
-    pub(super) async fn invite_all(
+    pub(in crate::raft) async fn invite_all(
         &self,
         servers: &BTreeSet<ServerId>,
         mut invitation: Invitation,
@@ -265,8 +265,8 @@ fn first_members(
 
 #[cfg(test)]
 mod tests {
-    use super::super::roster::Presence;
     use super::*;
+    use crate::raft::membership::known_servers::Presence;
 
     fn listed(number: u64, expect: u32, presence: Presence) -> (ServerId, Listed) {
         let address = format!("127.0.0.1:{}", 8300 + number).parse().unwrap();

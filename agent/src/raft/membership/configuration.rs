@@ -6,9 +6,9 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{ChangeMembers, Instant as _};
 
-use super::leaving::Reconfiguration;
-use super::types::{ServerId, StoredMembership};
-use super::{Consensus, Error};
+use crate::raft::membership::leave::Reconfiguration;
+use crate::raft::types::{ServerId, StoredMembership};
+use crate::raft::{Consensus, Error};
 use crate::store::Index;
 
 /// A server that does not take over by then will not.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lookup::{Lookup, Rows};
-use super::settings::Settings;
+use crate::dns::lookup::{Lookup, Rows};
+use crate::dns::settings::Settings;
 
 /// Look-ups that are kept. A full table is emptied: what is asked for often is back at once.
 const KEPT_MAX: usize = 1024;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::name::Domain;
-use super::wire::{Data, Name, Owner, Rcode, Record};
+use crate::dns::name::Domain;
+use crate::dns::wire::{Data, Name, Owner, Rcode, Record};
 
 /// An answer to one name and type, before anything is left out.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::types::ServerId;
+use crate::raft::types::ServerId;
 
 /// All servers that this agent has heard of, itself included or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

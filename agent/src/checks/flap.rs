@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Status;
+use crate::checks::Status;
 
 /// Limit on status changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,46 +19,46 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-use super::types::ServerId;
 use crate::disk;
+use crate::raft::types::ServerId;
 
 /// Promise of a server to take part in one cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bond {
+pub(in crate::raft) struct Bond {
     /// The server that promised: a folder that was copied to another server does not bind that one.
-    pub(super) server: ServerId,
+    pub(in crate::raft) server: ServerId,
     /// The cluster's ID, chosen by its founder.
-    pub(super) cluster: Uuid,
+    pub(in crate::raft) cluster: Uuid,
     /// The one server that may form it.
-    pub(super) founder: ServerId,
+    pub(in crate::raft) founder: ServerId,
     /// Is it known to exist?
-    pub(super) formed: bool,
+    pub(in crate::raft) formed: bool,
 }
 
 /// Asks a server to belong to a cluster.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Invitation {
+pub(in crate::raft) struct Invitation {
     /// The invited server.
-    pub(super) to: ServerId,
+    pub(in crate::raft) to: ServerId,
     /// The inviting server: the founder, or later the leader. Servers that do not say so are taken for the founder.
     #[serde(default)]
-    pub(super) from: Option<ServerId>,
+    pub(in crate::raft) from: Option<ServerId>,
     /// Binds nobody: only asks whether the addressee is in that cluster, or forms it.
     #[serde(default)]
-    pub(super) asks: bool,
+    pub(in crate::raft) asks: bool,
     /// To which cluster.
-    pub(super) cluster: Uuid,
+    pub(in crate::raft) cluster: Uuid,
     /// The server that forms it.
-    pub(super) founder: ServerId,
+    pub(in crate::raft) founder: ServerId,
     /// It exists.
-    pub(super) formed: bool,
+    pub(in crate::raft) formed: bool,
     /// Clusters that will never exist: their founder belongs to this one.
-    pub(super) void: Vec<Uuid>,
+    pub(in crate::raft) void: Vec<Uuid>,
 }
 
 /// Answer of the invited server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Acceptance {
+pub(in crate::raft) enum Acceptance {
     /// It belongs to that cluster now, durably.
     Accepted,
     /// It belongs to another.
@@ -69,17 +69,17 @@ pub(super) enum Acceptance {
 
 /// This server's bond, on disk and in memory.
 #[derive(Debug)]
-pub(super) struct Bonds {
+pub(in crate::raft) struct Bonds {
     me: ServerId,
     path: Option<PathBuf>,
     now: watch::Sender<Option<Bond>>,
     /// Held while a decision is made: answering an invitation, forming a cluster.
-    pub(super) deciding: Mutex<()>,
+    pub(in crate::raft) deciding: Mutex<()>,
 }
 
 impl Bonds {
     /// Reads what was promised before.
-    pub(super) fn open(me: ServerId, directory: Option<&Path>) -> io::Result<Bonds> {
+    pub(in crate::raft) fn open(me: ServerId, directory: Option<&Path>) -> io::Result<Bonds> {
         let path = directory.map(|directory| directory.join("cluster.json"));
         let kept = match &path {
             None => None,
@@ -96,17 +96,22 @@ impl Bonds {
         Ok(Bonds { me, path, now: watch::Sender::new(kept), deciding: Mutex::default() })
     }
 
-    pub(super) fn now(&self) -> Option<Bond> {
+    pub(in crate::raft) fn now(&self) -> Option<Bond> {
         *self.now.borrow()
     }
 
     /// Tells of changes.
-    pub(super) fn watch(&self) -> watch::Receiver<Option<Bond>> {
+    pub(in crate::raft) fn watch(&self) -> watch::Receiver<Option<Bond>> {
         self.now.subscribe()
     }
 
     /// Binds this server; durable on return.
-    pub(super) fn bind(&self, cluster: Uuid, founder: ServerId, formed: bool) -> io::Result<()> {
+    pub(in crate::raft) fn bind(
+        &self,
+        cluster: Uuid,
+        founder: ServerId,
+        formed: bool,
+    ) -> io::Result<()> {
         let bond = Bond { server: self.me, cluster, founder, formed };
         if self.now() == Some(bond) {
             return Ok(());
@@ -119,12 +124,12 @@ impl Bonds {
     }
 
     /// Is this server bound to that cluster already?
-    pub(super) fn is_of(&self, cluster: Uuid) -> bool {
+    pub(in crate::raft) fn is_of(&self, cluster: Uuid) -> bool {
         self.now().is_some_and(|bond| bond.cluster == cluster)
     }
 
     /// Answers an invitation. `taking_part`: has this server ever voted or kept an entry?
-    pub(super) async fn answer(
+    pub(in crate::raft) async fn answer(
         &self,
         invitation: &Invitation,
         taking_part: impl Future<Output = bool>,

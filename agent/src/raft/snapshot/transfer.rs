@@ -17,11 +17,11 @@ use openraft::raft::SnapshotResponse;
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use serde::{Deserialize, Serialize};
 
-use super::judge::{self, Own};
-use super::log::chained;
-use super::snapshots::{Coverage, Image, decode, encode, judge_header, read};
-use super::types::{LogId, ServerId, Types, Vote};
 use crate::disk;
+use crate::raft::judge::{self, Own};
+use crate::raft::log::chained;
+use crate::raft::snapshot::files::{Coverage, Image, decode, encode, judge_header, read};
+use crate::raft::types::{LogId, ServerId, Types, Vote};
 use crate::store::Store;
 
 /// Small enough that a slow link shows progress within the patience below.
@@ -41,7 +41,7 @@ const INSTALL_MAX: Duration = Duration::from_mins(10);
 
 /// A piece of a snapshot.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Piece {
+pub(in crate::raft) struct Piece {
     vote: Vote,
     meta: SnapshotMetaOf<Types>,
     /// Bytes of the whole.
@@ -52,7 +52,7 @@ pub(super) struct Piece {
 
 impl Piece {
     /// Does what it announces hold together? Nothing of it is kept before.
-    pub(super) fn judge(&self, own: &Own, from: ServerId) -> Result<(), String> {
+    pub(in crate::raft) fn judge(&self, own: &Own, from: ServerId) -> Result<(), String> {
         let servers = self.meta.last_membership.membership();
         judge::snapshot(own, from, &self.vote, self.meta.last_log_id, servers)?;
         let (total, offset, bytes) = (self.total, self.offset, self.bytes.len());
@@ -77,7 +77,7 @@ impl Piece {
 
 /// The receiver's answer to a piece.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Received {
+pub(in crate::raft) enum Received {
     /// It has everything before that.
     Wants {
         /// Offset of the next piece.
@@ -89,7 +89,7 @@ pub(super) enum Received {
 
 /// A snapshot that is being sent.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(in crate::raft) struct Outgoing {
     vote: Vote,
     meta: SnapshotMetaOf<Types>,
     source: Source,
@@ -107,7 +107,7 @@ enum Source {
 }
 
 impl Outgoing {
-    pub(super) async fn open(
+    pub(in crate::raft) async fn open(
         vote: Vote,
         snapshot: SnapshotOf<Types, Image>,
     ) -> io::Result<Outgoing> {
@@ -131,7 +131,7 @@ impl Outgoing {
     }
 
     /// Goes on from there.
-    pub(super) fn seek(&mut self, offset: u64) -> io::Result<()> {
+    pub(in crate::raft) fn seek(&mut self, offset: u64) -> io::Result<()> {
         if offset > self.total {
             return Err(io::Error::other("the receiver wants more than there is"));
         }
@@ -139,12 +139,12 @@ impl Outgoing {
         Ok(())
     }
 
-    pub(super) fn patience(&self) -> Duration {
+    pub(in crate::raft) fn patience(&self) -> Duration {
         let last = self.offset + PIECE_BYTES as u64 >= self.total;
         if last { INSTALL_MAX } else { PIECE_MAX }
     }
 
-    pub(super) async fn piece(&mut self) -> io::Result<Piece> {
+    pub(in crate::raft) async fn piece(&mut self) -> io::Result<Piece> {
         let offset = self.offset;
         let left = usize::try_from(self.total - offset).unwrap_or(usize::MAX);
         let length = if self.asking { 0 } else { left.min(PIECE_BYTES) };
@@ -171,7 +171,7 @@ impl Outgoing {
 
 /// Keeps received pieces until they are complete.
 #[derive(Debug, Default)]
-pub(super) struct Incoming {
+pub(in crate::raft) struct Incoming {
     /// `None` keeps them in memory.
     path: Option<PathBuf>,
     partial: Option<Partial>,
@@ -193,18 +193,18 @@ enum Kept {
 }
 
 /// A whole snapshot with its sender's vote.
-pub(super) struct Arrived {
-    pub(super) vote: Vote,
-    pub(super) snapshot: SnapshotOf<Types, Image>,
+pub(in crate::raft) struct Arrived {
+    pub(in crate::raft) vote: Vote,
+    pub(in crate::raft) snapshot: SnapshotOf<Types, Image>,
 }
 
 impl Incoming {
-    pub(super) fn new(path: Option<PathBuf>) -> Incoming {
+    pub(in crate::raft) fn new(path: Option<PathBuf>) -> Incoming {
         Incoming { path, partial: None }
     }
 
     /// Takes a piece; `Err` with what to ask for next as long as it is not the last.
-    pub(super) async fn take(
+    pub(in crate::raft) async fn take(
         &mut self,
         from: ServerId,
         piece: Piece,

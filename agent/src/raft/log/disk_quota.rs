@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::Notify;
 
-use super::lock;
+use crate::raft::log::lock;
 
 /// Bytes of an entry beside its command, including those of a batch of its own.
 const ENTRY_BYTES: u64 = 192;

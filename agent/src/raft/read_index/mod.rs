@@ -1,5 +1,7 @@
 //! Freshness of reads: the index that a server must have applied, and the confirmation that it needs, before it answers.
 
+mod rounds;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +12,12 @@ use openraft::{Instant as _, Raft, ReadPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Error;
-use super::consensus::{Consensus, fatal};
-use super::forward::Refused;
-use super::machine::Machine;
-use super::rounds::Rounds;
-use super::types::Types;
+use crate::raft::Error;
+use crate::raft::consensus::{Consensus, fatal};
+use crate::raft::forward::Refused;
+use crate::raft::machine::Machine;
+use crate::raft::read_index::rounds::Rounds;
+use crate::raft::types::Types;
 use crate::rpc::{self, Method};
 
 /// For the leader to say how far to read, and for a majority to confirm that it leads.

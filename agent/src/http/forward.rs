@@ -16,14 +16,14 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::dispatch::Dispatch;
-use super::error::Error;
-use super::extract;
-use super::params::Params;
-use super::payload::{self, RequestBody};
-use super::reply::{Content, Reply};
-use super::routes::{self, Answer, later};
-use super::{Door, Settings};
+use crate::http::dispatch::Dispatch;
+use crate::http::error::Error;
+use crate::http::extract;
+use crate::http::params::Params;
+use crate::http::payload::{self, RequestBody};
+use crate::http::reply::{Content, Reply};
+use crate::http::routes::{self, Answer, later};
+use crate::http::{Door, Settings};
 use crate::rpc::{Parts, Refusal};
 use crate::upstream::{self, Body, Head, Part, Piece, Upstream};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Consensus, Error};
+use crate::raft::{Consensus, Error};
 use crate::store::{Change, Index, Reply, Restore, Store, snapshot};
 
 /// Records of one entry. Large enough to make few entries, small against the limit of a change.

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::Local;
+use crate::local::Local;
 
 /// The filters of an event, understood.
 #[derive(Debug)]
