@@ -19,7 +19,7 @@ use foca::{
     Config, Foca, Identity, NoCustomBroadcast, Notification, PostcardCodec, Runtime, Timer,
 };
 use muster_agent::gossip::core::{Input, Output};
-use muster_agent::gossip::message::{Answer, Knowledge, Known, Message};
+use muster_agent::gossip::message::{Knowledge, KnownMember, Message, Response};
 use muster_agent::gossip::{Core, Details, State, TIME_AT_START, Tags, Time, Timing};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -141,12 +141,12 @@ fn ours(size: usize) -> Times {
         Output::Ask { token, .. } => Some(*token),
         _ => None,
     });
-    let known = |details: &Arc<Details>| Known {
+    let known = |details: &Arc<Details>| KnownMember {
         details: details.clone(),
         state: State::Alive,
         age: Duration::ZERO,
     };
-    let answer = Answer::Exchange(Box::new(Knowledge {
+    let answer = Response::Exchange(Box::new(Knowledge {
         join: true,
         from: others[0].clone(),
         members: others.iter().map(known).collect(),
@@ -172,7 +172,7 @@ fn ours(size: usize) -> Times {
         );
     }
     let round_full = mean(20, || round(&mut core));
-    while core.news() > 0 {
+    while core.updates() > 0 {
         round(&mut core);
     }
     let round_steady = mean(20, || round(&mut core));

@@ -1,6 +1,6 @@
 //! Checks that look at other checks: as well as the worst of them.
 
-use super::{Outcome, Status};
+use super::{CheckResult, Status};
 use crate::store::Check;
 
 /// Result of an alias of `service` on `node`, computed from `checks`.
@@ -13,8 +13,8 @@ pub fn judge<'a>(
     service: &str,
     checks: impl IntoIterator<Item = &'a Check>,
     service_exists: impl FnOnce() -> bool,
-) -> Outcome {
-    let mut found = Outcome::new(Status::Passing, "No checks found.");
+) -> CheckResult {
+    let mut found = CheckResult::new(Status::Passing, "No checks found.");
     let mut of_service = service.is_empty();
     for check in checks {
         if !check.service_id.is_empty() && check.service_id != service {
@@ -24,13 +24,15 @@ pub fn judge<'a>(
         let status = Status::parse(&check.status).unwrap_or(Status::Critical);
         if status > found.status {
             let output = format!("Aliased check {:?} failing: {}", check.name, check.output);
-            found = Outcome::new(status, output);
+            found = CheckResult::new(status, output);
         } else if found.status == Status::Passing {
             found.output = "All checks passing.".into();
         }
     }
     if !of_service && !service_exists() {
-        return Outcome::critical(format!("Service {service} could not be found on node {node}"));
+        return CheckResult::critical(format!(
+            "Service {service} could not be found on node {node}"
+        ));
     }
     found
 }

@@ -10,7 +10,7 @@ use muster_client::types::{CheckDefinition, parse_nanos};
 use super::status::Thresholds;
 use super::tls::Verify;
 use super::{docker, grpc, h2ping, http, os_service, script, tcp, udp};
-use crate::checks::flap::Damping;
+use crate::checks::flap::FlapLimit;
 
 /// The shortest pause between two runs; smaller ones are raised to it.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ pub struct Shared {
     /// No service is taken away before its check has been critical for so long.
     pub deregister_after_min: Duration,
     /// Hold back what flaps.
-    pub damping: Option<Damping>,
+    pub flap_limit: Option<FlapLimit>,
 }
 
 impl Default for Shared {
@@ -71,7 +71,7 @@ impl Default for Shared {
         Shared {
             output_bytes_max: OUTPUT_BYTES_MAX,
             deregister_after_min: DEREGISTER_AFTER_MIN,
-            damping: None,
+            flap_limit: None,
         }
     }
 }
@@ -86,7 +86,7 @@ pub struct Definition {
     /// When a result counts.
     pub thresholds: Thresholds,
     /// Limit for flapping results.
-    pub damping: Option<Damping>,
+    pub flap_limit: Option<FlapLimit>,
     /// The check's service goes when the check has been critical for so long.
     pub deregister_after: Option<Duration>,
     /// Bytes of output that are kept.
@@ -130,7 +130,7 @@ impl Definition {
                 failures_before_warning: written.failures_before_warning,
                 failures_before_critical: written.failures_before_critical,
             },
-            damping: shared.damping,
+            flap_limit: shared.flap_limit,
             deregister_after: positive(deregister_after)
                 .map(|after| after.max(shared.deregister_after_min)),
             output_bytes_max,

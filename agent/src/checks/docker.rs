@@ -14,7 +14,7 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use futures::StreamExt as _;
 use tokio::sync::OnceCell;
 
-use super::{Outcome, Status, Tail};
+use super::{CheckResult, Status, Tail};
 
 /// Time for a run when the definition says nothing. (The reference's waits without end.)
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -154,7 +154,7 @@ impl Engine {
 }
 
 /// One run.
-pub async fn probe(command: &Command, engine: &Engine) -> Outcome {
+pub async fn probe(command: &Command, engine: &Engine) -> CheckResult {
     let key = (command.container.clone(), command.line());
     let mut tail = Tail::new(command.output_bytes_max);
     let mut execution = None;
@@ -167,14 +167,14 @@ pub async fn probe(command: &Command, engine: &Engine) -> Outcome {
                 1 => Status::Warning,
                 _ => Status::Critical,
             };
-            Outcome::new(status, tail.captured())
+            CheckResult::new(status, tail.captured())
         }
-        Ok(Err(error)) => Outcome::critical(error),
+        Ok(Err(error)) => CheckResult::critical(error),
         Err(_) => {
             if execution.is_some() {
                 engine.remember(key, execution);
             }
-            Outcome::critical(super::timed_out(command.timeout, &tail)).decisive()
+            CheckResult::critical(super::timed_out(command.timeout, &tail)).decisive()
         }
     }
 }

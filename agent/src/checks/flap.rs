@@ -18,7 +18,7 @@ use crate::checks::Status;
 
 /// Limit on status changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Damping {
+pub struct FlapLimit {
     /// Changes in the window that are shown as they come.
     pub changes_max: usize,
     /// The time that is looked back, and for which a check must then be better without a break.
@@ -40,7 +40,7 @@ impl History {
     /// May a check that is shown as `current` be shown as `next`?
     pub fn admits(
         &mut self,
-        damping: Damping,
+        flap_limit: FlapLimit,
         now: Instant,
         current: Status,
         next: Status,
@@ -48,29 +48,29 @@ impl History {
         if next >= current {
             self.better_since = None;
             if next > current {
-                self.note(damping, now);
+                self.note(flap_limit, now);
             }
             return true;
         }
-        let past = |at: Instant| now.saturating_duration_since(at) >= damping.window;
+        let past = |at: Instant| now.saturating_duration_since(at) >= flap_limit.window;
         while self.changes.front().is_some_and(|at| past(*at)) {
             self.changes.pop_front();
         }
-        self.held |= self.changes.len() >= damping.changes_max;
+        self.held |= self.changes.len() >= flap_limit.changes_max;
         let since = *self.better_since.get_or_insert(now);
         if self.held && !past(since) {
             return false;
         }
         self.held = false;
         self.better_since = None;
-        self.note(damping, now);
+        self.note(flap_limit, now);
         true
     }
 
-    fn note(&mut self, damping: Damping, now: Instant) {
+    fn note(&mut self, flap_limit: FlapLimit, now: Instant) {
         self.changes.push_back(now);
         // More than the limit decide nothing.
-        while self.changes.len() > damping.changes_max.max(1) {
+        while self.changes.len() > flap_limit.changes_max.max(1) {
             self.changes.pop_front();
         }
     }
@@ -82,7 +82,7 @@ mod tests {
 
     /// A result (`p`, `w`, `c`) a second; what is shown after each.
     fn shown(changes_max: usize, window_secs: u64, results: &str) -> String {
-        let damping = Damping { changes_max, window: Duration::from_secs(window_secs) };
+        let flap_limit = FlapLimit { changes_max, window: Duration::from_secs(window_secs) };
         let (mut history, mut now) = (History::default(), Instant::now());
         let mut current = Status::Passing;
         let mut out = String::new();
@@ -93,7 +93,7 @@ mod tests {
                 'w' => Status::Warning,
                 _ => Status::Critical,
             };
-            if history.admits(damping, now, current, next) {
+            if history.admits(flap_limit, now, current, next) {
                 current = next;
             }
             out.push(match current {

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use super::h2ping::dial;
 use super::tls::{Tls, Verify};
-use super::{Outcome, Status};
+use super::{CheckResult, Status};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,14 +42,14 @@ impl Target {
 }
 
 /// One run.
-pub async fn probe(target: &Target, tls: &Tls) -> Outcome {
+pub async fn probe(target: &Target, tls: &Tls) -> CheckResult {
     match tokio::time::timeout(target.timeout, call(target, tls)).await {
         Ok(Ok(SERVING)) => {
-            Outcome::new(Status::Passing, format!("gRPC check {}: success", target.target))
+            CheckResult::new(Status::Passing, format!("gRPC check {}: success", target.target))
         }
-        Ok(Ok(_)) => Outcome::critical("gRPC application didn't report service healthy"),
-        Ok(Err(error)) => Outcome::critical(error),
-        Err(_) => Outcome::critical(failure("DeadlineExceeded", "context deadline exceeded")),
+        Ok(Ok(_)) => CheckResult::critical("gRPC application didn't report service healthy"),
+        Ok(Err(error)) => CheckResult::critical(error),
+        Err(_) => CheckResult::critical(failure("DeadlineExceeded", "context deadline exceeded")),
     }
 }
 

@@ -10,7 +10,7 @@ use h2::{Ping, PingPong};
 use tokio::task::JoinHandle;
 
 use super::tls::{Inside, Tls, Verify};
-use super::{Outcome, Status};
+use super::{CheckResult, Status};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,11 +27,11 @@ pub struct Target {
 }
 
 /// One run.
-pub async fn probe(target: &Target, tls: &Tls) -> Outcome {
+pub async fn probe(target: &Target, tls: &Tls) -> CheckResult {
     match tokio::time::timeout(target.timeout, ping(target, tls)).await {
-        Ok(Ok(())) => Outcome::new(Status::Passing, "HTTP2 ping was successful"),
-        Ok(Err(error)) => Outcome::critical(error),
-        Err(_) => Outcome::critical(format!(
+        Ok(Ok(())) => CheckResult::new(Status::Passing, "HTTP2 ping was successful"),
+        Ok(Err(error)) => CheckResult::critical(error),
+        Err(_) => CheckResult::critical(format!(
             "HTTP2 ping of {} failed: context deadline exceeded",
             target.address
         )),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::checks::tls::tests::Authority;
 
-    async fn run(address: &str, tls: Option<Verify>, with: &Tls) -> Outcome {
+    async fn run(address: &str, tls: Option<Verify>, with: &Tls) -> CheckResult {
         let timeout = Duration::from_secs(20);
         probe(&Target { address: address.to_owned(), tls, timeout }, with).await
     }
@@ -104,11 +104,11 @@ mod tests {
             assert!(connection.accept().await.is_none_or(|request| request.is_err()));
         });
         let outcome = run(&address, None, &Tls::default()).await;
-        assert_eq!(outcome, Outcome::new(Status::Passing, "HTTP2 ping was successful"));
+        assert_eq!(outcome, CheckResult::new(Status::Passing, "HTTP2 ping was successful"));
         served.await.unwrap();
         let refused =
             format!("Failed to dial to {address}: dial tcp {address}: connect: connection refused");
-        assert_eq!(run(&address, None, &Tls::default()).await, Outcome::critical(refused));
+        assert_eq!(run(&address, None, &Tls::default()).await, CheckResult::critical(refused));
     }
 
     #[tokio::test]
@@ -158,7 +158,9 @@ mod tests {
         let target = Target { address: address.clone(), tls: None, timeout };
         assert_eq!(
             probe(&target, &Tls::default()).await,
-            Outcome::critical(format!("HTTP2 ping of {address} failed: context deadline exceeded"))
+            CheckResult::critical(format!(
+                "HTTP2 ping of {address} failed: context deadline exceeded"
+            ))
         );
     }
 }

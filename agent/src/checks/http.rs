@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::tls::{Inside, NOT_TLS, Tls, Verify};
-use super::{Outcome, Status, Tail, tcp};
+use super::{CheckResult, Status, Tail, tcp};
 use crate::secrets;
 use proxy::Proxies;
 use url::Url;
@@ -67,11 +67,11 @@ pub struct Target {
 static PROXIES: LazyLock<Proxies> = LazyLock::new(|| Proxies::new(|name| std::env::var(name).ok()));
 
 /// One run.
-pub async fn probe(target: &Target, tls: &Tls) -> Outcome {
+pub async fn probe(target: &Target, tls: &Tls) -> CheckResult {
     probe_through(target, tls, &PROXIES).await
 }
 
-async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> Outcome {
+async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> CheckResult {
     let mut tail = Tail::new(target.output_bytes_max);
     let mut head = None;
     let run = async {
@@ -85,7 +85,7 @@ async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> Outcome
     };
     let result = tokio::time::timeout(target.timeout, run).await;
     let Some((status, line)) = head else {
-        return Outcome::critical(match result {
+        return CheckResult::critical(match result {
             Ok(Err(error)) => error,
             _ => format!(
                 "{} {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
@@ -96,7 +96,7 @@ async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> Outcome
     };
     let (method, url) = (&target.method, secrets::text(&target.url));
     let output = format!("HTTP {method} {url}: {line} Output: {}", tail.text());
-    Outcome::new(
+    CheckResult::new(
         match status.as_u16() {
             200..=299 => Status::Passing,
             429 => Status::Warning,
@@ -107,7 +107,7 @@ async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> Outcome
 }
 
 /// The answer at the end of all redirects.
-async fn ask(target: &Target, tls: &Tls, proxies: &Proxies) -> Result<Answer, String> {
+async fn ask(target: &Target, tls: &Tls, proxies: &Proxies) -> Result<PendingResponse, String> {
     let method = Method::from_bytes(target.method.as_bytes())
         .map_err(|_| format!("net/http: invalid method {:?}", target.method))?;
     let mut url = Url::parse(&target.url)?;
@@ -281,7 +281,7 @@ async fn send(
     url: &Url,
     proxy: Option<&Url>,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, String> {
+) -> Result<PendingResponse, String> {
     let mut stream = match proxy {
         None => tcp::connect(&url.address()).await?,
         Some(proxy) => tcp::connect(&proxy.address())
@@ -306,7 +306,7 @@ async fn send(
     exchange(stream, request).await
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<PendingResponse, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -325,7 +325,7 @@ where
             error.to_string()
         }
     })?;
-    Ok(Answer { response, driver })
+    Ok(PendingResponse { response, driver })
 }
 
 /// Moves the bytes of a connection, until its end.
@@ -334,13 +334,13 @@ type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// An answer on its way. Its connection is driven by whoever reads it, not by a task of its own: with
 /// thousands of checks the way from one task to another and back is a good part of what they cost.
 /// Dropped, it closes the connection at once.
-struct Answer {
+struct PendingResponse {
     response: Response<Incoming>,
     /// `None` when the connection has ended.
     driver: Option<Driver>,
 }
 
-impl Answer {
+impl PendingResponse {
     /// The next piece of the body.
     async fn next(&mut self) -> Option<Bytes> {
         loop {

@@ -11,7 +11,7 @@
 //!                      local/  keeps it, and corrects the catalog
 //! ```
 //!
-//! A probe knows one run: it takes its definition and answers with an [`Outcome`]. When to run, how
+//! A probe knows one run: it takes its definition and answers with an [`CheckResult`]. When to run, how
 //! many at a time, how often in a row a result must come before it counts, and who is told, is the
 //! [`Runner`]'s part and the same for all.
 
@@ -41,7 +41,7 @@ pub use definition::{
     DEREGISTER_AFTER_MIN, Definition, INTERVAL_MIN, Invalid, OUTPUT_BYTES_MAX, Probe, Shared,
     is_empty, kind,
 };
-pub use flap::{Damping, History};
+pub use flap::{FlapLimit, History};
 pub use lateness::Late;
 pub use output::Tail;
 pub use runner::{First, Report, Runner};
@@ -51,7 +51,7 @@ pub use crate::store::CheckStatus as Status;
 
 /// Resources that probes share. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Means {
+pub struct Resources {
     /// For encrypted connections.
     pub tls: tls::Tls,
     /// The engine whose containers are looked into.
@@ -62,7 +62,7 @@ pub struct Means {
 
 /// Result of one run of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CheckResult {
     /// Its status.
     pub status: Status,
     /// Output of the check, for people.
@@ -73,22 +73,22 @@ pub struct Outcome {
     pub unheard: bool,
 }
 
-impl Outcome {
+impl CheckResult {
     /// A result that the thresholds weigh.
-    pub fn new(status: Status, output: impl Into<String>) -> Outcome {
-        Outcome { status, output: output.into(), decisive: false, unheard: false }
+    pub fn new(status: Status, output: impl Into<String>) -> CheckResult {
+        CheckResult { status, output: output.into(), decisive: false, unheard: false }
     }
 
     /// A failure, in words of our own: a connection that failed, an answer that did not come.
-    pub fn critical(output: impl Into<String>) -> Outcome {
+    pub fn critical(output: impl Into<String>) -> CheckResult {
         let output = output.into();
         let unheard = speaks_of_nobody(&output);
-        Outcome { unheard, ..Outcome::new(Status::Critical, output) }
+        CheckResult { unheard, ..CheckResult::new(Status::Critical, output) }
     }
 
     /// A result that counts at once.
     #[must_use]
-    pub fn decisive(mut self) -> Outcome {
+    pub fn decisive(mut self) -> CheckResult {
         self.decisive = true;
         self
     }
@@ -139,10 +139,10 @@ mod tests {
             ("gRPC application didn't report service healthy", false),
             ("TTL expired", false),
         ] {
-            assert_eq!(Outcome::critical(error).unheard, unheard, "{error}");
+            assert_eq!(CheckResult::critical(error).unheard, unheard, "{error}");
         }
         // What a program says of others is its answer.
         let answer = "HTTP GET http://x/: 500 Internal Server Error Output: connection refused";
-        assert!(!Outcome::new(Status::Critical, answer).unheard);
+        assert!(!CheckResult::new(Status::Critical, answer).unheard);
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Outcome, Status};
+use super::{CheckResult, Status};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ struct Unit {
 }
 
 /// One run.
-pub async fn probe(target: &Target, bus: &Bus) -> Outcome {
+pub async fn probe(target: &Target, bus: &Bus) -> CheckResult {
     let name = if target.unit.contains('.') {
         target.unit.clone()
     } else {
@@ -72,21 +72,21 @@ pub async fn probe(target: &Target, bus: &Bus) -> Outcome {
     };
     match tokio::time::timeout(target.timeout, dbus::unit(&bus.socket, &name)).await {
         Ok(Ok(unit)) => judge(&name, &unit),
-        Ok(Err(error)) => Outcome::critical(format!("systemd could not be asked: {error}")),
-        Err(_) => Outcome::critical("systemd could not be asked: no answer in time"),
+        Ok(Err(error)) => CheckResult::critical(format!("systemd could not be asked: {error}")),
+        Err(_) => CheckResult::critical("systemd could not be asked: no answer in time"),
     }
 }
 
-fn judge(name: &str, unit: &Unit) -> Outcome {
+fn judge(name: &str, unit: &Unit) -> CheckResult {
     if unit.load == "not-found" {
-        return Outcome::critical(format!("systemd unit {name}: not found"));
+        return CheckResult::critical(format!("systemd unit {name}: not found"));
     }
     let status = match &*unit.active {
         "active" | "reloading" | "refreshing" => Status::Passing,
         "activating" | "deactivating" | "maintenance" => Status::Warning,
         _ => Status::Critical,
     };
-    Outcome::new(status, format!("systemd unit {name}: {} ({})", unit.active, unit.sub))
+    CheckResult::new(status, format!("systemd unit {name}: {} ({})", unit.active, unit.sub))
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use super::lateness::{Late, Lateness};
 use super::warmup::{Next, Warmup};
 use super::{
-    Definition, Means, Outcome, Probe, docker, grpc, h2ping, http, os_service, script, tcp, ttl,
-    udp,
+    CheckResult, Definition, Probe, Resources, docker, grpc, h2ping, http, os_service, script, tcp,
+    ttl, udp,
 };
 
 /// Connections of probes at one time, if descriptors allow. Each may wait its whole timeout for a
@@ -40,7 +40,7 @@ const PROCESSES_MAX: usize = 32;
 const SPREAD_MAX: Duration = Duration::from_secs(30);
 
 /// Told of every result: the check's id, the number of its registration, what was found.
-pub type Report = Arc<dyn Fn(&Arc<str>, u64, Outcome) + Send + Sync>;
+pub type Report = Arc<dyn Fn(&Arc<str>, u64, CheckResult) + Send + Sync>;
 
 /// When a check runs for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ struct Inner {
     changed: Notify,
     connections: Arc<Semaphore>,
     processes: Arc<Semaphore>,
-    means: Means,
+    resources: Resources,
     lateness: Lateness,
 }
 
@@ -99,20 +99,20 @@ impl std::fmt::Debug for Runner {
 
 impl Default for Runner {
     fn default() -> Runner {
-        Runner::new(Means::default())
+        Runner::new(Resources::default())
     }
 }
 
 impl Runner {
-    /// An empty schedule; `means` is what its probes will use.
-    pub fn new(means: Means) -> Runner {
+    /// An empty schedule; `resources` is what its probes will use.
+    pub fn new(resources: Resources) -> Runner {
         Runner {
             inner: Arc::new(Inner {
                 schedule: Mutex::default(),
                 changed: Notify::new(),
                 connections: Arc::new(Semaphore::new(connections_max())),
                 processes: Arc::new(Semaphore::new(PROCESSES_MAX)),
-                means,
+                resources,
                 lateness: Lateness::default(),
             }),
         }
@@ -258,7 +258,7 @@ impl Runner {
                 let late = due.elapsed();
                 runner.inner.lateness.note(late);
                 metrics::histogram!("muster.checks.lateness").record(late.as_secs_f64());
-                run_once(&definition.probe, &runner.inner.means).await
+                run_once(&definition.probe, &runner.inner.resources).await
             };
             if runner.finished(&id, registration, definition.interval, &outcome) {
                 report(&id, registration, outcome);
@@ -274,7 +274,7 @@ impl Runner {
         id: &Arc<str>,
         registration: u64,
         interval: Duration,
-        outcome: &Outcome,
+        outcome: &CheckResult,
     ) -> bool {
         let mut schedule = self.lock();
         let Some(entry) = schedule.checks.get_mut(id) else { return false };
@@ -319,16 +319,16 @@ impl Schedule {
     }
 }
 
-async fn run_once(probe: &Probe, means: &Means) -> Outcome {
+async fn run_once(probe: &Probe, resources: &Resources) -> CheckResult {
     match probe {
-        Probe::Http(target) => http::probe(target, &means.tls).await,
-        Probe::Tcp(target) => tcp::probe(target, &means.tls).await,
-        Probe::H2Ping(target) => h2ping::probe(target, &means.tls).await,
-        Probe::Grpc(target) => grpc::probe(target, &means.tls).await,
+        Probe::Http(target) => http::probe(target, &resources.tls).await,
+        Probe::Tcp(target) => tcp::probe(target, &resources.tls).await,
+        Probe::H2Ping(target) => h2ping::probe(target, &resources.tls).await,
+        Probe::Grpc(target) => grpc::probe(target, &resources.tls).await,
         Probe::Udp(target) => udp::probe(target).await,
-        Probe::OsService(target) => os_service::probe(target, &means.bus).await,
+        Probe::OsService(target) => os_service::probe(target, &resources.bus).await,
         Probe::Script(command) => script::probe(command).await,
-        Probe::Docker(command) => docker::probe(command, &means.engine).await,
+        Probe::Docker(command) => docker::probe(command, &resources.engine).await,
         Probe::Ttl(_) | Probe::Alias { .. } => unreachable!("not put on the schedule as runs"),
     }
 }
@@ -356,7 +356,7 @@ mod tests {
             probe,
             interval,
             thresholds: Thresholds::default(),
-            damping: None,
+            flap_limit: None,
             deregister_after: None,
             output_bytes_max: 4096,
         })
@@ -372,7 +372,7 @@ mod tests {
 
     struct Running {
         runner: Runner,
-        results: mpsc::UnboundedReceiver<(Arc<str>, u64, Outcome)>,
+        results: mpsc::UnboundedReceiver<(Arc<str>, u64, CheckResult)>,
         _stop: tokio_util::sync::DropGuard,
     }
 
@@ -388,7 +388,7 @@ mod tests {
     }
 
     impl Running {
-        async fn next(&mut self) -> (Arc<str>, u64, Outcome) {
+        async fn next(&mut self) -> (Arc<str>, u64, CheckResult) {
             tokio::time::timeout(Duration::from_secs(20), self.results.recv())
                 .await
                 .expect("a result in time")
@@ -405,7 +405,7 @@ mod tests {
             running.runner.add(&"a".into(), definition(shell("echo hi"), interval), First::Now);
         let (id, registration, outcome) = running.next().await;
         assert_eq!((&*id, registration), ("a", first));
-        assert_eq!(outcome, Outcome::new(Status::Passing, "hi\n"));
+        assert_eq!(outcome, CheckResult::new(Status::Passing, "hi\n"));
         let _ = running.next().await;
         assert!(begun.elapsed() >= interval, "{:?}", begun.elapsed());
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 
 use super::child::{self, Group, drain};
-use super::{Outcome, Status, Tail};
+use super::{CheckResult, Status, Tail};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,10 +30,10 @@ pub struct Command {
 }
 
 /// One run.
-pub async fn probe(command: &Command) -> Outcome {
+pub async fn probe(command: &Command) -> CheckResult {
     let (mut group, mut output) = match start(&command.args) {
         Ok(started) => started,
-        Err(error) => return Outcome::critical(error),
+        Err(error) => return CheckResult::critical(error),
     };
     let mut tail = Tail::new(command.output_bytes_max);
     let run = async {
@@ -49,15 +49,15 @@ pub async fn probe(command: &Command) -> Outcome {
                 Some(1) => Status::Warning,
                 _ => Status::Critical,
             };
-            Outcome::new(status, tail.captured())
+            CheckResult::new(status, tail.captured())
         }
-        Ok(Err(error)) => Outcome::critical(error.to_string()),
+        Ok(Err(error)) => CheckResult::critical(error.to_string()),
         Err(_) => {
             group.kill();
             let _ = tokio::time::timeout(DRAIN, drain(&mut output, &mut tail)).await;
             // Never start another instance before this one is gone.
             let _ = group.child.wait().await;
-            Outcome::critical(super::timed_out(command.timeout, &tail)).decisive()
+            CheckResult::critical(super::timed_out(command.timeout, &tail)).decisive()
         }
     }
 }
@@ -86,7 +86,7 @@ fn refusal(program: &str, error: &io::Error) -> String {
 mod tests {
     use super::*;
 
-    async fn run(args: &[&str], timeout: Duration) -> Outcome {
+    async fn run(args: &[&str], timeout: Duration) -> CheckResult {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         probe(&Command { args, timeout, output_bytes_max: 4096 }).await
     }
@@ -122,7 +122,7 @@ mod tests {
         ];
         for (args, status, output) in rows {
             let outcome = run(args, TIMEOUT).await;
-            assert_eq!(outcome, Outcome::new(status, output), "{args:?}");
+            assert_eq!(outcome, CheckResult::new(status, output), "{args:?}");
         }
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let outcome = run(&["/bin/sh", "-c", &script], Duration::from_millis(500)).await;
         assert_eq!(
             outcome,
-            Outcome::critical("Timed out (500ms) running check\n\nbefore\n").decisive()
+            CheckResult::critical("Timed out (500ms) running check\n\nbefore\n").decisive()
         );
         let grandchild: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
         gone(grandchild).await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::tls::{Inside, Tls, Verify};
-use super::{Outcome, Status};
+use super::{CheckResult, Status};
 
 /// Time for a connection when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,15 +30,15 @@ pub struct Target {
 }
 
 /// One run.
-pub async fn probe(target: &Target, tls: &Tls) -> Outcome {
+pub async fn probe(target: &Target, tls: &Tls) -> CheckResult {
     let connecting = tls.dial(&target.address, target.tls.as_ref(), Inside::Anything);
     let result = tokio::time::timeout(target.timeout, connecting).await;
     match result {
         Ok(Ok(_)) => {
-            Outcome::new(Status::Passing, format!("TCP connect {}: Success", target.address))
+            CheckResult::new(Status::Passing, format!("TCP connect {}: Success", target.address))
         }
-        Ok(Err(error)) => Outcome::critical(error),
-        Err(_) => Outcome::critical(format!("dial tcp {}: i/o timeout", target.address)),
+        Ok(Err(error)) => CheckResult::critical(error),
+        Err(_) => CheckResult::critical(format!("dial tcp {}: i/o timeout", target.address)),
     }
 }
 
@@ -238,7 +238,7 @@ mod tests {
         let timeout = Duration::from_millis(100);
         let target = Target { address: address.clone(), tls: None, timeout };
         let outcome = probe(&target, &Tls::default()).await;
-        assert_eq!(outcome, Outcome::critical(format!("dial tcp {address}: i/o timeout")));
+        assert_eq!(outcome, CheckResult::critical(format!("dial tcp {address}: i/o timeout")));
     }
 
     #[tokio::test]

@@ -222,7 +222,7 @@ impl Inner {
         match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             .build()
         {
-            Ok(inner) => Arc::new(Known { inner, own: self.own.clone() }),
+            Ok(inner) => Arc::new(KnownRoots { inner, own: self.own.clone() }),
             // Only without any root: then nobody is trusted.
             Err(_) => Arc::new(Nobody { provider: Arc::clone(provider) }),
         }
@@ -246,12 +246,12 @@ fn read(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 /// library refuses an authority as the end of a chain; here the very certificate that was
 /// configured is enough, if its name fits (its time has been looked at before that refusal).
 #[derive(Debug)]
-struct Known {
+struct KnownRoots {
     inner: Arc<WebPkiServerVerifier>,
     own: Vec<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for Known {
+impl ServerCertVerifier for KnownRoots {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -1,10 +1,10 @@
 //! Checks that are reported to: their owner says how it is, in time, or it is critical.
 
-use super::Outcome;
+use super::CheckResult;
 
 /// The result of a report that did not come, after the last one that did.
-pub fn expired(last_note: &str) -> Outcome {
-    Outcome::critical(if last_note.is_empty() {
+pub fn expired(last_note: &str) -> CheckResult {
+    CheckResult::critical(if last_note.is_empty() {
         "TTL expired".to_owned()
     } else {
         format!("TTL expired (last output before timeout follows): {last_note}")

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 
-use super::{Outcome, Status, tcp};
+use super::{CheckResult, Status, tcp};
 
 /// Default time-out of a check.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,11 +26,11 @@ pub struct Target {
 }
 
 /// One run.
-pub async fn probe(target: &Target) -> Outcome {
+pub async fn probe(target: &Target) -> CheckResult {
     match tokio::time::timeout(target.timeout, ask(&target.address)).await {
-        Ok(Err(error)) => Outcome::critical(error),
+        Ok(Err(error)) => CheckResult::critical(error),
         Ok(Ok(())) | Err(_) => {
-            Outcome::new(Status::Passing, format!("UDP connect {}: Success", target.address))
+            CheckResult::new(Status::Passing, format!("UDP connect {}: Success", target.address))
         }
     }
 }
@@ -60,7 +60,7 @@ async fn ask(address: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    async fn run(address: &str, timeout: Duration) -> Outcome {
+    async fn run(address: &str, timeout: Duration) -> CheckResult {
         probe(&Target { address: address.to_owned(), timeout }).await
     }
 
@@ -69,7 +69,7 @@ mod tests {
         let long = Duration::from_secs(20);
         let echo = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = echo.local_addr().unwrap().to_string();
-        let passing = Outcome::new(Status::Passing, format!("UDP connect {address}: Success"));
+        let passing = CheckResult::new(Status::Passing, format!("UDP connect {address}: Success"));
         let answering = async {
             let (count, from) = echo.recv_from(&mut [0; 16]).await.unwrap();
             assert_eq!(count, 0, "an empty datagram");
@@ -84,7 +84,7 @@ mod tests {
 
         drop(echo);
         let refused = format!("read udp {address}: connection refused");
-        assert_eq!(run(&address, long).await, Outcome::critical(refused));
+        assert_eq!(run(&address, long).await, CheckResult::critical(refused));
     }
 
     #[tokio::test]
@@ -100,7 +100,7 @@ mod tests {
             ("no.such.invalid:1", "dial udp: lookup no.such.invalid: no such host"),
         ] {
             let outcome = run(address, Duration::from_secs(20)).await;
-            assert_eq!(outcome, Outcome::critical(expected));
+            assert_eq!(outcome, CheckResult::critical(expected));
         }
     }
 }

@@ -6,7 +6,7 @@ use muster_client::types::Node;
 use muster_client::{Error, ReadOptions, ServiceQuery};
 
 use super::command::{
-    Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, rows_of, wait,
+    Call, CommonFlags, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, rows_of, wait,
 };
 use super::layout::{columns, document, objects};
 
@@ -22,7 +22,7 @@ pub(super) static DATACENTERS: Spec = Spec {
     operands: "",
     about: "Prints the name of every known datacenter, nearest first.",
     flags: &[FORMAT_FLAG],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: datacenters,
 };
 
@@ -44,7 +44,7 @@ pub(super) static NODES: Spec = Spec {
         Flag::texts("node-meta", "key=value", "Only nodes with this pair."),
         Flag::text("service", "name", "Only nodes that run this service, once for each instance."),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: nodes,
 };
 
@@ -62,7 +62,7 @@ pub(super) static SERVICES: Spec = Spec {
         Flag::texts("node-meta", "key=value", "Only services on nodes with this pair."),
         Flag::switch("tags", "Print each service's tags too."),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: services,
 };
 

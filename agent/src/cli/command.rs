@@ -44,13 +44,13 @@ pub(super) struct Spec {
     /// Its own flags, in alphabetical order.
     pub(super) flags: &'static [Flag],
     /// Says whether it talks to an agent, and so has the flags for that.
-    pub(super) door: Door,
+    pub(super) common_flags: CommonFlags,
     pub(super) run: fn(&Call) -> Outcome,
 }
 
 /// Which of the common flags a command has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum CommonFlags {
     /// It needs no agent.
     None,
     /// Address of the agent, token and TLS.
@@ -230,7 +230,7 @@ impl Call {
 
     /// Options of a read request.
     pub(super) fn options(&self) -> ReadOptions {
-        let stale = self.spec.door == Door::StaleApi && self.values.on("stale");
+        let stale = self.spec.common_flags == CommonFlags::StaleApi && self.values.on("stale");
         let consistency = if stale { Consistency::Stale } else { Consistency::Default };
         ReadOptions { consistency, ..ReadOptions::default() }
     }

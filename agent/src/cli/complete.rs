@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::command::{Call, Door, Failure, Outcome, Output, Program, Spec};
+use super::command::{Call, CommonFlags, Failure, Outcome, Output, Program, Spec};
 use super::{COMMANDS, GROUPS, flags, help};
 
 pub(super) static COMPLETION: Spec = Spec {
@@ -18,7 +18,7 @@ pub(super) static COMPLETION: Spec = Spec {
     $ muster completion bash > /usr/share/bash-completion/completions/muster
     $ muster completion fish > ~/.config/fish/completions/muster.fish",
     flags: &[],
-    door: Door::None,
+    common_flags: CommonFlags::None,
     run: print,
 };
 

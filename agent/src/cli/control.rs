@@ -1,6 +1,6 @@
 //! Commands that tell the agent what to do: `join`, `leave`, `force-leave`, `reload`.
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
 use super::help;
 
 pub(super) static JOIN: Spec = Spec {
@@ -13,7 +13,7 @@ enough: it knows the others.
     $ muster join 10.0.0.5
     $ muster join -wan 10.1.0.5:8302",
     flags: &[Flag::switch("wan", "Join a server of another datacenter.")],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: join,
 };
 
@@ -24,7 +24,7 @@ pub(super) static LEAVE: Spec = Spec {
     about: "Makes the agent say good-bye to its cluster and end. Its node and services leave the \
 catalog at once; an agent that is only killed is first taken for failed.",
     flags: &[],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: leave,
 };
 
@@ -35,7 +35,7 @@ pub(super) static FORCE_LEAVE: Spec = Spec {
     about: "Declares a member gone that failed and will not come back, so that nobody tries to \
 reach it any longer. A member that still runs will join again.",
     flags: &[Flag::switch("prune", "Also forget it: it leaves the list of members.")],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: force_leave,
 };
 
@@ -46,7 +46,7 @@ pub(super) static RELOAD: Spec = Spec {
     about: "Makes the agent read its configuration again and take over what can change while it \
 runs. With a mistake in it nothing changes, and the mistake is printed.",
     flags: &[],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: reload,
 };
 

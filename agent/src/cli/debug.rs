@@ -15,7 +15,7 @@ use muster_client::types::format_duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Spec, wait};
 use super::layout::{indent, system};
 use super::lock::interrupted;
 use crate::archive::tar;
@@ -64,7 +64,7 @@ Profiles are captured from agents that make them; those of Muster make none.",
         Flag::duration("interval", "How often figures are asked for; 30s by default, 5s at least."),
         Flag::text("output", "path", "Where; `.tar.gz` is added for an archive."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: debug,
 };
 

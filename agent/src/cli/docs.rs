@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Program, Spec, Takes};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Program, Spec, Takes};
 use super::{COMMANDS, GROUPS, complete, flags};
 use crate::config;
 
@@ -16,7 +16,7 @@ DIRECTORY/completions. They say what -help says.
 
     $ muster docs target/docs",
     flags: &[],
-    door: Door::None,
+    common_flags: CommonFlags::None,
     run: docs,
 };
 

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Spec, wait};
 
 pub(super) static EVENT: Spec = Spec {
     path: "event",
@@ -19,7 +19,7 @@ are away do not hear it later: for state use keys.
         Flag::text("service", "regexp", "Only agents with a matching service hear it."),
         Flag::text("tag", "regexp", "Only agents whose -service has a matching tag hear it."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: event,
 };
 

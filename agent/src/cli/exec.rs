@@ -8,7 +8,7 @@ use muster_client::types::SessionDefinition;
 use muster_client::{Client, Error, PutOptions, ReadOptions, ServiceQuery};
 use tokio::time::Instant;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
 use super::event::filters;
 use super::lock::interrupted;
 use crate::remote_exec::{EVENT, Job, Kind, Summons};
@@ -49,7 +49,7 @@ Exits with 2 if the command failed on a node or a node did not end in time.",
         Flag::duration("wait", "End when nothing came for this long; 2s by default."),
         Flag::duration("wait-repl", "How long servers have to learn of the job; 200ms by default."),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: exec,
 };
 
@@ -146,7 +146,7 @@ struct Run<'a> {
 
 /// Progress of a node, read from a key below the job, in the order in which it happens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum News {
+enum Progress {
     Acknowledged,
     Output,
     Exit,
@@ -216,13 +216,13 @@ impl Run<'_> {
                 .into_iter()
                 .filter(|key| seen.insert(key.clone()))
                 .filter_map(|key| {
-                    let (node, news) = news(key.strip_prefix(&folder)?)?;
-                    Some((node.to_owned(), news, key.clone()))
+                    let (node, progress) = progress(key.strip_prefix(&folder)?)?;
+                    Some((node.to_owned(), progress, key.clone()))
                 })
                 .collect();
             fresh.sort();
-            for (node, news, key) in fresh {
-                self.tell(&node, news, &key, &mut heard).await?;
+            for (node, progress, key) in fresh {
+                self.tell(&node, progress, &key, &mut heard).await?;
                 last = Instant::now();
             }
         }
@@ -246,12 +246,12 @@ impl Run<'_> {
     async fn tell(
         &self,
         node: &str,
-        news: News,
+        progress: Progress,
         key: &str,
         heard: &mut Heard,
     ) -> Result<(), Failure> {
         let verbose = self.call.values.on("verbose");
-        if news == News::Acknowledged {
+        if progress == Progress::Acknowledged {
             heard.acknowledged += 1;
             return if verbose { print(&lines("==>", node, "acknowledged")) } else { Ok(()) };
         }
@@ -262,7 +262,7 @@ impl Run<'_> {
             }
         };
         let text = String::from_utf8_lossy(&value);
-        if news == News::Exit {
+        if progress == Progress::Exit {
             heard.ended += 1;
             // An exit that cannot be read is none to be proud of.
             let code = text.trim().parse::<i64>().unwrap_or(-1);
@@ -291,14 +291,14 @@ impl Run<'_> {
 }
 
 /// The node that a key tells of, and what.
-fn news(key: &str) -> Option<(&str, News)> {
+fn progress(key: &str) -> Option<(&str, Progress)> {
     if let Some(node) = key.strip_suffix("/ack") {
-        return Some((node, News::Acknowledged));
+        return Some((node, Progress::Acknowledged));
     }
     if let Some(node) = key.strip_suffix("/exit") {
-        return Some((node, News::Exit));
+        return Some((node, Progress::Exit));
     }
-    key.rsplit_once("/out/").map(|(node, _)| (node, News::Output))
+    key.rsplit_once("/out/").map(|(node, _)| (node, Progress::Output))
 }
 
 /// Each line after the name of its node.
@@ -329,13 +329,13 @@ mod tests {
     fn keys_tell_of_nodes() {
         let rows = [
             ("job", None),
-            ("n1/ack", Some(("n1", News::Acknowledged))),
-            ("n1/exit", Some(("n1", News::Exit))),
-            ("n1/out/0001a", Some(("n1", News::Output))),
+            ("n1/ack", Some(("n1", Progress::Acknowledged))),
+            ("n1/exit", Some(("n1", Progress::Exit))),
+            ("n1/out/0001a", Some(("n1", Progress::Output))),
             ("n1", None),
         ];
         for (key, expected) in rows {
-            assert_eq!(news(key), expected, "{key}");
+            assert_eq!(progress(key), expected, "{key}");
         }
     }
 

@@ -7,7 +7,7 @@ use muster_client::types::{CheckTimes, HealthCheck, ServiceEntry};
 use muster_client::{ReadOptions, ServiceQuery};
 use serde_json::{Value, json};
 
-use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, rows_of, wait};
+use super::command::{Call, CommonFlags, FORMAT_FLAG, Failure, Flag, Outcome, Spec, rows_of, wait};
 use super::{help, layout};
 
 pub(super) static EXPLAIN: Spec = Spec {
@@ -25,7 +25,7 @@ the agent that is asked it says when they last ran, and since when they are as t
         FORMAT_FLAG,
         Flag::texts("tag", "tag", "The tag that the caller asks for."),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: explain,
 };
 
@@ -230,10 +230,10 @@ fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)], heard: &Known
     for (entry, http, dns) in rows {
         let id = &entry.service.id;
         let _ = writeln!(text, "{id} on {} at {}", entry.node.node, address(entry));
-        for (door, verdict) in [("HTTP", http), ("DNS", dns)] {
+        for (common_flags, verdict) in [("HTTP", http), ("DNS", dns)] {
             let word = if verdict.served { "served" } else { "not served" };
             let word = layout::colored(word, verdict.served);
-            let _ = writeln!(text, "    {door:<5} {word}: {}", verdict.why);
+            let _ = writeln!(text, "    {common_flags:<5} {word}: {}", verdict.why);
         }
         heard.describe(entry, &mut text);
     }

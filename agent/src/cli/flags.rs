@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use muster_client::types::parse_duration;
 
-use super::command::{API_FLAGS, Door, Failure, Flag, STALE_FLAG, Spec, Takes};
+use super::command::{API_FLAGS, CommonFlags, Failure, Flag, STALE_FLAG, Spec, Takes};
 use super::help;
 
 /// The flags that were given, with their texts in order.
@@ -38,8 +38,8 @@ impl Values {
 
 /// Every flag of a command.
 pub(super) fn of(spec: &'static Spec) -> impl Iterator<Item = &'static Flag> {
-    let api: &[Flag] = if spec.door == Door::None { &[] } else { API_FLAGS };
-    let stale = (spec.door == Door::StaleApi).then_some(&STALE_FLAG);
+    let api: &[Flag] = if spec.common_flags == CommonFlags::None { &[] } else { API_FLAGS };
+    let stale = (spec.common_flags == CommonFlags::StaleApi).then_some(&STALE_FLAG);
     spec.flags.iter().chain(api).chain(stale)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::command::{API_FLAGS, Door, Flag, Group, Program, STALE_FLAG, Spec, Takes};
+use super::command::{API_FLAGS, CommonFlags, Flag, Group, Program, STALE_FLAG, Spec, Takes};
 use crate::config;
 
 /// Columns that a text may take.
@@ -44,8 +44,8 @@ pub(super) fn command(program: Program, spec: &Spec) -> String {
     text.push_str("\n\n");
     about(&mut text, program, spec.about);
     options(&mut text, "Command Options", spec.flags.iter().collect());
-    if spec.door != Door::None {
-        let stale = (spec.door == Door::StaleApi).then_some(&STALE_FLAG);
+    if spec.common_flags != CommonFlags::None {
+        let stale = (spec.common_flags == CommonFlags::StaleApi).then_some(&STALE_FLAG);
         options(&mut text, "HTTP API Options", API_FLAGS.iter().chain(stale).collect());
     }
     text

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::command::{Call, Door, FORMAT_FLAG, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, FORMAT_FLAG, Outcome, Output, Spec, wait};
 use super::layout::indent;
 
 pub(super) static INFO: Spec = Spec {
@@ -13,7 +13,7 @@ pub(super) static INFO: Spec = Spec {
     operands: "",
     about: "Prints what the agent tells of its parts, for looking into troubles.",
     flags: &[FORMAT_FLAG],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: info,
 };
 

@@ -11,7 +11,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, wait};
 use super::layout::document;
 
 /// A new key has as many bytes: the longest there are.
@@ -26,7 +26,7 @@ pub(super) static KEYGEN: Spec = Spec {
     about: "Prints a new key, made by chance, as the configuration's `encrypt` and `keyring \
 -install` take it.",
     flags: &[],
-    door: Door::None,
+    common_flags: CommonFlags::None,
     run: keygen,
 };
 
@@ -54,7 +54,7 @@ Exits with 1 if a member did not answer or could not do it.",
         Flag::text("remove", "key", "Make all members forget this key, which none may use."),
         Flag::text("use", "key", "Make all members seal with this key."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: keyring,
 };
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use muster_client::types::KvPair;
 use muster_client::{Error, PutOptions, ReadOptions};
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, rows_of, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, rows_of, wait};
 use super::layout::document;
 
 pub(super) const ABOUT: &str = "Keys and values that all agents of a datacenter agree on: for \
@@ -48,7 +48,7 @@ key.
              give an empty one to see every key.",
         ),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: get,
 };
 
@@ -73,7 +73,7 @@ The last one writes only if the key does not exist.",
         Flag::switch("release", "Give the key's lock back from -session."),
         Flag::text("session", "uuid", "For -acquire and -release."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: put,
 };
 
@@ -90,7 +90,7 @@ pub(super) static DELETE: Spec = Spec {
         Flag::number("modify-index", "For -cas."),
         Flag::switch("recurse", "Remove every key that begins with the prefix."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: delete,
 };
 

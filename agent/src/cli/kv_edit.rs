@@ -7,7 +7,7 @@ use std::process::Command;
 
 use muster_client::{PutOptions, ReadOptions};
 
-use super::command::{Call, Door, Failure, Outcome, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Outcome, Spec, wait};
 
 pub(super) static EDIT: Spec = Spec {
     path: "kv edit",
@@ -19,7 +19,7 @@ meanwhile: then the edited text stays in a file, whose name is printed. A key th
 
     $ EDITOR=nano muster kv edit config/app",
     flags: &[],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: edit,
 };
 

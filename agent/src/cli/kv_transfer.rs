@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use muster_client::PutOptions;
 use serde_json::Value;
 
-use super::command::{Call, Door, Failure, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Outcome, Output, Spec, wait};
 use super::{kv, layout};
 
 pub(super) static EXPORT: Spec = Spec {
@@ -20,7 +20,7 @@ objects with `key`, `flags` and `value`, the last in base64.
 
     $ muster kv export config/ > config.json",
     flags: &[],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: export,
 };
 
@@ -35,7 +35,7 @@ there already are overwritten.
     $ muster kv import @config.json
     $ muster kv export | ssh other muster kv import -",
     flags: &[],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: import,
 };
 

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde_json::{Map, Value};
 use tokio::process::{Child, Command};
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
 use super::layout;
 use crate::watches::program;
 use child::Running;
@@ -59,7 +59,7 @@ The child finds CONSUL_LOCK_HELD=true in its environment. At a terminal it can r
         Flag::duration("try", "Old name of -timeout."),
         Flag::switch("verbose", "Say what is being done."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: lock,
 };
 

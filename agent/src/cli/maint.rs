@@ -7,7 +7,7 @@ use muster_client::types::AgentCheck;
 use muster_client::{Error, ReadOptions};
 use serde_json::Value;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Spec, rows_of, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Spec, rows_of, wait};
 
 pub(super) static MAINT: Spec = Spec {
     path: "maint",
@@ -26,7 +26,7 @@ as usable again. This outlasts a restart of the agent. Without flags it lists wh
         Flag::text("reason", "text", "Why; shown to whoever asks. For -enable."),
         Flag::text("service", "id", "This service instead of the whole node."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: maint,
 };
 

@@ -4,7 +4,7 @@ use muster_client::types::{Member, MemberStatus};
 use regex::Regex;
 
 use super::command::{
-    Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, rows_of, wait,
+    Call, CommonFlags, FORMAT_FLAG, Failure, Flag, Outcome, Output, Spec, rows_of, wait,
 };
 
 pub(super) static MEMBERS: Spec = Spec {
@@ -24,7 +24,7 @@ pub(super) static MEMBERS: Spec = Spec {
         Flag::text("status", "regexp", "Only members whose status matches, all by default."),
         Flag::switch("wan", "The servers of all datacenters instead of the agent's own pool."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: members,
 };
 

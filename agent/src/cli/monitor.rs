@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
 use super::lock::interrupted;
 
 pub(super) static MONITOR: Spec = Spec {
@@ -19,7 +19,7 @@ that of the agent's own log: what is asked for here is said here only.
         Flag::switch("log-json", "One JSON object per line."),
         Flag::text("log-level", "level", "trace, debug, info, warn or err. Info by default."),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: monitor,
 };
 

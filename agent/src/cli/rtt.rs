@@ -6,7 +6,7 @@ use muster_client::types::Member;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Spec, wait};
 use crate::gossip::vivaldi::Coordinate;
 
 pub(super) static RTT: Spec = Spec {
@@ -18,7 +18,7 @@ agents placed them in the network. Without the second node it is the agent's own
 
     $ muster rtt n1 n2",
     flags: &[Flag::switch("wan", "Between servers of different datacenters.")],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: rtt,
 };
 
@@ -28,21 +28,21 @@ struct Row {
     node: String,
     #[serde(default)]
     segment: String,
-    coord: Place,
+    coord: NodePosition,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Place {
+struct NodePosition {
     vec: [f64; 8],
     error: f64,
     adjustment: f64,
     height: f64,
 }
 
-impl Place {
+impl NodePosition {
     fn as_coordinate(&self) -> Coordinate {
-        let &Place { vec, error, adjustment, height } = self;
+        let &NodePosition { vec, error, adjustment, height } = self;
         Coordinate { vec, error, adjustment, height }
     }
 }

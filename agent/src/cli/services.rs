@@ -7,7 +7,7 @@ use muster_client::types::{ServiceAddress, ServiceDefinition};
 use serde_json::Value;
 
 use super::catalog::pairs;
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
 use crate::config;
 
 pub(super) const ABOUT: &str = "Registers services with the agent, which keeps them in the \
@@ -40,7 +40,7 @@ A service that is there already is changed.
             "A further address, such as wan=203.0.113.5:80.",
         ),
     ],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: register,
 };
 
@@ -54,7 +54,7 @@ it. One that is not there is fine.
     $ muster services deregister -id=web
     $ muster services deregister web.json",
     flags: &[Flag::text("id", "id", "The service's id.")],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: deregister,
 };
 

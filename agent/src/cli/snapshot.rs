@@ -10,7 +10,7 @@ use http::Method;
 use muster_client::{Client, Error, Raw};
 use serde_json::json;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Spec, wait};
 use super::layout;
 use crate::archive::{self, Meta};
 use crate::disk;
@@ -36,7 +36,7 @@ it is whole and sound, or it is not there. With -stale any server answers, even 
 
     $ muster snapshot save backup.snap",
     flags: &[],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: save,
 };
 
@@ -51,7 +51,7 @@ nothing.
 
     $ muster snapshot restore backup.snap",
     flags: &[],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: restore,
 };
 
@@ -63,7 +63,7 @@ pub(super) static INSPECT: Spec = Spec {
 
     $ muster snapshot inspect backup.snap",
     flags: &[Flag::text("format", "pretty|json", "How to print it; pretty by default.")],
-    door: Door::None,
+    common_flags: CommonFlags::None,
     run: inspect,
 };
 

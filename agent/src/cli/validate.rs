@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec};
 use crate::config;
 
 pub(super) static VALIDATE: Spec = Spec {
@@ -17,7 +17,7 @@ Directories count with all their .json and .hcl files. Do this before a reload o
         Flag::text("config-format", "json|hcl", "Read all files as this, whatever their names."),
         Flag::switch("quiet", "Print nothing when all is well."),
     ],
-    door: Door::None,
+    common_flags: CommonFlags::None,
     run: validate,
 };
 

@@ -1,6 +1,6 @@
 //! `version`.
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Program, Spec};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Program, Spec};
 
 /// The version of the reference whose API is spoken.
 const SPOKEN: &str = "1.8.7";
@@ -11,7 +11,7 @@ pub(super) static VERSION: Spec = Spec {
     operands: "",
     about: "Prints the version of this program, and of the API that it speaks.",
     flags: &[Flag::text("format", "pretty|json", "For people, as by default, or for programs.")],
-    door: Door::None,
+    common_flags: CommonFlags::None,
     run: version,
 };
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use muster_client::{Consistency, Update, WatchSettings};
 use tokio::io::AsyncWriteExt as _;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
 use super::layout;
 use super::lock::{Ended, command, interrupted};
 use crate::watches::{Changes, Parameters, Question, TYPES};
@@ -47,13 +47,14 @@ Types and what they need: `key` -key, `keyprefix` -prefix, `services`, `nodes`, 
         Flag::texts("tag", "tag", "For type service: only instances with this tag."),
         Flag::text("type", "type", "What to follow; see above."),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: watch,
 };
 
 fn watch(call: &Call) -> Outcome {
     let question = question(call)?;
-    let consistency = if call.spec.door == Door::StaleApi && call.values.on("stale") {
+    let consistency = if call.spec.common_flags == CommonFlags::StaleApi && call.values.on("stale")
+    {
         Consistency::Stale
     } else {
         Consistency::Default

@@ -31,7 +31,7 @@ use muster_client::types::ServiceDefinition;
 use serde_json::Value;
 
 use crate::checks::tls::{Authorities, Tls};
-use crate::checks::{DEREGISTER_AFTER_MIN, Damping};
+use crate::checks::{DEREGISTER_AFTER_MIN, FlapLimit};
 use crate::store::Autopilot;
 use crate::{local, rpc, telemetry, upstream, watches};
 use file::Written;

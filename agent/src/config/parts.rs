@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::checks::Damping;
+use crate::checks::FlapLimit;
 use crate::checks::tls::Authorities;
 use crate::http::Origin;
 use crate::read::Waits;
@@ -108,7 +108,7 @@ pub struct CheckLimits {
     /// The least time for which a check must be critical before its service goes.
     pub deregister_after_min: Duration,
     /// Limit for checks that flap.
-    pub damping: Option<Damping>,
+    pub flap_limit: Option<FlapLimit>,
     /// Bytes of output kept.
     pub output_max_size: usize,
     /// Keep no output.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::file::Written;
 use super::{
-    Authorities, Autopilot, CheckLimits, Config, DEREGISTER_AFTER_MIN, Damping, Error, HttpLimits,
-    Ports, RaftTuning, addresses, dns, gossip, identity, list_errors, parts, process, segments,
-    sockaddr,
+    Authorities, Autopilot, CheckLimits, Config, DEREGISTER_AFTER_MIN, Error, FlapLimit,
+    HttpLimits, Ports, RaftTuning, addresses, dns, gossip, identity, list_errors, parts, process,
+    segments, sockaddr,
 };
 use crate::read::Waits;
 use crate::{rpc, watches};
@@ -248,11 +248,11 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
             update_interval,
             reap_interval,
             deregister_after_min,
-            damping: written
+            flap_limit: written
                 .int("check_flap_limit")
                 .and_then(|limit| usize::try_from(limit).ok())
                 .filter(|limit| *limit > 0)
-                .map(|changes_max| Damping {
+                .map(|changes_max| FlapLimit {
                     changes_max: changes_max.min(parts::FLAP_LIMIT_MAX),
                     window: flap_window,
                 }),

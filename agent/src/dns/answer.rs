@@ -5,7 +5,7 @@
 //!                 once per change          for every query
 //! ```
 //!
-//! A [`Prepared`] answer holds every record there is, in groups: an answer with what saves its
+//! A [`Draft`] answer holds every record there is, in groups: an answer with what saves its
 //! reader the next question.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::meta;
 use super::name::{Asked, Domain, Question};
 use super::settings::Settings;
 use super::wire::{Data, Name, Owner, Rcode, Record, Soa, kind};
-use crate::dns::draft::{Chase, Group, Order, Place, Prepared};
+use crate::dns::draft::{Chase, Draft, DraftSection, Group, Order};
 
 /// Name servers in an answer.
 const SERVERS_MAX: usize = 3;
@@ -31,7 +31,7 @@ pub(super) fn prepare(
     rows: Option<&Rows>,
     settings: &Settings,
     chase: &Chase,
-) -> Prepared {
+) -> Draft {
     let mut work = Work {
         kind,
         asked_name,
@@ -40,7 +40,7 @@ pub(super) fn prepare(
         domain: settings.domain_of(question.domain),
         unknown: Vec::new(),
     };
-    let mut prepared = match (&question.asked, rows) {
+    let mut draft = match (&question.asked, rows) {
         (Asked::Catalog(lookup), Some(Rows::Instances(rows))) => {
             work.service(lookup.service_name(), rows)
         }
@@ -48,18 +48,18 @@ pub(super) fn prepare(
         (Asked::Reverse(_), Some(Rows::Owner(Some(owner)))) => work.owner(owner),
         (Asked::Zone, Some(Rows::Instances(rows))) => work.zone(rows),
         (Asked::Address(address), _) => work.address(*address),
-        (Asked::NoAddress, _) => Prepared::empty(),
-        (Asked::Transfer, _) => Prepared::verdict(Rcode::NotImp),
+        (Asked::NoAddress, _) => Draft::empty(),
+        (Asked::Transfer, _) => Draft::verdict(Rcode::NotImp),
         // Names of others, and addresses of others.
         (Asked::Elsewhere, _) | (Asked::Reverse(_), Some(Rows::Owner(None))) => {
-            Prepared { authoritative: false, ..Prepared::verdict(Rcode::Refused) }
+            Draft { authoritative: false, ..Draft::verdict(Rcode::Refused) }
         }
         // In our domain, but nothing.
-        _ => Prepared::verdict(Rcode::NxDomain),
+        _ => Draft::verdict(Rcode::NxDomain),
     };
-    prepared.domain = question.domain;
-    prepared.unknown = work.unknown;
-    prepared.settled()
+    draft.domain = question.domain;
+    draft.unknown = work.unknown;
+    draft.settled()
 }
 
 impl Settings {
@@ -121,9 +121,9 @@ impl Work<'_> {
         self.domain.below(&name)
     }
 
-    fn node(&mut self, node: Option<&NodeRow>) -> Prepared {
-        let Some(node) = node else { return Prepared::verdict(Rcode::NxDomain) };
-        let mut prepared = Prepared::empty();
+    fn node(&mut self, node: Option<&NodeRow>) -> Draft {
+        let Some(node) = node else { return Draft::verdict(Rcode::NxDomain) };
+        let mut draft = Draft::empty();
         let ttl = self.node_ttl();
         if self.wants(&[kind::A, kind::AAAA, kind::ANY])
             && let Some(host) = self.host(&node.address)
@@ -132,34 +132,34 @@ impl Work<'_> {
                 Host::Ips(ips) => address_records(&ips, &Owner::Asked, ttl),
                 Host::Name(name) => self.alias(name, None),
             };
-            prepared.groups.push(Group { records, extras: Vec::new() });
+            draft.groups.push(Group { records, extras: Vec::new() });
         }
         if self.wants(&[kind::TXT, kind::ANY]) {
             let pairs = meta::records(&node.meta, &Owner::Asked, ttl);
-            prepared.groups.extend(pairs.map(|it| Group { records: vec![it], extras: Vec::new() }));
+            draft.groups.extend(pairs.map(|it| Group { records: vec![it], extras: Vec::new() }));
         } else if self.settings.node_meta_txt && !node.meta.is_empty() {
-            prepared.extras.push(meta::records(&node.meta, &Owner::Asked, ttl).collect());
-            if let Some(first) = prepared.groups.first_mut() {
+            draft.extras.push(meta::records(&node.meta, &Owner::Asked, ttl).collect());
+            if let Some(first) = draft.groups.first_mut() {
                 first.extras.push(0);
             }
         }
-        prepared
+        draft
     }
 
-    fn service(&mut self, service: &str, rows: &[InstanceRow]) -> Prepared {
+    fn service(&mut self, service: &str, rows: &[InstanceRow]) -> Draft {
         let only_passing = self.settings.only_passing;
         let rows: Vec<&InstanceRow> =
             rows.iter().filter(|row| row.passing || !only_passing).collect();
         if rows.is_empty() {
-            return Prepared::verdict(Rcode::NxDomain);
+            return Draft::verdict(Rcode::NxDomain);
         }
         let ttl = seconds(self.settings.service_ttl.of(service));
         if self.kind == kind::SRV { self.places(&rows, ttl) } else { self.addresses(&rows, ttl) }
     }
 
     /// Addresses of instances; only if there are none at all, the name of one of them.
-    fn addresses(&mut self, rows: &[&InstanceRow], ttl: u32) -> Prepared {
-        let mut prepared = Prepared { order: Order::Shuffled, ..Prepared::empty() };
+    fn addresses(&mut self, rows: &[&InstanceRow], ttl: u32) -> Draft {
+        let mut draft = Draft { order: Order::Shuffled, ..Draft::empty() };
         let mut aliases = Vec::new();
         let mut known = std::collections::BTreeSet::new();
         for row in rows {
@@ -168,7 +168,7 @@ impl Work<'_> {
                     ips.retain(|ip| known.insert(*ip));
                     let records = address_records(&ips, &Owner::Asked, ttl);
                     if !records.is_empty() && self.wants(&[kind::A, kind::AAAA, kind::ANY]) {
-                        prepared.groups.push(Group { records, extras: Vec::new() });
+                        draft.groups.push(Group { records, extras: Vec::new() });
                     }
                 }
                 Some(Host::Name(name)) => aliases.push(name),
@@ -176,22 +176,22 @@ impl Work<'_> {
             }
         }
         let limit = self.settings.a_record_limit;
-        prepared.limit = (limit > 0).then_some(limit);
-        if prepared.groups.is_empty() {
+        draft.limit = (limit > 0).then_some(limit);
+        if draft.groups.is_empty() {
             aliases.sort();
             aliases.dedup();
-            prepared.limit = Some(1);
+            draft.limit = Some(1);
             for name in aliases {
                 let records = self.alias(name, Some(ttl));
-                prepared.groups.push(Group { records, extras: Vec::new() });
+                draft.groups.push(Group { records, extras: Vec::new() });
             }
         }
-        prepared
+        draft
     }
 
     /// Hosts, ports and weights.
-    fn places(&mut self, rows: &[&InstanceRow], ttl: u32) -> Prepared {
-        let mut prepared = Prepared { order: Order::Shuffled, ..Prepared::empty() };
+    fn places(&mut self, rows: &[&InstanceRow], ttl: u32) -> Draft {
+        let mut draft = Draft { order: Order::Shuffled, ..Draft::empty() };
         // What goes with several answers is said once.
         let mut known_targets: BTreeMap<Name, usize> = BTreeMap::new();
         let mut known_nodes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -201,8 +201,8 @@ impl Work<'_> {
             let Some((target, addresses)) = self.target(row, host, ttl) else { continue };
             let mut own = Vec::with_capacity(2);
             own.push(*known_targets.entry(target.clone()).or_insert_with(|| {
-                prepared.extras.push(addresses);
-                prepared.extras.len() - 1
+                draft.extras.push(addresses);
+                draft.extras.len() - 1
             }));
             if self.settings.node_meta_txt
                 && !row.node.meta.is_empty()
@@ -211,8 +211,8 @@ impl Work<'_> {
                 own.push(*known_nodes.entry(&*row.node.name).or_insert_with(|| {
                     let owner = Owner::Other(name);
                     let pairs = meta::records(&row.node.meta, &owner, ttl);
-                    prepared.extras.push(pairs.collect());
-                    prepared.extras.len() - 1
+                    draft.extras.push(pairs.collect());
+                    draft.extras.len() - 1
                 }));
             }
             // Weights may differ: the first of equal places counts.
@@ -221,9 +221,9 @@ impl Work<'_> {
             }
             let data = Data::Srv { priority: 1, weight: row.weight, port: row.port, target };
             let record = Record { owner: Owner::Asked, ttl, data };
-            prepared.groups.push(Group { records: vec![record], extras: own });
+            draft.groups.push(Group { records: vec![record], extras: own });
         }
-        prepared
+        draft
     }
 
     /// Name under which an instance is reached, and the addresses of that name.
@@ -251,9 +251,9 @@ impl Work<'_> {
     }
 
     /// Answers a reverse query with the owner of the address.
-    fn owner(&self, owner: &OwnerRow) -> Prepared {
+    fn owner(&self, owner: &OwnerRow) -> Draft {
         if !self.wants(&[kind::PTR, kind::ANY]) {
-            return Prepared::empty();
+            return Draft::empty();
         }
         let datacenter = &self.settings.datacenter;
         let text = match owner {
@@ -262,33 +262,33 @@ impl Work<'_> {
         };
         match self.domain.below(&text) {
             Some(name) => {
-                Prepared::single(Record { owner: Owner::Asked, ttl: 0, data: Data::Ptr(name) })
+                Draft::single(Record { owner: Owner::Asked, ttl: 0, data: Data::Ptr(name) })
             }
-            None => Prepared::verdict(Rcode::NxDomain),
+            None => Draft::verdict(Rcode::NxDomain),
         }
     }
 
-    fn address(&self, address: IpAddr) -> Prepared {
+    fn address(&self, address: IpAddr) -> Draft {
         let data = address_data(address);
         if self.wants(&[data.kind(), kind::ANY]) {
-            Prepared::single(Record { owner: Owner::Asked, ttl: self.node_ttl(), data })
+            Draft::single(Record { owner: Owner::Asked, ttl: self.node_ttl(), data })
         } else {
-            Prepared::empty()
+            Draft::empty()
         }
     }
 
     /// The servers of this datacenter, as name servers.
-    fn zone(&mut self, rows: &[InstanceRow]) -> Prepared {
+    fn zone(&mut self, rows: &[InstanceRow]) -> Draft {
         let ttl = self.node_ttl();
-        let mut prepared = Prepared {
+        let mut draft = Draft {
             order: Order::Shuffled,
             limit: Some(SERVERS_MAX),
             zone: None,
-            ..Prepared::empty()
+            ..Draft::empty()
         };
         if self.kind == kind::SOA {
-            prepared.zone = Some(Place::Answer);
-            prepared.place = Place::Authority;
+            draft.zone = Some(DraftSection::Answer);
+            draft.place = DraftSection::Authority;
         }
         for row in rows {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
@@ -301,13 +301,13 @@ impl Work<'_> {
                 ttl,
                 data: address_data(ip),
             });
-            prepared.extras.push(glue.into_iter().collect());
+            draft.extras.push(glue.into_iter().collect());
             let owner = Owner::Other(self.domain.clone());
             let record = Record { owner, ttl, data: Data::Ns(name) };
-            let extras = vec![prepared.extras.len() - 1];
-            prepared.groups.push(Group { records: vec![record], extras });
+            let extras = vec![draft.extras.len() - 1];
+            draft.groups.push(Group { records: vec![record], extras });
         }
-        prepared
+        draft
     }
 
     /// Host of an instance: its own address, else its node's.

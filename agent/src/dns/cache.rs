@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::lookup::{Lookup, version};
 use super::wire::{Name, Record};
-use crate::dns::draft::{Group, Prepared};
+use crate::dns::draft::{Draft, Group};
 use crate::store::{Index, Store};
 
 /// Parts with a lock of their own. A power of two above the number of readers.
@@ -31,14 +31,14 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Part {
-    answers: HashMap<(Name, u16), Arc<Kept>>,
+    answers: HashMap<(Name, u16), Arc<CachedAnswer>>,
     bytes: usize,
 }
 
 /// An answer with what it depends on.
 #[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) prepared: Prepared,
+pub(super) struct CachedAnswer {
+    pub(super) draft: Draft,
     lookup: Lookup,
     epoch: u64,
     version: Index,
@@ -46,11 +46,11 @@ pub(super) struct Kept {
     seen: AtomicU64,
 }
 
-impl Kept {
-    pub(super) fn new(prepared: Prepared, lookup: Lookup, store: &Store) -> Kept {
+impl CachedAnswer {
+    pub(super) fn new(draft: Draft, lookup: Lookup, store: &Store) -> CachedAnswer {
         let version = version(store, &lookup);
         let seen = AtomicU64::new(store.index());
-        Kept { prepared, lookup, epoch: store.epoch(), version, seen }
+        CachedAnswer { draft, lookup, epoch: store.epoch(), version, seen }
     }
 
     /// Does it say whose an address is?
@@ -78,10 +78,10 @@ impl Kept {
         let group = |group: &Group| {
             size_of::<Group>() + records(&group.records) + size_of_val(group.extras.as_slice())
         };
-        let groups: usize = self.prepared.groups.iter().map(group).sum();
+        let groups: usize = self.draft.groups.iter().map(group).sum();
         let extra = |extra: &Vec<Record>| size_of::<Vec<Record>>() + records(extra);
-        let extras: usize = self.prepared.extras.iter().map(extra).sum();
-        size_of::<Kept>() + self.lookup.bytes() + groups + extras
+        let extras: usize = self.draft.extras.iter().map(extra).sum();
+        size_of::<CachedAnswer>() + self.lookup.bytes() + groups + extras
     }
 }
 
@@ -97,7 +97,7 @@ impl Cache {
     }
 
     /// A kept answer that is true in `store`.
-    pub(super) fn get(&self, key: &(Name, u16), store: &Store) -> Option<Arc<Kept>> {
+    pub(super) fn get(&self, key: &(Name, u16), store: &Store) -> Option<Arc<CachedAnswer>> {
         let part = self.part(key).lock().unwrap_or_else(PoisonError::into_inner);
         let kept = Arc::clone(part.answers.get(key)?);
         drop(part);
@@ -105,7 +105,7 @@ impl Cache {
     }
 
     /// Keeps an answer.
-    pub(super) fn put(&self, key: (Name, u16), kept: Arc<Kept>) {
+    pub(super) fn put(&self, key: (Name, u16), kept: Arc<CachedAnswer>) {
         let bytes = size_of_val(&key) + key.0.bytes().len() + kept.bytes();
         if bytes > BYTES_MAX {
             return;
@@ -127,12 +127,12 @@ mod tests {
     use super::super::wire::{Data, Owner};
     use super::*;
 
-    fn kept(name: &str, records: usize, text_bytes: usize) -> Arc<Kept> {
+    fn kept(name: &str, records: usize, text_bytes: usize) -> Arc<CachedAnswer> {
         let record =
             Record { owner: Owner::Asked, ttl: 0, data: Data::Txt(vec![0; text_bytes].into()) };
-        let prepared = Prepared { extras: vec![vec![record; records]], ..Prepared::empty() };
+        let draft = Draft { extras: vec![vec![record; records]], ..Draft::empty() };
         let lookup = Lookup::Node { name: name.to_owned() };
-        Arc::new(Kept::new(prepared, lookup, &Store::default()))
+        Arc::new(CachedAnswer::new(draft, lookup, &Store::default()))
     }
 
     #[test]

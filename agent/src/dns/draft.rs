@@ -8,7 +8,7 @@ use crate::dns::wire::{Data, Name, Owner, Rcode, Record};
 
 /// An answer to one name and type, before anything is left out.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Prepared {
+pub(super) struct Draft {
     /// In which of our domains.
     pub domain: Domain,
     /// The verdict.
@@ -24,9 +24,9 @@ pub(super) struct Prepared {
     /// In which order.
     pub order: Order,
     /// Into which section.
-    pub place: Place,
+    pub place: DraftSection,
     /// Section of the zone's SOA record.
-    pub zone: Option<Place>,
+    pub zone: Option<DraftSection>,
     /// Names that must be followed first, by [`Chase`]; without it the answer is what it is.
     pub unknown: Vec<Name>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Prepared {
 pub(super) struct Group {
     /// In their order.
     pub records: Vec<Record>,
-    /// Places in [`Prepared::extras`].
+    /// Places in [`Draft::extras`].
     pub extras: Vec<usize>,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Order {
 
 /// A section of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum DraftSection {
     /// Answers.
     Answer,
     /// Authority.
@@ -61,10 +61,10 @@ pub(super) enum Place {
 /// Records of names outside our domain, found by recursors. Names are folded.
 pub(super) type Chase = BTreeMap<Name, Vec<Record>>;
 
-impl Prepared {
+impl Draft {
     /// There, but nothing of this type.
-    pub(super) fn empty() -> Prepared {
-        Prepared {
+    pub(super) fn empty() -> Draft {
+        Draft {
             domain: Domain::Main,
             rcode: Rcode::NoError,
             authoritative: true,
@@ -72,23 +72,23 @@ impl Prepared {
             extras: Vec::new(),
             limit: None,
             order: Order::Fixed,
-            place: Place::Answer,
-            zone: Some(Place::Authority),
+            place: DraftSection::Answer,
+            zone: Some(DraftSection::Authority),
             unknown: Vec::new(),
         }
     }
 
     /// Nothing but a verdict.
-    pub(super) fn verdict(rcode: Rcode) -> Prepared {
-        let zone = (rcode == Rcode::NxDomain).then_some(Place::Authority);
-        Prepared { rcode, zone, ..Prepared::empty() }
+    pub(super) fn verdict(rcode: Rcode) -> Draft {
+        let zone = (rcode == Rcode::NxDomain).then_some(DraftSection::Authority);
+        Draft { rcode, zone, ..Draft::empty() }
     }
 
     /// One answer.
-    pub(super) fn single(record: Record) -> Prepared {
-        let mut prepared = Prepared { zone: None, ..Prepared::empty() };
-        prepared.groups.push(Group { records: vec![record], extras: Vec::new() });
-        prepared
+    pub(super) fn single(record: Record) -> Draft {
+        let mut draft = Draft { zone: None, ..Draft::empty() };
+        draft.groups.push(Group { records: vec![record], extras: Vec::new() });
+        draft
     }
 
     /// Addresses and other names that `owner` has, for an answer that leads there.
@@ -105,8 +105,8 @@ impl Prepared {
     }
 
     /// Without answers the zone's start says for how long that may be kept.
-    pub(super) fn settled(mut self) -> Prepared {
-        if !self.groups.is_empty() && self.zone == Some(Place::Authority) {
+    pub(super) fn settled(mut self) -> Draft {
+        if !self.groups.is_empty() && self.zone == Some(DraftSection::Authority) {
             self.zone = None;
         }
         self

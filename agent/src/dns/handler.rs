@@ -8,15 +8,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use crate::dns::answer::prepare;
-use crate::dns::cache::{Cache, Kept};
-use crate::dns::draft::{Chase, Prepared};
+use crate::dns::cache::{Cache, CachedAnswer};
+use crate::dns::draft::{Chase, Draft};
 use crate::dns::limit::{Limiter, Verdict};
 use crate::dns::lookup::{Lookup, Rows, look};
 use crate::dns::name::{Asked, Question, understand};
 use crate::dns::recursor;
 use crate::dns::settings::Settings;
 use crate::dns::source::Source;
-use crate::dns::stale_cache::KeptRows;
+use crate::dns::stale_cache::StaleCache;
 use crate::dns::wire::{
     Edns, Fault, Flags, Name, Query, Rcode, UDP_BYTES_MIN, Writer, class, kind, parse,
 };
@@ -33,11 +33,11 @@ const CHASES_MAX: usize = 32;
 
 /// The door: cheap to share, replaceable settings.
 #[derive(Debug)]
-pub struct Door {
+pub struct Handler {
     source: Source,
     state: ArcSwap<State>,
     limiter: Limiter,
-    kept: KeptRows,
+    kept: StaleCache,
 }
 
 /// Settings, and the answers that were made under them.
@@ -49,12 +49,12 @@ struct State {
 
 /// Result of handling a packet.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum Handled {
     /// The answer is written.
     Answered,
     /// Nothing is said.
     Silence,
-    /// To be answered by [`Door::later`].
+    /// To be answered by [`Handler::later`].
     Later(Box<Later>),
 }
 
@@ -68,15 +68,15 @@ pub(super) struct Later {
     begun: Instant,
 }
 
-impl Door {
+impl Handler {
     /// A door on a catalog.
-    pub fn new(source: Source, settings: Settings) -> Door {
+    pub fn new(source: Source, settings: Settings) -> Handler {
         let state = State { settings, cache: Cache::new() };
-        Door {
+        Handler {
             source,
             state: ArcSwap::from_pointee(state),
             limiter: Limiter::default(),
-            kept: KeptRows::default(),
+            kept: StaleCache::default(),
         }
     }
 
@@ -93,7 +93,7 @@ impl Door {
         peer: IpAddr,
         chance: &mut Chance,
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> Handled {
         let query = match parse(packet) {
             Ok(query) => query,
             Err(fault) => return tell(fault, out),
@@ -106,47 +106,46 @@ impl Door {
         if transport == Transport::Udp && settings.responses_per_second > 0 {
             match self.limiter.pass(peer, settings.responses_per_second) {
                 Verdict::Pass => {}
-                Verdict::Silence => return Outcome::Silence,
+                Verdict::Silence => return Handled::Silence,
                 Verdict::Truncate => {
                     bare(&query, Rcode::NoError, true, recursion, out);
-                    return Outcome::Answered;
+                    return Handled::Answered;
                 }
             }
         }
         if let Some(rcode) = refusal(&query) {
             bare(&query, rcode, false, recursion, out);
-            return Outcome::Answered;
+            return Handled::Answered;
         }
         let key = (query.name.folded(), query.kind);
         let store = self.source.at_once(settings.freshness());
         if let Some(store) = &store
             && let Some(kept) = state.cache.get(&key, store)
         {
-            write(&query, &kept.prepared, settings, transport, now, chance, out);
+            write(&query, &kept.draft, settings, transport, now, chance, out);
             timing(kept.asks_owner()).since(begun);
-            return Outcome::Answered;
+            return Handled::Answered;
         }
         let question = understand(&key.0, query.kind, settings);
         let lookup = match lookup_of(&question.asked) {
             None if question.asked == Asked::Elsewhere && !settings.recursors.is_empty() => None,
             None => {
-                let prepared =
-                    prepare(&question, query.kind, &key.0, None, settings, &Chase::new());
-                write(&query, &prepared, settings, transport, now, chance, out);
+                let draft = prepare(&question, query.kind, &key.0, None, settings, &Chase::new());
+                write(&query, &draft, settings, transport, now, chance, out);
                 note(&question.asked, begun);
-                return Outcome::Answered;
+                return Handled::Answered;
             }
             Some(lookup) => Some(lookup),
         };
         if let (Some(store), Some(lookup)) = (store, lookup)
             && let Some(kept) = Self::prepare_now(&state, &question, &key, lookup, &store)
         {
-            write(&query, &kept.prepared, settings, transport, now, chance, out);
+            write(&query, &kept.draft, settings, transport, now, chance, out);
             note(&question.asked, begun);
-            return Outcome::Answered;
+            return Handled::Answered;
         }
         let packet = packet.to_vec();
-        Outcome::Later(Box::new(Later { query, question, packet, transport, begun }))
+        Handled::Later(Box::new(Later { query, question, packet, transport, begun }))
     }
 
     /// The answer out of the state at hand; kept if it depends on nothing else.
@@ -156,18 +155,17 @@ impl Door {
         key: &(Name, u16),
         lookup: Lookup,
         store: &Store,
-    ) -> Option<Arc<Kept>> {
+    ) -> Option<Arc<CachedAnswer>> {
         let rows = look(store, &lookup);
         if unowned(&rows) && !state.settings.recursors.is_empty() {
             return None;
         }
-        let prepared =
-            prepare(question, key.1, &key.0, Some(&rows), &state.settings, &Chase::new());
-        if !prepared.unknown.is_empty() {
+        let draft = prepare(question, key.1, &key.0, Some(&rows), &state.settings, &Chase::new());
+        if !draft.unknown.is_empty() {
             return None;
         }
-        let lasting = prepared.rcode == Rcode::NoError;
-        let kept = Arc::new(Kept::new(prepared, lookup, store));
+        let lasting = draft.rcode == Rcode::NoError;
+        let kept = Arc::new(CachedAnswer::new(draft, lookup, store));
         if lasting {
             state.cache.put(key.clone(), Arc::clone(&kept));
         }
@@ -179,7 +177,7 @@ impl Door {
         let state = self.state.load_full();
         let settings = &state.settings;
         let Later { query, question, packet, transport, begun } = later;
-        let prepared = match self.rows_for(&question, settings).await {
+        let draft = match self.rows_for(&question, settings).await {
             Some(rows) if !forwarded(&question.asked, rows.as_ref(), settings) => {
                 let name = query.name.folded();
                 self.chased(&question, query.kind, &name, rows.as_ref(), settings, chance).await
@@ -188,11 +186,11 @@ impl Door {
                 if recursor::relay(&packet, &query, transport, settings, chance, out).await {
                     return;
                 }
-                Prepared { authoritative: false, ..Prepared::verdict(Rcode::ServFail) }
+                Draft { authoritative: false, ..Draft::verdict(Rcode::ServFail) }
             }
-            None => Prepared::verdict(Rcode::ServFail),
+            None => Draft::verdict(Rcode::ServFail),
         };
-        write(&query, &prepared, settings, transport, unix_time(), chance, out);
+        write(&query, &draft, settings, transport, unix_time(), chance, out);
         note(&question.asked, begun);
     }
 
@@ -223,10 +221,10 @@ impl Door {
         rows: Option<&Rows>,
         settings: &Settings,
         chance: &mut Chance,
-    ) -> Prepared {
+    ) -> Draft {
         let mut chase = Chase::new();
-        let mut prepared = prepare(question, kind, name, rows, settings, &chase);
-        let mut unknown = std::mem::take(&mut prepared.unknown);
+        let mut draft = prepare(question, kind, name, rows, settings, &chase);
+        let mut unknown = std::mem::take(&mut draft.unknown);
         unknown.truncate(CHASES_MAX);
         for target in unknown {
             let chain = self.follow(&target, settings, chance, CHASE_DEPTH_MAX).await;
@@ -249,18 +247,18 @@ impl Door {
             return recursor::addresses(target, settings, chance).await;
         }
         let Some(rows) = self.rows_for(&question, settings).await else { return Vec::new() };
-        let mut prepared =
+        let mut draft =
             prepare(&question, kind::ANY, &folded, rows.as_ref(), settings, &Chase::new());
-        if depth > 1 && !prepared.unknown.is_empty() {
+        if depth > 1 && !draft.unknown.is_empty() {
             let mut chase = Chase::new();
-            prepared.unknown.truncate(CHASES_MAX);
-            for next in &prepared.unknown {
+            draft.unknown.truncate(CHASES_MAX);
+            for next in &draft.unknown {
                 let chain = Box::pin(self.follow(next, settings, chance, depth - 1)).await;
                 chase.insert(next.folded(), chain);
             }
-            prepared = prepare(&question, kind::ANY, &folded, rows.as_ref(), settings, &chase);
+            draft = prepare(&question, kind::ANY, &folded, rows.as_ref(), settings, &chase);
         }
-        prepared.into_chain(target)
+        draft.into_chain(target)
     }
 }
 
@@ -327,13 +325,13 @@ fn bare(query: &Query, rcode: Rcode, truncated: bool, recursion: bool, out: &mut
 }
 
 /// Answers a packet that is no query.
-fn tell(fault: Fault, out: &mut Vec<u8>) -> Outcome {
+fn tell(fault: Fault, out: &mut Vec<u8>) -> Handled {
     let Fault::Tell { id, opcode, recursion_desired, rcode } = fault else {
-        return Outcome::Silence;
+        return Handled::Silence;
     };
     let flags = Flags { opcode, recursion_desired, ..Flags::default() };
     Writer::new(out, UDP_BYTES_MIN, true).finish(id, flags, rcode, None);
-    Outcome::Answered
+    Handled::Answered
 }
 
 #[expect(clippy::disallowed_methods, reason = "the door stamps answers with the time")]
@@ -356,7 +354,7 @@ pub fn answer_packet(
     let query = match parse(packet) {
         Ok(query) => query,
         Err(fault) => {
-            let told = matches!(tell(fault, &mut out), Outcome::Answered);
+            let told = matches!(tell(fault, &mut out), Handled::Answered);
             return told.then_some(out);
         }
     };
@@ -368,8 +366,8 @@ pub fn answer_packet(
     let question = understand(&name, query.kind, settings);
     let rows = lookup_of(&question.asked).map(|lookup| look(store, &lookup));
     let chase = Chase::new();
-    let prepared = prepare(&question, query.kind, &name, rows.as_ref(), settings, &chase);
+    let draft = prepare(&question, query.kind, &name, rows.as_ref(), settings, &chase);
     let chance = &mut Chance::new(seed);
-    write(&query, &prepared, settings, transport, 0, chance, &mut out);
+    write(&query, &draft, settings, transport, 0, chance, &mut out);
     Some(out)
 }

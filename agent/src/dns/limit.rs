@@ -10,17 +10,17 @@ use std::time::Instant;
 
 /// Networks that are told apart. Two that share a place take it from each other, which errs on the
 /// side of answering.
-const PLACES: usize = 8192;
+const SLOTS: usize = 8192;
 
 /// Answers of each network in this second.
 #[derive(Debug)]
 pub(super) struct Limiter {
     began: Instant,
-    places: Mutex<Vec<Place>>,
+    slots: Mutex<Vec<Slot>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct Slot {
     network: u64,
     second: u64,
     answers: u32,
@@ -39,7 +39,7 @@ pub(super) enum Verdict {
 
 impl Default for Limiter {
     fn default() -> Self {
-        Limiter { began: Instant::now(), places: Mutex::default() }
+        Limiter { began: Instant::now(), slots: Mutex::default() }
     }
 }
 
@@ -50,17 +50,17 @@ impl Limiter {
 
     fn pass_at(&self, peer: IpAddr, per_second: u32, second: u64) -> Verdict {
         let network = network(peer);
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.is_empty() {
-            places.resize(PLACES, Place::default());
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.is_empty() {
+            slots.resize(SLOTS, Slot::default());
         }
         let mixed = network.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let place = &mut places[usize::try_from(mixed).unwrap_or(0) % PLACES];
-        if place.network != network || place.second != second {
-            *place = Place { network, second, answers: 0 };
+        let slot = &mut slots[usize::try_from(mixed).unwrap_or(0) % SLOTS];
+        if slot.network != network || slot.second != second {
+            *slot = Slot { network, second, answers: 0 };
         }
-        place.answers = place.answers.saturating_add(1);
-        match place.answers {
+        slot.answers = slot.answers.saturating_add(1);
+        match slot.answers {
             answers if answers <= per_second => Verdict::Pass,
             answers if answers % 2 == 0 => Verdict::Truncate,
             _ => Verdict::Silence,

@@ -6,7 +6,7 @@
 //!                     └─ not ours: recursor ─▶ another server's answer, as it is
 //! ```
 //!
-//! `name`, `lookup`, `answer` and `write` are plain functions of their input. `door` puts them
+//! `name`, `lookup`, `answer` and `write` are plain functions of their input. `handler` puts them
 //! together, `server` owns the sockets. What the store says is [`Rows`], a value that can travel:
 //! an agent without a catalog asks a server for it through [`Remote`], and does all else itself.
 
@@ -27,7 +27,7 @@ mod stale_cache;
 mod wire;
 mod write;
 
-pub use handler::{Door, answer_packet};
+pub use handler::{Handler, answer_packet};
 pub use lookup::{Address, InstanceRow, Lookup, NodeRow, OwnerRow, Rows, look};
 pub use server::{Listener, serve};
 pub use settings::{Settings, SoaTimes, Strategy, TtlMap};

@@ -114,7 +114,7 @@ fn inside_domain(labels: &[&[u8]], kind: u16, datacenter: &str) -> Asked {
     Asked::Nothing
 }
 
-type Found<'a> = Option<(Asked, Option<&'a [u8]>)>;
+type ParsedName<'a> = Option<(Asked, Option<&'a [u8]>)>;
 
 /// `dc1` or `dc1.dc` or nothing behind the label that says the kind. `None`: anything else.
 #[expect(clippy::option_option, reason = "a wrong place, no place, a place")]
@@ -126,7 +126,7 @@ fn datacenter<'a>(after: &[&'a [u8]]) -> Option<Option<&'a [u8]>> {
     }
 }
 
-fn service<'a>(before: &[&[u8]], after: &[&'a [u8]]) -> Found<'a> {
+fn service<'a>(before: &[&[u8]], after: &[&'a [u8]]) -> ParsedName<'a> {
     let datacenter = datacenter(after)?;
     let (name, tag) = match before {
         [] => return None,
@@ -140,7 +140,7 @@ fn service<'a>(before: &[&[u8]], after: &[&'a [u8]]) -> Found<'a> {
     Some((Asked::Catalog(Lookup::Service { name, tag }), datacenter))
 }
 
-fn node<'a>(before: &[&[u8]], after: &[&'a [u8]]) -> Found<'a> {
+fn node<'a>(before: &[&[u8]], after: &[&'a [u8]]) -> ParsedName<'a> {
     let datacenter = datacenter(after)?;
     if before.is_empty() {
         return None;
@@ -149,7 +149,7 @@ fn node<'a>(before: &[&[u8]], after: &[&'a [u8]]) -> Found<'a> {
 }
 
 /// Whatever stands behind `addr` does not change an address.
-fn address<'a>(before: &[&[u8]]) -> Found<'a> {
+fn address<'a>(before: &[&[u8]]) -> ParsedName<'a> {
     let [digits] = before else { return None };
     let value = |radix_digits: &[u8]| {
         let text = std::str::from_utf8(radix_digits).ok()?;

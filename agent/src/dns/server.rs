@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::datagram::{Datagrams, Peer, Sharing};
 use super::write::{Chance, Transport};
-use crate::dns::handler::{Door, Outcome};
+use crate::dns::handler::{Handled, Handler};
 
 /// Sockets for UDP on one address: more than the cores that take packets help nobody.
 const UDP_SOCKETS_MAX: usize = 4;
@@ -64,9 +64,9 @@ impl Listener {
 }
 
 /// Serves until `shutdown`.
-pub async fn serve(listeners: Vec<Listener>, door: Arc<Door>, shutdown: CancellationToken) {
+pub async fn serve(listeners: Vec<Listener>, handler: Arc<Handler>, shutdown: CancellationToken) {
     let server = Arc::new(Server {
-        door,
+        handler,
         waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         clients: Mutex::default(),
@@ -99,7 +99,7 @@ async fn send(socket: &Datagrams, packet: &[u8], peer: Peer) {
 }
 
 struct Server {
-    door: Arc<Door>,
+    handler: Arc<Handler>,
     waiting: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     clients: Mutex<HashMap<IpAddr, usize>>,
@@ -153,10 +153,10 @@ impl Server {
     ) -> bool {
         out.clear();
         let client = peer.address.ip();
-        let later = match self.door.now(packet, Transport::Udp, client, chance, out) {
-            Outcome::Silence => return false,
-            Outcome::Answered => return true,
-            Outcome::Later(later) => later,
+        let later = match self.handler.now(packet, Transport::Udp, client, chance, out) {
+            Handled::Silence => return false,
+            Handled::Answered => return true,
+            Handled::Later(later) => later,
         };
         let Ok(seat) = Arc::clone(&self.waiting).try_acquire_owned() else {
             later.give_up(out);
@@ -168,7 +168,7 @@ impl Server {
             let mut chance = Chance::new(rand::random());
             tokio::select! {
                 () = server.shutdown.cancelled() => return,
-                () = server.door.later(*later, &mut chance, &mut out) => {}
+                () = server.handler.later(*later, &mut chance, &mut out) => {}
             }
             send(&socket, &out, peer).await;
             drop(seat);
@@ -261,11 +261,11 @@ impl Server {
             }
             out.clear();
             out.extend_from_slice(&[0, 0]);
-            match self.door.now(&packet, Transport::Tcp, peer, &mut chance, &mut out) {
-                Outcome::Answered => {}
-                Outcome::Silence => return Ok(()),
-                Outcome::Later(later) => match self.waiting.try_acquire() {
-                    Ok(_seat) => self.door.later(*later, &mut chance, &mut out).await,
+            match self.handler.now(&packet, Transport::Tcp, peer, &mut chance, &mut out) {
+                Handled::Answered => {}
+                Handled::Silence => return Ok(()),
+                Handled::Later(later) => match self.waiting.try_acquire() {
+                    Ok(_seat) => self.handler.later(*later, &mut chance, &mut out).await,
                     Err(_) => later.give_up(&mut out),
                 },
             }

@@ -17,7 +17,7 @@ const AGE_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Rows by look-up, with the time they came.
 #[derive(Debug, Default)]
-pub(super) struct KeptRows {
+pub(super) struct StaleCache {
     table: Mutex<Table>,
 }
 
@@ -35,7 +35,7 @@ impl Table {
     }
 }
 
-impl KeptRows {
+impl StaleCache {
     /// Rows that are young enough.
     pub(super) fn fresh(&self, lookup: &Lookup, settings: &Settings) -> Option<Rows> {
         let bound = settings.cache_max_age;
@@ -83,7 +83,7 @@ mod tests {
         let rows = Rows::Owner(Some(super::super::OwnerRow::Node("n1".into())));
         let off = Settings::default();
         let on = Settings { use_cache: true, ..Settings::default() };
-        let kept = KeptRows::default();
+        let kept = StaleCache::default();
         kept.put(&lookup, &rows, &off);
         assert_eq!(kept.fresh(&lookup, &on), None);
         kept.put(&lookup, &rows, &on);
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn every_byte_of_what_is_kept_counts() {
         let settings = Settings { use_cache: true, ..Settings::default() };
-        let kept = KeptRows::default();
+        let kept = StaleCache::default();
         for n in 0..3000 {
             let lookup = Lookup::Service { name: format!("web{}", n % 700), tag: None };
             let row = Rows::Owner(Some(super::super::OwnerRow::Node("x".repeat(100_000).into())));

@@ -4,7 +4,7 @@ use super::settings::Settings;
 use super::wire::{
     Edns, Flags, Name, Query, Rcode, Record, Section, UDP_BYTES_MIN, Writer, opt_bytes,
 };
-use crate::dns::draft::{Order, Place, Prepared};
+use crate::dns::draft::{Draft, DraftSection, Order};
 
 /// The largest message.
 const BYTES_MAX: usize = u16::MAX as usize;
@@ -46,7 +46,7 @@ impl Chance {
 /// Writes the answer behind what `out` holds.
 pub(super) fn write(
     query: &Query,
-    prepared: &Prepared,
+    draft: &Draft,
     settings: &Settings,
     transport: Transport,
     now: u32,
@@ -61,21 +61,21 @@ pub(super) fn write(
             asked.clamp(UDP_BYTES_MIN, UDP_BYTES_MAX)
         }
     };
-    let soa = prepared.zone.and_then(|_| settings.soa(prepared.domain, now));
-    let order = order(prepared, chance);
+    let soa = draft.zone.and_then(|_| settings.soa(draft.domain, now));
+    let order = order(draft, chance);
     let wanted = order.len();
     let plain = transport == Transport::Udp && limit == UDP_BYTES_MIN;
-    let most = if plain && prepared.place == Place::Answer && prepared.order == Order::Shuffled {
+    let most = if plain && draft.place == DraftSection::Answer && draft.order == Order::Shuffled {
         wanted.min(settings.udp_answer_limit).min(PLAIN_UDP_ANSWERS_MAX)
     } else {
         wanted
     };
-    let attempt = Attempt { query, prepared, soa: soa.as_ref(), order: &order, edns, limit };
+    let attempt = Attempt { query, draft, soa: soa.as_ref(), order: &order, edns, limit };
     let base = out.len();
     let compress = !settings.disable_compression;
     let flags = |left_out: bool| Flags {
         opcode: 0,
-        authoritative: prepared.authoritative,
+        authoritative: draft.authoritative,
         truncated: left_out && settings.enable_truncate,
         recursion_desired: query.recursion_desired,
         recursion_available: !settings.recursors.is_empty(),
@@ -87,7 +87,7 @@ pub(super) fn write(
         let mut writer = Writer::new(out, limit, compress);
         let done = attempt.fill(&mut writer, count, extras);
         if done {
-            writer.finish(query.id, flags(count < wanted), prepared.rcode, edns);
+            writer.finish(query.id, flags(count < wanted), draft.rcode, edns);
         }
         done
     };
@@ -124,7 +124,7 @@ enum Extras {
 
 struct Attempt<'a> {
     query: &'a Query,
-    prepared: &'a Prepared,
+    draft: &'a Draft,
     soa: Option<&'a Record>,
     order: &'a [usize],
     edns: Option<&'a Edns>,
@@ -134,37 +134,37 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     /// Writes the first `count` groups and what goes with them. `false`: not all of it fits.
     fn fill(&self, writer: &mut Writer<'_, 'a>, count: usize, extras: Extras) -> bool {
-        let Attempt { query, prepared, .. } = self;
+        let Attempt { query, draft, .. } = self;
         let asked: &'a Name = &query.name;
         debug_assert!(self.limit >= UDP_BYTES_MIN, "a question and its OPT record always fit");
         writer.reserve(self.edns.map_or(0, opt_bytes));
         writer.question(asked, query.kind, query.class);
-        if prepared.zone == Some(Place::Answer)
+        if draft.zone == Some(DraftSection::Answer)
             && !self.soa.is_none_or(|soa| writer.record(Section::Answer, soa, asked))
         {
             return false;
         }
-        let section = match prepared.place {
-            Place::Answer => Section::Answer,
-            Place::Authority => Section::Authority,
+        let section = match draft.place {
+            DraftSection::Answer => Section::Answer,
+            DraftSection::Authority => Section::Authority,
         };
-        let chosen = || self.order[..count].iter().map(|at| &prepared.groups[*at]);
+        let chosen = || self.order[..count].iter().map(|at| &draft.groups[*at]);
         for group in chosen() {
             if !group.records.iter().all(|it| writer.record(section, it, asked)) {
                 return false;
             }
         }
-        if prepared.zone == Some(Place::Authority)
+        if draft.zone == Some(DraftSection::Authority)
             && !self.soa.is_none_or(|soa| writer.record(Section::Authority, soa, asked))
         {
             return false;
         }
-        let mut written = vec![false; prepared.extras.len()];
+        let mut written = vec![false; draft.extras.len()];
         for extra in chosen().flat_map(|group| group.extras.iter().copied()) {
             if std::mem::replace(&mut written[extra], true) {
                 continue;
             }
-            for record in &prepared.extras[extra] {
+            for record in &draft.extras[extra] {
                 if extras == Extras::NoText && record.data.kind() == super::wire::kind::TXT {
                     continue;
                 }
@@ -179,11 +179,11 @@ impl<'a> Attempt<'a> {
 }
 
 /// The groups that are wanted, in the order of this answer: a shuffle of as many as that.
-fn order(prepared: &Prepared, chance: &mut Chance) -> Vec<usize> {
-    let count = prepared.groups.len();
-    let wanted = prepared.limit.unwrap_or(count).min(count);
+fn order(draft: &Draft, chance: &mut Chance) -> Vec<usize> {
+    let count = draft.groups.len();
+    let wanted = draft.limit.unwrap_or(count).min(count);
     let mut order: Vec<usize> = (0..count).collect();
-    if prepared.order == Order::Shuffled {
+    if draft.order == Order::Shuffled {
         for at in 0..wanted {
             order.swap(at, at + chance.below(count - at));
         }

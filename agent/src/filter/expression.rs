@@ -92,11 +92,11 @@ enum Expression {
     Or(Vec<Expression>),
     And(Vec<Expression>),
     Not(Box<Expression>),
-    Match { path: Vec<Step>, test: Test },
+    Match { path: Vec<PathStep>, test: Test },
 }
 
 #[derive(Debug)]
-enum Step {
+enum PathStep {
     /// A field of a row.
     Field(&'static str),
     /// Any row of a list.
@@ -149,7 +149,7 @@ fn check(parsed: &Parsed, schema: &Schema, room: &mut Room) -> Result<Expression
 }
 
 /// Follows a selector through the schema.
-fn resolve(selector: &[String], schema: &Schema) -> Result<(Vec<Step>, Kind), Error> {
+fn resolve(selector: &[String], schema: &Schema) -> Result<(Vec<PathStep>, Kind), Error> {
     let mut path = Vec::with_capacity(selector.len());
     let mut inside = Some(schema);
     let mut kind = Kind::Text;
@@ -158,15 +158,15 @@ fn resolve(selector: &[String], schema: &Schema) -> Result<(Vec<Step>, Kind), Er
     for (place, name) in selector.iter().enumerate() {
         let unknown = || Error::Selector(selector[..=place].join("."));
         if let Some(under_key) = keyed.take() {
-            path.push(Step::Key(name.clone()));
+            path.push(PathStep::Key(name.clone()));
             inside = under_key;
             kind = under_key.map_or(Kind::Text, Kind::Struct);
             continue;
         }
         let (field, found) = inside.and_then(|schema| schema.field(name)).ok_or_else(unknown)?;
-        path.push(Step::Field(field));
+        path.push(PathStep::Field(field));
         if matches!(found, Kind::Structs(_)) && place + 1 < selector.len() {
-            path.push(Step::Any);
+            path.push(PathStep::Any);
         }
         kind = found;
         inside = None;
@@ -263,27 +263,27 @@ fn holds(expression: &Expression, row: &dyn Row) -> bool {
 
 /// Follows a path to the value it names. In a list, one row for which the rest holds is enough; a
 /// key that a map does not have is unlike everything.
-fn reach(value: Value<'_>, path: &[Step], test: &Test) -> bool {
+fn reach(value: Value<'_>, path: &[PathStep], test: &Test) -> bool {
     let Some((step, rest)) = path.split_first() else {
         return test.holds(&value);
     };
     match (step, value) {
-        (Step::Field(name), Value::Row(row)) => reach(row.field(name), rest, test),
-        (Step::Any, Value::Rows(rows)) => {
+        (PathStep::Field(name), Value::Row(row)) => reach(row.field(name), rest, test),
+        (PathStep::Any, Value::Rows(rows)) => {
             (0..rows.count()).any(|place| reach(Value::Row(rows.row(place)), rest, test))
         }
-        (Step::Any, _) => false,
-        (Step::Key(key), Value::TextMap(map)) => match map.get(key) {
+        (PathStep::Any, _) => false,
+        (PathStep::Key(key), Value::TextMap(map)) => match map.get(key) {
             Some(text) => reach(Value::Text(text), rest, test),
             None => test.negated(),
         },
-        (Step::Key(key), Value::RowMap(map)) => match map.row(key) {
+        (PathStep::Key(key), Value::RowMap(map)) => match map.row(key) {
             Some(row) => reach(Value::Row(row), rest, test),
             None => test.negated(),
         },
-        (Step::Key(_), _) => test.negated(),
+        (PathStep::Key(_), _) => test.negated(),
         // Fields of something empty are empty.
-        (Step::Field(_), _) => reach(Value::Empty, rest, test),
+        (PathStep::Field(_), _) => reach(Value::Empty, rest, test),
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) fn parse(text: &str) -> Result<Rc<Parsed>, Error> {
 }
 
 /// Result of a rule: its value and the position after it; `None` if it does not apply.
-type Found<T> = Option<(T, usize)>;
+type ParseResult<T> = Option<(T, usize)>;
 
 struct Peg<'t> {
     text: &'t str,
@@ -101,8 +101,8 @@ struct Peg<'t> {
     errors: Vec<String>,
     depth: usize,
     too_deep: bool,
-    ors: HashMap<usize, Found<Rc<Parsed>>>,
-    nots: HashMap<usize, Found<Rc<Parsed>>>,
+    ors: HashMap<usize, ParseResult<Rc<Parsed>>>,
+    nots: HashMap<usize, ParseResult<Rc<Parsed>>>,
 }
 
 impl Peg<'_> {
@@ -219,7 +219,7 @@ impl Peg<'_> {
         self.eof(at).map(|_| expression)
     }
 
-    fn or(&mut self, at: usize) -> Found<Rc<Parsed>> {
+    fn or(&mut self, at: usize) -> ParseResult<Rc<Parsed>> {
         if let Some(known) = self.ors.get(&at) {
             return known.clone();
         }
@@ -228,7 +228,7 @@ impl Peg<'_> {
         found
     }
 
-    fn and(&mut self, at: usize) -> Found<Rc<Parsed>> {
+    fn and(&mut self, at: usize) -> ParseResult<Rc<Parsed>> {
         self.chain(at, "and", "\"and\"", Self::not, Parsed::And)
     }
 
@@ -238,9 +238,9 @@ impl Peg<'_> {
         at: usize,
         word: &str,
         shown: &'static str,
-        part: fn(&mut Self, usize) -> Found<Rc<Parsed>>,
+        part: fn(&mut Self, usize) -> ParseResult<Rc<Parsed>>,
         join: fn(Vec<Rc<Parsed>>) -> Parsed,
-    ) -> Found<Rc<Parsed>> {
+    ) -> ParseResult<Rc<Parsed>> {
         let (first, mut at) = part(self, at)?;
         let mut parts = vec![first];
         while let Some(next) = self
@@ -256,7 +256,7 @@ impl Peg<'_> {
         Some((whole, at))
     }
 
-    fn not(&mut self, at: usize) -> Found<Rc<Parsed>> {
+    fn not(&mut self, at: usize) -> ParseResult<Rc<Parsed>> {
         if let Some(known) = self.nots.get(&at) {
             return known.clone();
         }
@@ -273,7 +273,7 @@ impl Peg<'_> {
         found
     }
 
-    fn negated(&mut self, at: usize) -> Found<Rc<Parsed>> {
+    fn negated(&mut self, at: usize) -> ParseResult<Rc<Parsed>> {
         let at = self.literal(at, "not", "\"not\"")?;
         let at = self.space(at)?;
         let (inner, at) = self.not(at)?;
@@ -284,7 +284,7 @@ impl Peg<'_> {
         Some((expression, at))
     }
 
-    fn grouping(&mut self, at: usize) -> Found<Rc<Parsed>> {
+    fn grouping(&mut self, at: usize) -> ParseResult<Rc<Parsed>> {
         if let Some(found) = self.bracketed(at).or_else(|| self.matching(at)) {
             return Some(found);
         }
@@ -298,7 +298,7 @@ impl Peg<'_> {
         None
     }
 
-    fn bracketed(&mut self, at: usize) -> Found<Rc<Parsed>> {
+    fn bracketed(&mut self, at: usize) -> ParseResult<Rc<Parsed>> {
         let at = self.literal(at, "(", "\"(\"")?;
         let at = self.optional_space(at);
         let (expression, at) = self.or(at)?;
@@ -307,7 +307,7 @@ impl Peg<'_> {
         Some((expression, at))
     }
 
-    fn matching(&mut self, at: usize) -> Found<Rc<Parsed>> {
+    fn matching(&mut self, at: usize) -> ParseResult<Rc<Parsed>> {
         let (selector, operator, value, at) = self
             .selector_operator_value(at)
             .or_else(|| self.selector_operator(at))
@@ -361,7 +361,7 @@ impl Peg<'_> {
         sign: &str,
         shown: &'static str,
         operator: Operator,
-    ) -> Found<Operator> {
+    ) -> ParseResult<Operator> {
         let at = self.optional_space(at);
         let at = self.literal(at, sign, shown)?;
         Some((operator, self.optional_space(at)))
@@ -374,7 +374,7 @@ impl Peg<'_> {
         negated: bool,
         (word, shown): (&str, &'static str),
         operator: Operator,
-    ) -> Found<Operator> {
+    ) -> ParseResult<Operator> {
         let mut at = self.space(at)?;
         if negated {
             at = self.literal(at, "not", "\"not\"")?;
@@ -385,7 +385,7 @@ impl Peg<'_> {
     }
 
     /// `_ "is" _ "not" _ "empty"`
-    fn emptiness(&mut self, at: usize, negated: bool, operator: Operator) -> Found<Operator> {
+    fn emptiness(&mut self, at: usize, negated: bool, operator: Operator) -> ParseResult<Operator> {
         let at = self.space(at)?;
         let at = self.literal(at, "is", "\"is\"")?;
         let mut at = self.space(at)?;
@@ -396,7 +396,7 @@ impl Peg<'_> {
         Some((operator, self.literal(at, "empty", "\"empty\"")?))
     }
 
-    fn selector(&mut self, at: usize) -> Found<Vec<String>> {
+    fn selector(&mut self, at: usize) -> ParseResult<Vec<String>> {
         let (first, mut at) = self.identifier(at)?;
         let mut path = vec![first];
         while let Some((step, next)) = self.step(at) {
@@ -406,7 +406,7 @@ impl Peg<'_> {
         Some((path, at))
     }
 
-    fn identifier(&mut self, begin: usize) -> Found<String> {
+    fn identifier(&mut self, begin: usize) -> ParseResult<String> {
         let mut at = self.class(begin, "[a-zA-Z]", |c| c.is_ascii_alphabetic())?;
         while let Some(next) =
             self.class(at, "[a-zA-Z0-9_]", |c| c.is_ascii_alphanumeric() || c == b'_')
@@ -416,7 +416,7 @@ impl Peg<'_> {
         Some((self.text[begin..at].to_owned(), at))
     }
 
-    fn step(&mut self, begin: usize) -> Found<String> {
+    fn step(&mut self, begin: usize) -> ParseResult<String> {
         let dotted = self.literal(begin, ".", "\".\"").and_then(|at| self.identifier(at));
         if dotted.is_some() {
             return dotted;
@@ -435,14 +435,14 @@ impl Peg<'_> {
         closed.map(|at| (key, at))
     }
 
-    fn value(&mut self, at: usize) -> Found<String> {
+    fn value(&mut self, at: usize) -> ParseResult<String> {
         if let Some((path, at)) = self.selector(at) {
             return Some((path.join("."), at));
         }
         self.number(at).or_else(|| self.string(at))
     }
 
-    fn number(&mut self, begin: usize) -> Found<String> {
+    fn number(&mut self, begin: usize) -> ParseResult<String> {
         let at = self.literal(begin, "-", "\"-\"").unwrap_or(begin);
         let mut at = if let Some(at) = self.literal(at, "0", "\"0\"") {
             at
@@ -471,7 +471,7 @@ impl Peg<'_> {
         Some(at)
     }
 
-    fn string(&mut self, begin: usize) -> Found<String> {
+    fn string(&mut self, begin: usize) -> ParseResult<String> {
         let (quote, inner) = match self.literal(begin, "`", "\"`\"") {
             Some(at) => ('`', at),
             None => ('"', self.literal(begin, "\"", "\"\\\"\"")?),

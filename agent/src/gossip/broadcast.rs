@@ -17,7 +17,7 @@ const NEWS_MAX: usize = 4096;
 type Turn = (u32, std::cmp::Reverse<u64>);
 
 #[derive(Debug)]
-struct News {
+struct Update {
     message: Message,
     size: usize,
     about: Option<Name>,
@@ -26,7 +26,7 @@ struct News {
 /// The queue.
 #[derive(Debug, Default)]
 pub(super) struct Broadcasts {
-    waiting: BTreeMap<Turn, News>,
+    waiting: BTreeMap<Turn, Update>,
     about: HashMap<Name, Turn>,
     count: u64,
 }
@@ -46,10 +46,10 @@ impl Broadcasts {
         {
             self.waiting.remove(&older);
         }
-        self.waiting.insert(turn, News { message, size, about });
+        self.waiting.insert(turn, Update { message, size, about });
         if self.waiting.len() > NEWS_MAX
-            && let Some((_, news)) = self.waiting.pop_last()
-            && let Some(name) = news.about
+            && let Some((_, updates)) = self.waiting.pop_last()
+            && let Some(name) = updates.about
         {
             self.about.remove(&name);
         }
@@ -60,25 +60,25 @@ impl Broadcasts {
         /// No message is smaller.
         const SIZE_MIN: usize = 24;
         let mut taken = Vec::new();
-        for (turn, news) in &self.waiting {
+        for (turn, updates) in &self.waiting {
             if room < SIZE_MIN || taken.len() == 255 {
                 break;
             }
-            if news.size <= room {
-                room -= news.size;
+            if updates.size <= room {
+                room -= updates.size;
                 taken.push(*turn);
             }
         }
         for turn in taken {
-            let Some(news) = self.waiting.remove(&turn) else { continue };
-            packet.push(news.message.clone());
+            let Some(updates) = self.waiting.remove(&turn) else { continue };
+            packet.push(updates.message.clone());
             let next = (turn.0 + 1, turn.1);
             if next.0 < times {
-                if let Some(name) = &news.about {
+                if let Some(name) = &updates.about {
                     self.about.insert(name.clone(), next);
                 }
-                self.waiting.insert(next, news);
-            } else if let Some(name) = &news.about {
+                self.waiting.insert(next, updates);
+            } else if let Some(name) = &updates.about {
                 self.about.remove(name);
             }
         }
@@ -112,7 +112,7 @@ mod tests {
     use std::sync::Arc;
     use uuid::Uuid;
 
-    fn news(name: &str, incarnation: u64) -> (Message, Option<Name>) {
+    fn updates(name: &str, incarnation: u64) -> (Message, Option<Name>) {
         let claim =
             Claim { name: name.into(), id: Uuid::nil(), incarnation, from: "somebody".into() };
         (Message::Suspect(Arc::new(claim)), Some(name.into()))
@@ -128,10 +128,10 @@ mod tests {
     fn newer_news_of_a_member_replace_older_and_each_is_sent_its_times() {
         let mut queue = Broadcasts::default();
         for incarnation in [1, 2] {
-            let (message, about) = news("a", incarnation);
+            let (message, about) = updates("a", incarnation);
             queue.push(message, about);
         }
-        let expected = vec![news("a", 2).0];
+        let expected = vec![updates("a", 2).0];
         assert_eq!(sent(&mut queue, 1400), expected);
         assert_eq!(sent(&mut queue, 1400), expected);
         assert!(queue.is_empty() && queue.about.is_empty());
@@ -140,19 +140,19 @@ mod tests {
     #[test]
     fn the_least_sent_go_first_and_packets_are_not_overfilled() {
         let mut queue = Broadcasts::default();
-        let size = news("a", 1).0.size();
+        let size = updates("a", 1).0.size();
         for name in ["a", "b", "c"] {
-            let (message, about) = news(name, 1);
+            let (message, about) = updates(name, 1);
             queue.push(message, about);
         }
-        assert_eq!(sent(&mut queue, 2 * size), [news("c", 1).0, news("b", 1).0]);
-        assert_eq!(sent(&mut queue, size), [news("a", 1).0]);
+        assert_eq!(sent(&mut queue, 2 * size), [updates("c", 1).0, updates("b", 1).0]);
+        assert_eq!(sent(&mut queue, size), [updates("a", 1).0]);
     }
 
     #[test]
     fn what_no_packet_has_room_for_does_not_wait() {
         let mut queue = Broadcasts::default();
-        let (message, about) = news(&"x".repeat(PACKET_ROOM), 1);
+        let (message, about) = updates(&"x".repeat(PACKET_ROOM), 1);
         queue.push(message, about);
         assert!(queue.is_empty() && queue.about.is_empty());
     }
@@ -161,7 +161,7 @@ mod tests {
     fn the_queue_is_bounded() {
         let mut queue = Broadcasts::default();
         for number in 0..NEWS_MAX + 10 {
-            let (message, about) = news(&number.to_string(), 1);
+            let (message, about) = updates(&number.to_string(), 1);
             queue.push(message, about);
         }
         assert_eq!((queue.len(), queue.about.len()), (NEWS_MAX, NEWS_MAX));

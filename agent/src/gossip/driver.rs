@@ -17,12 +17,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::connections::{Connections, Place, UNIT};
+use super::connections::{Connections, LocalCoordinate, UNIT};
 use super::core::{Core, Input, Notice, Output, PACKET_ROOM, Timing, Token, Unanswered};
 use super::keyring::Keyring;
 use super::member::{Details, Name, TIME_AT_START, Tags, Time, UserEvent};
 use super::members::{Feed, Members, Stats};
-use super::message::{Answer, Message, Request};
+use super::message::{Message, Request, Response};
 use super::validate::Unfit;
 use super::wire;
 
@@ -91,9 +91,9 @@ pub enum Error {
 
 /// Command to the core's task.
 #[derive(Debug)]
-pub(super) enum Wish {
-    Asked(Request, oneshot::Sender<Answer>),
-    Answered(Token, Result<Answer, Unanswered>),
+pub(super) enum Command {
+    Asked(Request, oneshot::Sender<Response>),
+    Answered(Token, Result<Response, Unanswered>),
     Join(SocketAddr, oneshot::Sender<Result<(), String>>),
     Leave(oneshot::Sender<()>),
     ForceLeave(Name, bool),
@@ -126,16 +126,16 @@ pub async fn start(
     }
     me.validate()?;
     let core = Core::new(TIME_AT_START, me, settings.timing.clone(), rand::random());
-    let (wishes, inbox) = mpsc::channel(INBOX);
+    let (commands, inbox) = mpsc::channel(INBOX);
     let shared = Arc::new(Shared {
         keyring: settings.keyring,
         keyring_file: settings.keyring_file,
         stats: Arc::default(),
         allowed: settings.allowed,
-        wishes: wishes.clone(),
+        commands: commands.clone(),
         connections: Arc::new(Connections::new(settings.connections_max)),
     });
-    let (members, feed) = Members::new(&core, wishes, Arc::clone(&shared));
+    let (members, feed) = Members::new(&core, commands, Arc::clone(&shared));
     let driver = Driver {
         core,
         began: Instant::now(),
@@ -182,7 +182,7 @@ pub(super) struct Shared {
     pub(super) keyring_file: Option<PathBuf>,
     pub(super) stats: Arc<Stats>,
     allowed: Vec<(IpAddr, u8)>,
-    wishes: mpsc::Sender<Wish>,
+    commands: mpsc::Sender<Command>,
     connections: Arc<Connections>,
 }
 
@@ -199,7 +199,7 @@ impl Shared {
         to: SocketAddr,
         request: &Request,
         patience: Duration,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<Response, Unanswered> {
         let meeting = async {
             let said = |error: io::Error| Unanswered {
                 refused: error.kind() == io::ErrorKind::ConnectionRefused,
@@ -231,7 +231,7 @@ impl Shared {
     }
 
     /// Serves one connection.
-    async fn serve(&self, mut stream: TcpStream, place: &Place) {
+    async fn serve(&self, mut stream: TcpStream, place: &LocalCoordinate) {
         let asked = timeout(SILENCE_MAX, stream.peek(&mut [0])).await;
         if !matches!(asked, Ok(Ok(1..))) {
             self.stats.garbage();
@@ -266,15 +266,17 @@ impl Shared {
         let answer = match request {
             Request::Keys(_) if !trusted => {
                 self.stats.garbage();
-                Answer::Refused("orders to the keyring are taken only if they are encrypted".into())
+                Response::Refused(
+                    "orders to the keyring are taken only if they are encrypted".into(),
+                )
             }
             Request::Keys(order) => {
-                let report = Answer::Keys(self.obey(&order).await);
+                let report = Response::Keys(self.obey(&order).await);
                 return Some(self.keyring.seal_always(wire::answer(&report)));
             }
             request => {
                 let (reply, answer) = oneshot::channel();
-                self.wishes.send(Wish::Asked(request, reply)).await.ok()?;
+                self.commands.send(Command::Asked(request, reply)).await.ok()?;
                 answer.await.ok()?
             }
         };
@@ -370,14 +372,14 @@ struct Driver {
     socket: UdpSocket,
     shared: Arc<Shared>,
     feed: Feed,
-    asked: HashMap<Token, oneshot::Sender<Answer>>,
+    asked: HashMap<Token, oneshot::Sender<Response>>,
     joins: HashMap<Token, oneshot::Sender<Result<(), String>>>,
     leaving: Vec<oneshot::Sender<()>>,
     token: Token,
 }
 
 impl Driver {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Wish>, stop: CancellationToken) {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, stop: CancellationToken) {
         let mut datagram = vec![0; DATAGRAM_MAX];
         let mut out = Vec::new();
         loop {
@@ -386,7 +388,7 @@ impl Driver {
                 () = stop.cancelled() => return,
                 // It fails only if the system has none to tell of; the socket says so itself.
                 _ = self.socket.readable() => {}
-                Some(wish) = inbox.recv() => self.wish(wish, &mut out),
+                Some(command) = inbox.recv() => self.command(command, &mut out),
                 () = tokio::time::sleep_until(due) => {}
             }
             // What came is heard before anybody's time is up.
@@ -425,30 +427,30 @@ impl Driver {
         }
     }
 
-    fn wish(&mut self, wish: Wish, out: &mut Vec<Output>) {
+    fn command(&mut self, command: Command, out: &mut Vec<Output>) {
         self.token += 1;
         let token = self.token;
-        let input = match wish {
-            Wish::Asked(request, reply) => {
+        let input = match command {
+            Command::Asked(request, reply) => {
                 self.asked.insert(token, reply);
                 Input::Asked { token, request }
             }
-            Wish::Answered(token, result) => Input::Answered { token, result },
-            Wish::Join(address, done) => {
+            Command::Answered(token, result) => Input::Answered { token, result },
+            Command::Join(address, done) => {
                 self.joins.insert(token, done);
                 Input::Join { token, address }
             }
-            Wish::Leave(done) => {
+            Command::Leave(done) => {
                 self.leaving.push(done);
                 Input::Leave
             }
-            Wish::ForceLeave(name, prune) => Input::ForceLeave { name, prune },
-            Wish::Fire(event, at) => {
+            Command::ForceLeave(name, prune) => Input::ForceLeave { name, prune },
+            Command::Fire(event, at) => {
                 // Who fired may be gone.
                 let _ = at.send(self.core.event_clock());
                 Input::Fire(event)
             }
-            Wish::SetTags(tags) => Input::SetTags(tags),
+            Command::SetTags(tags) => Input::SetTags(tags),
         };
         self.step(input, out);
     }
@@ -468,10 +470,10 @@ impl Driver {
                     tokio::spawn(async move {
                         let result = shared.ask(to, &request, patience).await;
                         // The core may have stopped meanwhile.
-                        let _ = shared.wishes.send(Wish::Answered(token, result)).await;
+                        let _ = shared.commands.send(Command::Answered(token, result)).await;
                     });
                 }
-                Output::Answer { token, answer } => {
+                Output::Response { token, answer } => {
                     if let Some(reply) = self.asked.remove(&token) {
                         // Who asked may have gone.
                         let _ = reply.send(answer);

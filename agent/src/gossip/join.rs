@@ -64,13 +64,15 @@ impl Joining {
     /// up, otherwise at `stop`.
     pub async fn run(self, members: Members, stop: CancellationToken) -> Result<(), Failed> {
         let mut attempts = 0;
-        let mut roll = members.watch();
+        let mut member_list = members.watch();
         loop {
-            if roll.borrow_and_update().values().filter(|member| is_there(member)).count() > 1 {
+            if member_list.borrow_and_update().values().filter(|member| is_there(member)).count()
+                > 1
+            {
                 attempts = 0;
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
-                    changed = roll.changed() => if changed.is_err() { return Ok(()) },
+                    changed = member_list.changed() => if changed.is_err() { return Ok(()) },
                 }
                 continue;
             }
@@ -97,7 +99,7 @@ impl Joining {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(self.interval) => {}
                 // Somebody else may find this member first.
-                changed = roll.changed() => if changed.is_err() { return Ok(()) },
+                changed = member_list.changed() => if changed.is_err() { return Ok(()) },
             }
         }
     }

@@ -10,10 +10,10 @@ use imbl::OrdMap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::core::{Core, Counters, Notice, Unanswered};
-use super::driver::{Shared, Wish};
+use super::driver::{Command, Shared};
 use super::keyring::{Keyring, Order, Report};
 use super::member::{Details, Member, Name, Status, Tags, UserEvent};
-use super::message::{Answer, Request};
+use super::message::{Request, Response};
 use super::validate::Unfit;
 use super::vivaldi::Coordinate;
 use crate::telemetry::metrics::names;
@@ -26,7 +26,7 @@ const KEYS_AT_ONCE: usize = 32;
 const KEYS_TIME: Duration = Duration::from_secs(5);
 
 /// Everybody by name, as of some moment. Clones cost nothing.
-pub type Roll = OrdMap<Name, Arc<Member>>;
+pub type MemberList = OrdMap<Name, Arc<Member>>;
 
 /// Counters of a driver.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ pub struct Vitals {
     /// Health score of Lifeguard: 0 is healthy.
     pub health_score: u32,
     /// News that wait.
-    pub news: usize,
+    pub updates: usize,
     /// Its coordinate.
     pub coordinate: Coordinate,
     /// The order of events as far as it got.
@@ -94,10 +94,10 @@ pub struct Members {
     name: Name,
     address: SocketAddr,
     segment: Arc<str>,
-    roll: watch::Receiver<Roll>,
+    member_list: watch::Receiver<MemberList>,
     events: broadcast::Sender<Arc<UserEvent>>,
     vitals: Arc<ArcSwap<Vitals>>,
-    wishes: mpsc::Sender<Wish>,
+    commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
 }
 
@@ -120,7 +120,7 @@ pub enum Refused {
 /// Sending ends for the driver's updates.
 #[derive(Debug)]
 pub(super) struct Feed {
-    roll: watch::Sender<Roll>,
+    member_list: watch::Sender<MemberList>,
     changed: Vec<Name>,
     events: broadcast::Sender<Arc<UserEvent>>,
     vitals: Arc<ArcSwap<Vitals>>,
@@ -129,22 +129,22 @@ pub(super) struct Feed {
 impl Members {
     pub(super) fn new(
         core: &Core,
-        wishes: mpsc::Sender<Wish>,
+        commands: mpsc::Sender<Command>,
         shared: Arc<Shared>,
     ) -> (Members, Feed) {
         let entries = core.members().map(|it| (it.details.name.clone(), Arc::new(it)));
-        let (sender, roll) = watch::channel(entries.collect());
+        let (sender, member_list) = watch::channel(entries.collect());
         let (events, _) = broadcast::channel(EVENTS_BEHIND);
         let vitals = Arc::new(ArcSwap::from_pointee(vitals(core)));
         let feed = Feed {
-            roll: sender,
+            member_list: sender,
             changed: Vec::new(),
             events: events.clone(),
             vitals: Arc::clone(&vitals),
         };
         let me = core.me();
         let (name, address, segment) = (me.name.clone(), me.address, me.segment().into());
-        (Members { name, address, segment, roll, events, vitals, wishes, shared }, feed)
+        (Members { name, address, segment, member_list, events, vitals, commands, shared }, feed)
     }
 
     /// The name of this member.
@@ -163,18 +163,18 @@ impl Members {
     }
 
     /// Everybody now.
-    pub fn roll(&self) -> Roll {
-        self.roll.borrow().clone()
+    pub fn member_list(&self) -> MemberList {
+        self.member_list.borrow().clone()
     }
 
     /// Everybody, and whenever that changes.
-    pub fn watch(&self) -> watch::Receiver<Roll> {
-        self.roll.clone()
+    pub fn watch(&self) -> watch::Receiver<MemberList> {
+        self.member_list.clone()
     }
 
     /// Members that are there, this one included.
     pub fn live(&self) -> usize {
-        self.roll.borrow().values().filter(|member| member.status == Status::Alive).count()
+        self.member_list.borrow().values().filter(|member| member.status == Status::Alive).count()
     }
 
     /// User events from now on, this member's own included.
@@ -199,14 +199,14 @@ impl Members {
         }
         let (done, result) = oneshot::channel();
         let gone = |_| Stopped.to_string();
-        self.wishes.send(Wish::Join(address, done)).await.map_err(|_| Stopped.to_string())?;
+        self.commands.send(Command::Join(address, done)).await.map_err(|_| Stopped.to_string())?;
         result.await.map_err(gone)?
     }
 
     /// Says good-bye, and returns when that is said.
     pub async fn leave(&self) {
         let (done, gone) = oneshot::channel();
-        if self.wishes.send(Wish::Leave(done)).await.is_ok() {
+        if self.commands.send(Command::Leave(done)).await.is_ok() {
             // A driver that stopped meanwhile has nothing to say any more.
             let _ = gone.await;
         }
@@ -214,10 +214,10 @@ impl Members {
 
     /// Declares a member gone; says whether there is one of this name.
     pub async fn force_leave(&self, name: &str, prune: bool) -> Result<bool, Stopped> {
-        if !self.roll.borrow().contains_key(name) {
+        if !self.member_list.borrow().contains_key(name) {
             return Ok(false);
         }
-        self.wishes.send(Wish::ForceLeave(name.into(), prune)).await.map_err(|_| Stopped)?;
+        self.commands.send(Command::ForceLeave(name.into(), prune)).await.map_err(|_| Stopped)?;
         Ok(true)
     }
 
@@ -225,17 +225,17 @@ impl Members {
     pub async fn fire(&self, event: UserEvent) -> Result<u64, Refused> {
         event.validate()?;
         let (at, place) = oneshot::channel();
-        self.wishes.send(Wish::Fire(event, at)).await.map_err(|_| Stopped)?;
+        self.commands.send(Command::Fire(event, at)).await.map_err(|_| Stopped)?;
         Ok(place.await.map_err(|_| Stopped)?)
     }
 
     /// Says something else of this member from now on.
     pub async fn set_tags(&self, tags: Tags) -> Result<(), Refused> {
-        let me = self.roll.borrow().get(&self.name).map(|me| Arc::clone(&me.details));
+        let me = self.member_list.borrow().get(&self.name).map(|me| Arc::clone(&me.details));
         if let Some(me) = me {
             Details { tags: tags.clone(), ..Details::clone(&me) }.validate()?;
         }
-        Ok(self.wishes.send(Wish::SetTags(tags)).await.map_err(|_| Stopped)?)
+        Ok(self.commands.send(Command::SetTags(tags)).await.map_err(|_| Stopped)?)
     }
 
     /// The keys of this member.
@@ -248,7 +248,7 @@ impl Members {
     pub async fn order_keys(&self, order: &Order) -> Vec<(Name, Report)> {
         use futures::StreamExt;
         let members: Vec<Arc<Member>> = self
-            .roll
+            .member_list
             .borrow()
             .values()
             .filter(|member| member.status == Status::Alive)
@@ -261,8 +261,8 @@ impl Members {
             }
             let request = Request::Keys(order.clone());
             let report = match self.shared.ask(member.details.address, &request, KEYS_TIME).await {
-                Ok(Answer::Keys(report)) => report,
-                Ok(Answer::Refused(error)) | Err(Unanswered { reason: error, .. }) => {
+                Ok(Response::Keys(report)) => report,
+                Ok(Response::Refused(error)) | Err(Unanswered { reason: error, .. }) => {
                     Report { error, keys: Vec::new() }
                 }
                 Ok(_) => Report { error: "answered with something else".into(), keys: Vec::new() },
@@ -313,11 +313,11 @@ impl Feed {
             return;
         }
         let changed = std::mem::take(&mut self.changed);
-        self.roll.send_modify(|roll| {
+        self.member_list.send_modify(|member_list| {
             for name in changed {
                 match core.member(&name) {
-                    Some(member) => roll.insert(name, Arc::new(member)),
-                    None => roll.remove(&name),
+                    Some(member) => member_list.insert(name, Arc::new(member)),
+                    None => member_list.remove(&name),
                 };
             }
         });
@@ -328,7 +328,7 @@ fn vitals(core: &Core) -> Vitals {
     Vitals {
         counters: core.counters(),
         health_score: core.health_score(),
-        news: core.news(),
+        updates: core.updates(),
         coordinate: *core.place().coordinate(),
         event_clock: core.event_clock(),
         places: core.places().clone(),

@@ -146,7 +146,7 @@ pub enum Request {
 
 /// The answer to a question over a connection.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub enum Response {
     /// All I know.
     Exchange(Box<Knowledge>),
     /// I know the same.
@@ -168,7 +168,7 @@ pub struct Knowledge {
     /// The speaker itself.
     pub from: Arc<Details>,
     /// Everybody else.
-    pub members: Vec<Known>,
+    pub members: Vec<KnownMember>,
     /// Events of late.
     pub events: Vec<Arc<UserEvent>>,
     /// The speaker's place in the order of events.
@@ -188,7 +188,7 @@ pub struct Summary {
 
 /// Knowledge about one member.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Known {
+pub struct KnownMember {
     /// The details it announced last.
     pub details: Arc<Details>,
     /// Its state.

@@ -38,7 +38,7 @@ pub use member::{
     Details, Incarnation, Member, Name, RECONNECT_TIMEOUT, ROLE, SEGMENT, SEGMENT_NAME_MAX,
     SEGMENTS_MAX, SERVER, State, Status, TIME_AT_START, Tags, Time, UserEvent,
 };
-pub use members::{Members, Refused, Roll};
+pub use members::{MemberList, Members, Refused};
 pub use newcomers::{NEW_NAMES_A_MINUTE, Newcomers};
 pub use pools::Pools;
 pub use validate::{Unfit, node_name};

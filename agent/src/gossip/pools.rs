@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::member::{Member, Name, Status, UserEvent};
-use super::members::{EVENTS_BEHIND, Members, Refused, Roll, Stopped};
+use super::members::{EVENTS_BEHIND, MemberList, Members, Refused, Stopped};
 
 /// Events known by id, so that none goes round in circles between pools. More than all pools' queues
 /// together hold is not needed.
@@ -34,7 +34,7 @@ const EVENTS_KNOWN_MAX: usize = 4 * EVENTS_BEHIND;
 pub struct Pools {
     /// The agent's own one first; on a server that is the default one, by which servers know each other.
     all: Arc<[Members]>,
-    roll: watch::Receiver<Roll>,
+    member_list: watch::Receiver<MemberList>,
     events: Events,
 }
 
@@ -46,7 +46,7 @@ enum Events {
 
 impl From<Members> for Pools {
     fn from(own: Members) -> Pools {
-        Pools { roll: own.watch(), all: [own].into(), events: Events::Own }
+        Pools { member_list: own.watch(), all: [own].into(), events: Events::Own }
     }
 }
 
@@ -58,19 +58,22 @@ impl Pools {
         stop: CancellationToken,
     ) -> (Pools, impl Future<Output = ()> + Send + 'static) {
         let all: Arc<[Members]> = std::iter::once(own).chain(others).collect();
-        let mut merged =
-            Merged { seen: all.iter().map(|_| Roll::new()).collect(), roll: Roll::new() };
+        let mut merged = Merged {
+            seen: all.iter().map(|_| MemberList::new()).collect(),
+            member_list: MemberList::new(),
+        };
         for (at, pool) in all.iter().enumerate() {
-            merged.see(at, pool.roll(), &all);
+            merged.see(at, pool.member_list(), &all);
         }
-        let (show, roll) = watch::channel(merged.roll.clone());
+        let (show, member_list) = watch::channel(merged.member_list.clone());
         let (tell, _) = broadcast::channel(EVENTS_BEHIND);
-        let pools = Pools { all: Arc::clone(&all), roll, events: Events::OfAll(tell.clone()) };
-        let news = stream::select_all((0..all.len()).flat_map(|at| news_of(at, &all[at])));
+        let pools =
+            Pools { all: Arc::clone(&all), member_list, events: Events::OfAll(tell.clone()) };
+        let updates = stream::select_all((0..all.len()).flat_map(|at| news_of(at, &all[at])));
         let run = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = together(&all, news, merged, show, tell) => stop.cancelled().await,
+                () = together(&all, updates, merged, show, tell) => stop.cancelled().await,
             }
         };
         (pools, run)
@@ -97,13 +100,13 @@ impl Pools {
     }
 
     /// Everybody in any pool now.
-    pub fn roll(&self) -> Roll {
-        self.roll.borrow().clone()
+    pub fn member_list(&self) -> MemberList {
+        self.member_list.borrow().clone()
     }
 
     /// Everybody in any pool, and whenever that changes.
-    pub fn watch(&self) -> watch::Receiver<Roll> {
-        self.roll.clone()
+    pub fn watch(&self) -> watch::Receiver<MemberList> {
+        self.member_list.clone()
     }
 
     /// User events from now on, this agent's own included.
@@ -135,23 +138,23 @@ impl Pools {
 }
 
 /// An update from a pool.
-enum News {
+enum PoolUpdate {
     /// Members are otherwise than they were.
-    Roll,
+    MemberList,
     Event(Arc<UserEvent>),
 }
 
 /// The news of one pool, with its place among all.
-fn news_of(at: usize, pool: &Members) -> [BoxStream<'static, (usize, News)>; 2] {
-    let rolls = stream::unfold(pool.watch(), move |mut roll| async move {
-        roll.changed().await.ok()?;
-        Some(((at, News::Roll), roll))
+fn news_of(at: usize, pool: &Members) -> [BoxStream<'static, (usize, PoolUpdate)>; 2] {
+    let rolls = stream::unfold(pool.watch(), move |mut member_list| async move {
+        member_list.changed().await.ok()?;
+        Some(((at, PoolUpdate::MemberList), member_list))
     });
     let events =
         stream::unfold((pool.events(), pool.clone()), move |(mut told, pool)| async move {
             loop {
                 match told.recv().await {
-                    Ok(event) => return Some(((at, News::Event(event)), (told, pool))),
+                    Ok(event) => return Some(((at, PoolUpdate::Event(event)), (told, pool))),
                     Err(RecvError::Lagged(missed)) => {
                         let segment = pool.segment();
                         tracing::warn!(
@@ -170,20 +173,20 @@ fn news_of(at: usize, pool: &Members) -> [BoxStream<'static, (usize, News)>; 2] 
 /// Keeps the common roll, and passes events from pool to pool, as long as there are news.
 async fn together(
     all: &[Members],
-    mut news: impl futures::Stream<Item = (usize, News)> + Unpin,
+    mut updates: impl futures::Stream<Item = (usize, PoolUpdate)> + Unpin,
     mut merged: Merged,
-    show: watch::Sender<Roll>,
+    show: watch::Sender<MemberList>,
     tell: broadcast::Sender<Arc<UserEvent>>,
 ) {
     let mut known: VecDeque<Uuid> = VecDeque::new();
-    while let Some((at, news)) = news.next().await {
-        match news {
-            News::Roll => {
-                if merged.see(at, all[at].roll(), all) {
-                    show.send_replace(merged.roll.clone());
+    while let Some((at, updates)) = updates.next().await {
+        match updates {
+            PoolUpdate::MemberList => {
+                if merged.see(at, all[at].member_list(), all) {
+                    show.send_replace(merged.member_list.clone());
                 }
             }
-            News::Event(event) => {
+            PoolUpdate::Event(event) => {
                 if known.contains(&event.id) {
                     continue;
                 }
@@ -206,13 +209,13 @@ async fn together(
 /// Members of all pools, merged.
 struct Merged {
     /// Each pool as it was last looked at.
-    seen: Vec<Roll>,
-    roll: Roll,
+    seen: Vec<MemberList>,
+    member_list: MemberList,
 }
 
 impl Merged {
     /// Takes over what changed in one pool; says whether anything did.
-    fn see(&mut self, at: usize, now: Roll, all: &[Members]) -> bool {
+    fn see(&mut self, at: usize, now: MemberList, all: &[Members]) -> bool {
         let changed: Vec<Name> = self.seen[at]
             .diff(&now)
             .map(|item| match item {
@@ -223,14 +226,15 @@ impl Merged {
             .collect();
         self.seen[at] = now;
         for name in &changed {
-            let known = self.seen.iter().zip(all).enumerate().filter_map(|(at, (roll, pool))| {
-                let member = roll.get(name)?;
-                // Servers are in all pools; the default one is where their word counts.
-                (at == 0 || !member.is_server()).then_some((member, pool.segment()))
-            });
+            let known =
+                self.seen.iter().zip(all).enumerate().filter_map(|(at, (member_list, pool))| {
+                    let member = member_list.get(name)?;
+                    // Servers are in all pools; the default one is where their word counts.
+                    (at == 0 || !member.is_server()).then_some((member, pool.segment()))
+                });
             match chosen(known) {
-                Some(member) => self.roll.insert(name.clone(), member),
-                None => self.roll.remove(name),
+                Some(member) => self.member_list.insert(name.clone(), member),
+                None => self.member_list.remove(name),
             };
         }
         !changed.is_empty()

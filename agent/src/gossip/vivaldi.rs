@@ -109,14 +109,14 @@ fn magnitude(vec: &[f64; DIMENSIONS]) -> f64 {
 
 /// A member's own place, and what it needs to find it.
 #[derive(Debug, Default)]
-pub struct Place {
+pub struct LocalCoordinate {
     coordinate: Coordinate,
     adjustments: VecDeque<f64>,
     /// The latest round trips to each member: their median counts.
     latest: BTreeMap<Name, VecDeque<f64>>,
 }
 
-impl Place {
+impl LocalCoordinate {
     /// The place as it is thought now.
     pub fn coordinate(&self) -> &Coordinate {
         &self.coordinate
@@ -204,7 +204,7 @@ mod tests {
     fn places_come_to_tell_round_trips() {
         // Four members on a line, 10 ms apart.
         let mut rng = SmallRng::seed_from_u64(7);
-        let mut places: Vec<Place> = (0..4).map(|_| Place::default()).collect();
+        let mut places: Vec<LocalCoordinate> = (0..4).map(|_| LocalCoordinate::default()).collect();
         let trip = |a: u32, b: u32| 0.010 * f64::from(a.abs_diff(b));
         for round in 0..2000_u32 {
             let (a, b) = (round % 4, (round / 4 + round + 1) % 4);
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn nonsense_changes_nothing() {
         let mut rng = SmallRng::seed_from_u64(7);
-        let mut place = Place::default();
+        let mut place = LocalCoordinate::default();
         let wrong = Coordinate { height: f64::NAN, ..Coordinate::default() };
         place.observe(&"a".into(), &wrong, Duration::from_millis(1), &mut rng);
         let late = Duration::from_mins(1);

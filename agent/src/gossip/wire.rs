@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::read::Reader;
 use self::write::Writer;
 use super::member::RECONNECT_TIMEOUT;
-use super::message::{Answer, Message, Request};
+use super::message::{Message, Request, Response};
 
 /// First bytes.
 pub(super) const DATAGRAM: u8 = 1;
@@ -174,20 +174,20 @@ pub fn read_question(bytes: &[u8]) -> Result<Request> {
 }
 
 /// An answer as it goes over a connection.
-pub fn answer(answer: &Answer) -> Vec<u8> {
+pub fn answer(answer: &Response) -> Vec<u8> {
     let mut out = Writer(vec![ANSWER]);
     match answer {
-        Answer::Exchange(knowledge) => out.frame(kind::EXCHANGE, |out| out.knowledge(knowledge)),
-        Answer::Same(summary) => out.frame(kind::COMPARE, |out| out.summary(summary)),
-        Answer::Pong => out.frame(kind::PONG, |_| {}),
-        Answer::Refused(reason) => out.frame(kind::REFUSED, |out| out.text(reason)),
-        Answer::Keys(report) => out.frame(kind::KEYS, |out| out.report(report)),
+        Response::Exchange(knowledge) => out.frame(kind::EXCHANGE, |out| out.knowledge(knowledge)),
+        Response::Same(summary) => out.frame(kind::COMPARE, |out| out.summary(summary)),
+        Response::Pong => out.frame(kind::PONG, |_| {}),
+        Response::Refused(reason) => out.frame(kind::REFUSED, |out| out.text(reason)),
+        Response::Keys(report) => out.frame(kind::KEYS, |out| out.report(report)),
     }
     deflated(out.0)
 }
 
 /// The answer of a connection.
-pub fn read_answer(bytes: &[u8]) -> Result<Answer> {
+pub fn read_answer(bytes: &[u8]) -> Result<Response> {
     let inflated = inflated(bytes)?;
     let mut from = Reader(inflated.as_deref().unwrap_or(bytes));
     if from.byte()? != ANSWER {
@@ -195,11 +195,11 @@ pub fn read_answer(bytes: &[u8]) -> Result<Answer> {
     }
     let (kind, mut body) = from.frame()?;
     match kind {
-        kind::EXCHANGE => Ok(Answer::Exchange(Box::new(body.knowledge()?))),
-        kind::COMPARE => Ok(Answer::Same(Box::new(body.summary()?))),
-        kind::PONG => Ok(Answer::Pong),
-        kind::REFUSED => Ok(Answer::Refused(body.text()?)),
-        kind::KEYS => Ok(Answer::Keys(body.report()?)),
+        kind::EXCHANGE => Ok(Response::Exchange(Box::new(body.knowledge()?))),
+        kind::COMPARE => Ok(Response::Same(Box::new(body.summary()?))),
+        kind::PONG => Ok(Response::Pong),
+        kind::REFUSED => Ok(Response::Refused(body.text()?)),
+        kind::KEYS => Ok(Response::Keys(body.report()?)),
         _ => Err(Malformed),
     }
 }

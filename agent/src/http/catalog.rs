@@ -35,7 +35,7 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 /// A question about the catalog.
-struct Catalog {
+struct CatalogQuery {
     what: What,
     select: Selection,
 }
@@ -51,7 +51,7 @@ enum What {
     NodeServices(String),
 }
 
-impl Query for Catalog {
+impl Query for CatalogQuery {
     fn text(&self) -> String {
         let mut text = format!("catalog {:?}", self.what);
         self.select.describe(&mut text);
@@ -79,7 +79,7 @@ impl Query for Catalog {
     }
 }
 
-impl Catalog {
+impl CatalogQuery {
     fn nodes(&self, store: &Store) -> Found<Body> {
         let mut found = store.catalog().nodes();
         found
@@ -188,14 +188,14 @@ fn nodes(request: Request) -> Result<Answer, Error> {
     let read = request.read_options()?;
     request.authorize(Resource::Node(""), Access::List)?;
     let select = Selection::of(&request)?.with_filter(&request, &schema::NODE)?;
-    request.read(Catalog { what: What::Nodes, select }, read, Family::Uncached)
+    request.read(CatalogQuery { what: What::Nodes, select }, read, Family::Uncached)
 }
 
 fn services(request: Request) -> Result<Answer, Error> {
     let read = request.read_options()?;
     request.authorize(Resource::Service(""), Access::List)?;
     let select = Selection::of(&request)?;
-    request.read(Catalog { what: What::Services, select }, read, Family::Discovery)
+    request.read(CatalogQuery { what: What::Services, select }, read, Family::Discovery)
 }
 
 fn service(request: Request) -> Result<Answer, Error> {
@@ -208,7 +208,7 @@ fn service(request: Request) -> Result<Answer, Error> {
     let select = Selection::of(&request)?
         .with_tags(&request)
         .with_filter(&request, &schema::CATALOG_SERVICE)?;
-    request.read(Catalog { what: What::Service(name), select }, read, Family::Discovery)
+    request.read(CatalogQuery { what: What::Service(name), select }, read, Family::Discovery)
 }
 
 fn node(request: Request) -> Result<Answer, Error> {
@@ -227,14 +227,14 @@ fn node_with(request: Request, what: fn(String) -> What) -> Result<Answer, Error
     }
     request.authorize(Resource::Node(&name), Access::Read)?;
     let select = Selection::of(&request)?.with_filter(&request, &schema::SERVICE)?;
-    request.read(Catalog { what: what(name), select }, read, Family::Uncached)
+    request.read(CatalogQuery { what: what(name), select }, read, Family::Uncached)
 }
 
 /// The datacenters that are known: this one.
 fn datacenters(request: Request) -> Result<Answer, Error> {
     let read = request.read_options()?;
-    let mut reply = request.json(&[&request.door.parts.datacenter]);
-    let hit = read.cached.then(|| request.door.note_datacenters_cached());
+    let mut reply = request.json(&[&request.app.parts.datacenter]);
+    let hit = read.cached.then(|| request.app.note_datacenters_cached());
     read::cache_headers(&mut reply, hit);
     now(reply)
 }
@@ -308,20 +308,20 @@ pub(super) fn deregistration(body: &[u8], _: &str) -> Definition {
 fn write(request: Request, read: fn(&[u8], &str) -> Definition) -> Result<Answer, Error> {
     request.no_namespace()?;
     let token = request.token.clone();
-    let door = Arc::clone(&request.door);
+    let app = Arc::clone(&request.app);
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
         let body = payload::collect(body, BODY_BYTES_MAX).await?;
-        let (change, touched) = read(&body, &door.parts.datacenter)
+        let (change, touched) = read(&body, &app.parts.datacenter)
             .map_err(|error| Error::invalid(format!("Request decode failed: {error}")))?;
         // As in the reference, the body alone says where; `?dc` is ignored.
-        door.is_here(&touched.datacenter)?;
+        app.is_here(&touched.datacenter)?;
         acl::authorize(&token, Resource::Node(&touched.node), Access::Write)?;
         if let Some(service) = &touched.service {
             acl::authorize(&token, Resource::Service(service), Access::Write)?;
         }
-        door.propose(change).await?;
+        app.propose(change).await?;
         Ok(Reply::json(&true, layout))
     })
 }

@@ -198,7 +198,7 @@ struct Area<'a> {
 
 /// The servers of all datacenters in the wide area: of this one, this server.
 fn datacenters(request: Request) -> Result<Answer, Error> {
-    let parts = &request.door.parts;
+    let parts = &request.app.parts;
     let own = Row { node: parts.local.node_name(), segment: "", coord: Coordinate::ORIGIN };
     let area = Area { datacenter: &parts.datacenter, id: "wan", coordinates: vec![own] };
     now(request.json(&[area]))
@@ -220,7 +220,7 @@ fn node(request: Request) -> Result<Answer, Error> {
         None => true,
         Some(segment) => places.0.contains_key(segment),
     };
-    if !find(&request.door.coordinates.known(), &name).is_some_and(is_there) {
+    if !find(&request.app.coordinates.known(), &name).is_some_and(is_there) {
         return now(Reply::status(http::StatusCode::NOT_FOUND));
     }
     list(&request, |node| node.eq_ignore_ascii_case(&name))
@@ -235,7 +235,7 @@ fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error>
     if let Err(error) = request.datacenter_is_here() {
         return now(read::failed(error, read::Family::Plain));
     }
-    let coordinates = &request.door.coordinates;
+    let coordinates = &request.app.coordinates;
     let (known, wanted) = (coordinates.known().clone(), segment(request));
     let rows: Vec<Row> = known
         .iter()
@@ -244,7 +244,7 @@ fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error>
         .filter(|(_, (name, _))| wanted.is_none_or(|wanted| wanted == &***name))
         .map(|(node, (segment, coord))| Row { node, segment, coord: *coord })
         .collect();
-    let consensus = request.door.reader()?.consensus();
+    let consensus = request.app.reader()?.consensus();
     let mut reply = request.json(&rows);
     let contact = consensus.last_contact().as_millis();
     reply.meta(coordinates.version(), consensus.leader().is_some(), contact);
@@ -255,7 +255,7 @@ fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error>
 fn update(request: Request) -> Result<Answer, Error> {
     let datacenter = request.datacenter_is_here();
     let token = request.token.clone();
-    let door = Arc::clone(&request.door);
+    let app = Arc::clone(&request.app);
     let body = request.into_body();
     later(async move {
         let body = payload::collect(body, BODY_BYTES_MAX).await?;
@@ -288,9 +288,9 @@ fn update(request: Request) -> Result<Answer, Error> {
             return Err(Error::refused("invalid coordinate"));
         }
         // Reports of nodes that are not in the catalog are dropped without a word.
-        let store = door.reader()?.consensus().store();
+        let store = app.reader()?.consensus().store();
         if let Some(known) = store.catalog().node_named(&node) {
-            door.coordinates.set(&known.name, &segment, coordinate);
+            app.coordinates.set(&known.name, &segment, coordinate);
         }
         Ok(Reply::empty())
     })

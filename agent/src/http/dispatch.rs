@@ -18,8 +18,8 @@ use super::extract::{self, Request};
 use super::params::{self, Params};
 use super::payload::RequestBody;
 use super::reply::{self, Outgoing, Reply};
-use super::routes::{self, Answer, Promise, Route};
-use super::{Door, Truth, debug, forward, origin};
+use super::routes::{self, Answer, PendingReply, Route};
+use super::{AppState, Backend, debug, forward, origin};
 use crate::telemetry::metrics::Timing;
 
 /// The head of a request, as much of it as the HTTP engine takes.
@@ -31,7 +31,7 @@ const FOREIGN_PAGE: &str = "writes from this page's origin are not allowed\n\
 
 /// One connection's view of the door.
 pub(super) struct Dispatch {
-    pub(super) door: Arc<Door>,
+    pub(super) app: Arc<AppState>,
     pub(super) peer: Option<IpAddr>,
 }
 
@@ -44,28 +44,35 @@ impl Service<http::Request<Incoming>> for Dispatch {
     fn call(&self, request: http::Request<Incoming>) -> Finishing {
         let begun = Instant::now();
         let (head, body) = request.into_parts();
-        let body = RequestBody::new(body, &self.door, self.peer);
-        let (reply, manner) = match self.handle(head, body.clone()) {
-            Ok((Answer::Later(promise), manner)) => {
-                return Finishing::Later { promise, manner, begun, door: Arc::clone(&self.door) };
+        let body = RequestBody::new(body, &self.app, self.peer);
+        let (reply, reply_options) = match self.handle(head, body.clone()) {
+            Ok((Answer::Later(pending), reply_options)) => {
+                return Finishing::Later {
+                    pending,
+                    reply_options,
+                    begun,
+                    app: Arc::clone(&self.app),
+                };
             }
-            Ok((Answer::Now(reply), manner)) | Err((reply, manner)) => (reply, manner),
+            Ok((Answer::Now(reply), reply_options)) | Err((reply, reply_options)) => {
+                (reply, reply_options)
+            }
         };
         if body.is_left() {
-            let promise = Box::pin(async move {
+            let pending = Box::pin(async move {
                 body.drain().await;
                 Ok(reply)
             });
-            return Finishing::Later { promise, manner, begun, door: Arc::clone(&self.door) };
+            return Finishing::Later { pending, reply_options, begun, app: Arc::clone(&self.app) };
         }
-        manner.note(begun);
-        Finishing::Done(Some(finish(reply, manner, &self.door)))
+        reply_options.note(begun);
+        Finishing::Done(Some(finish(reply, reply_options, &self.app)))
     }
 }
 
 /// Options of a reply.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Manner {
+pub(super) struct ReplyOptions {
     /// Part of the API, with the headers that all of it carries.
     api: bool,
     gzip: bool,
@@ -73,7 +80,7 @@ pub(super) struct Manner {
     times: Option<&'static Timing>,
 }
 
-impl Manner {
+impl ReplyOptions {
     fn note(self, begun: Instant) {
         if let Some(times) = self.times {
             times.since(begun);
@@ -87,23 +94,23 @@ impl Dispatch {
         &self,
         head: http::request::Parts,
         body: RequestBody,
-    ) -> Result<(Answer, Manner), (Reply, Manner)> {
-        let outside = Manner::default();
+    ) -> Result<(Answer, ReplyOptions), (Reply, ReplyOptions)> {
+        let outside = ReplyOptions::default();
         let Some(path) = params::unescape(head.uri.path()) else {
             return Err((Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"), outside));
         };
-        if !self.door.settings.unprintable_paths && !routes::is_printable(&path) {
+        if !self.app.settings.unprintable_paths && !routes::is_printable(&path) {
             return Err((Reply::status(StatusCode::BAD_REQUEST), outside));
         }
         let query = head.uri.query().unwrap_or_default();
         if let Some(clean) = routes::cleaned(&path) {
             return Err((redirect(&head.method, &clean, query), outside));
         }
-        let Some(known) = self.door.router.find(&path) else {
-            if self.door.router.wants_slash(&path) {
+        let Some(known) = self.app.router.find(&path) else {
+            if self.app.router.wants_slash(&path) {
                 return Err((redirect(&head.method, &format!("{path}/"), query), outside));
             }
-            if let Some(reply) = debug::answer(&head.method, &path, self.door.settings.debug) {
+            if let Some(reply) = debug::answer(&head.method, &path, self.app.settings.debug) {
                 let refused = self.admit_client(&head, &path).err().map(Reply::from);
                 return Err((refused.unwrap_or(reply), outside));
             }
@@ -111,30 +118,30 @@ impl Dispatch {
         };
 
         let route = known.route;
-        let mut manner = Manner {
+        let mut reply_options = ReplyOptions {
             api: true,
             gzip: extract::accepts_gzip(&head.headers),
             times: known.times(&head.method),
         };
         let Some(params) = Params::parse(query) else {
-            return Err((Reply::status(StatusCode::INTERNAL_SERVER_ERROR), manner));
+            return Err((Reply::status(StatusCode::INTERNAL_SERVER_ERROR), reply_options));
         };
-        self.admit_client(&head, &path).map_err(|error| (error.into(), manner))?;
+        self.admit_client(&head, &path).map_err(|error| (error.into(), reply_options))?;
         match Self::method(&head.method, route) {
             Ok(Some(_)) => {}
             Ok(None) => {
                 let reply = Reply::empty().with(http::header::ALLOW, reply::allow(route.methods));
-                return Err((reply, manner));
+                return Err((reply, reply_options));
             }
             Err(error) => {
                 // A refused HEAD announces the text but must not carry it, not even compressed.
-                manner.gzip &= head.method != Method::HEAD;
-                return Err((error.into(), manner));
+                reply_options.gzip &= head.method != Method::HEAD;
+                return Err((error.into(), reply_options));
             }
         }
         match self.answer(head, path, route, params, body) {
-            Ok(answer) => Ok((answer, manner)),
-            Err(error) => Err((error.into(), manner)),
+            Ok(answer) => Ok((answer, reply_options)),
+            Err(error) => Err((error.into(), reply_options)),
         }
     }
 
@@ -149,14 +156,14 @@ impl Dispatch {
     ) -> Result<Answer, Error> {
         let handler =
             Self::method(&head.method, route)?.ok_or_else(|| Error::NotFound(String::new()))?;
-        match &self.door.parts.truth {
-            Truth::Elsewhere(upstream) if !routes::is_own(&path) => {
-                forward::pass_on(&self.door, upstream.clone(), head, body)
+        match &self.app.parts.backend {
+            Backend::Elsewhere(upstream) if !routes::is_own(&path) => {
+                forward::pass_on(&self.app, upstream.clone(), head, body)
             }
-            Truth::Here { leader: Some(leader), .. }
-                if routes::is_the_leaders(&path, &params) && self.door.follows() =>
+            Backend::Here { leader: Some(leader), .. }
+                if routes::is_the_leaders(&path, &params) && self.app.follows() =>
             {
-                forward::pass_on(&self.door, leader.clone(), head, body)
+                forward::pass_on(&self.app, leader.clone(), head, body)
             }
             _ => handler(self.request(head.headers, path, route, params, body)),
         }
@@ -172,10 +179,10 @@ impl Dispatch {
             return Err(wrong("is no path: begin with `/v1/`"));
         }
         let path = params::unescape(uri.path()).ok_or_else(|| wrong("has a wrong escape"))?;
-        if !self.door.settings.unprintable_paths && !routes::is_printable(&path) {
+        if !self.app.settings.unprintable_paths && !routes::is_printable(&path) {
             return Err(wrong("has characters that cannot be printed"));
         }
-        let known = self.door.router.find(&path).filter(|_| routes::cleaned(&path).is_none());
+        let known = self.app.router.find(&path).filter(|_| routes::cleaned(&path).is_none());
         let Some(known) = known else { return Err(Error::NotFound(format!("no path `{path}`"))) };
         let params = Params::parse(uri.query().unwrap_or_default())
             .ok_or_else(|| wrong("has a parameter with a wrong escape"))?;
@@ -201,9 +208,9 @@ impl Dispatch {
         params: Params,
         body: RequestBody,
     ) -> Request {
-        let pretty = self.door.settings.pretty || params.has("pretty");
+        let pretty = self.app.settings.pretty || params.has("pretty");
         Request {
-            door: Arc::clone(&self.door),
+            app: Arc::clone(&self.app),
             token: extract::token(&params, &headers),
             layout: if pretty { Layout::Pretty } else { Layout::Compact },
             headers,
@@ -226,7 +233,7 @@ impl Dispatch {
     ) -> Result<Answer, Error> {
         let nothing = || Error::NotFound(String::new());
         let path = params::unescape(path).ok_or_else(nothing)?;
-        let known = self.door.router.find(&path).filter(|_| !routes::is_own(&path));
+        let known = self.app.router.find(&path).filter(|_| !routes::is_own(&path));
         let route = known.ok_or_else(nothing)?.route;
         let handler = Self::method(method, route)?.ok_or_else(nothing)?;
         let params = Params::parse(query).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
@@ -245,7 +252,7 @@ impl Dispatch {
         }
         let unescaped = params::unescape(path);
         let printable =
-            |path: &String| self.door.settings.unprintable_paths || routes::is_printable(path);
+            |path: &String| self.app.settings.unprintable_paths || routes::is_printable(path);
         let path = unescaped.filter(printable).ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
         self.admit(method, &path)
     }
@@ -253,7 +260,7 @@ impl Dispatch {
     /// Refuses what configuration forbids, and the writes of foreign pages.
     fn admit_client(&self, head: &http::request::Parts, path: &str) -> Result<(), Error> {
         self.admit(&head.method, path)?;
-        let (node, listed) = (&self.door.parts.node_name, &self.door.settings.allow_origins);
+        let (node, listed) = (&self.app.parts.node_name, &self.app.settings.allow_origins);
         let may = || origin::may_write(&head.uri, &head.headers, node, listed);
         if routes::only_reads(&head.method, path) || may() {
             Ok(())
@@ -264,7 +271,7 @@ impl Dispatch {
 
     /// Refuses what configuration forbids.
     fn admit(&self, method: &Method, path: &str) -> Result<(), Error> {
-        let settings = &self.door.settings;
+        let settings = &self.app.settings;
         if settings.block_endpoints.iter().any(|prefix| path.starts_with(prefix.as_str())) {
             return Err(Error::Forbidden("Endpoint is blocked by agent configuration"));
         }
@@ -303,7 +310,7 @@ impl Dispatch {
         if path != "/" {
             return Reply::status(StatusCode::NOT_FOUND);
         }
-        match &self.door.settings.ui_path {
+        match &self.app.settings.ui_path {
             Some(ui) => redirect(method, ui, ""),
             None => Reply::text(StatusCode::OK, "Consul Agent"),
         }
@@ -338,7 +345,7 @@ pub(super) fn redirect(method: &Method, path: &str, query: &str) -> Reply {
 /// The future of one request: an answer that is there, or one that is waited for.
 pub(super) enum Finishing {
     Done(Option<Response<Outgoing>>),
-    Later { promise: Promise, manner: Manner, begun: Instant, door: Arc<Door> },
+    Later { pending: PendingReply, reply_options: ReplyOptions, begun: Instant, app: Arc<AppState> },
 }
 
 impl Future for Finishing {
@@ -349,27 +356,27 @@ impl Future for Finishing {
             Finishing::Done(response) => {
                 Poll::Ready(Ok(response.take().expect("a finished future is not polled again")))
             }
-            Finishing::Later { promise, manner, begun, door } => {
-                promise.as_mut().poll(context).map(|outcome| {
-                    manner.note(*begun);
+            Finishing::Later { pending, reply_options, begun, app } => {
+                pending.as_mut().poll(context).map(|outcome| {
+                    reply_options.note(*begun);
                     let reply = outcome.unwrap_or_else(Reply::from);
-                    Ok(finish(reply, *manner, door))
+                    Ok(finish(reply, *reply_options, app))
                 })
             }
         }
     }
 }
 
-fn finish(mut reply: Reply, manner: Manner, door: &Door) -> Response<Outgoing> {
-    if manner.api {
+fn finish(mut reply: Reply, reply_options: ReplyOptions, app: &AppState) -> Response<Outgoing> {
+    if reply_options.api {
         reply::vary(&mut reply.headers);
-        for (name, value) in &door.response_headers {
+        for (name, value) in &app.response_headers {
             reply.headers.insert(name.clone(), value.clone());
         }
-        if door.settings.translate_addresses {
+        if app.settings.translate_addresses {
             const TRANSLATED: HeaderName = HeaderName::from_static("x-consul-translate-addresses");
             reply.headers.insert(TRANSLATED, HeaderValue::from_static("true"));
         }
     }
-    reply.finish(manner.gzip)
+    reply.finish(reply_options.gzip)
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Door;
+use super::AppState;
 use super::encode::{self, Layout};
 use super::error::Error;
 use super::extract::Request;
@@ -26,7 +26,7 @@ use super::routes::{Answer, Route, later, route};
 use super::stream;
 use crate::acl::{Access, Resource, Token, authorize};
 use crate::gossip::UserEvent;
-use crate::local::Audience;
+use crate::local::EventFilter;
 use crate::remote_exec;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -96,9 +96,10 @@ impl<'a> From<&'a Event> for Row<'a> {
 
 impl Event {
     /// Its filters.
-    fn audience(&self) -> Result<Audience, Error> {
+    fn event_filter(&self) -> Result<EventFilter, Error> {
         let filters = [&self.node_filter, &self.service_filter, &self.tag_filter];
-        Audience::of(filters.map(String::as_str)).map_err(|wrong| Error::refused(wrong.to_string()))
+        EventFilter::of(filters.map(String::as_str))
+            .map_err(|wrong| Error::refused(wrong.to_string()))
     }
 
     /// The bytes it would take on its way.
@@ -183,8 +184,8 @@ fn fire(request: Request) -> Result<Answer, Error> {
     if !event.tag_filter.is_empty() && event.service_filter.is_empty() {
         return Err(Error::refused("Cannot provide tag filter without service filter"));
     }
-    let audience = event.audience()?;
-    let door = Arc::clone(&request.door);
+    let event_filter = event.event_filter()?;
+    let app = Arc::clone(&request.app);
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
@@ -205,20 +206,20 @@ fn fire(request: Request) -> Result<Answer, Error> {
             payload: event.payload.clone(),
             filters: [node, service, tag].map(Clone::clone),
         };
-        let fired = door.parts.pools.fire(told).await;
+        let fired = app.parts.pools.fire(told).await;
         event.ltime = fired.map_err(|stopped| Error::refused(stopped.to_string()))?;
         // Who fired it finds it in the list at once.
-        if audience.includes(&door.parts.local) {
-            door.events.hear(event);
+        if event_filter.includes(&app.parts.local) {
+            app.events.hear(event);
         }
         Ok(reply)
     })
 }
 
 /// Keeps what the pool tells and the filters let pass, until nothing more can come.
-pub(super) async fn listen(door: Arc<Door>) {
+pub(super) async fn listen(app: Arc<AppState>) {
     use tokio::sync::broadcast::error::RecvError;
-    let mut told = door.parts.pools.events();
+    let mut told = app.parts.pools.events();
     loop {
         let told = match told.recv().await {
             Ok(told) => told,
@@ -241,8 +242,8 @@ pub(super) async fn listen(door: Arc<Door>) {
             ltime: told.ltime,
         };
         // Whoever fired it has looked at its filters; an agent of another version may know others.
-        if event.audience().is_ok_and(|audience| audience.includes(&door.parts.local)) {
-            door.events.hear(event);
+        if event.event_filter().is_ok_and(|event_filter| event_filter.includes(&app.parts.local)) {
+            app.events.hear(event);
         }
     }
 }
@@ -261,7 +262,7 @@ fn too_large(size: usize) -> Error {
 
 /// Parameters of a list of events.
 struct Listing {
-    door: Arc<Door>,
+    app: Arc<AppState>,
     name: String,
     token: Token,
     layout: Layout,
@@ -270,7 +271,7 @@ struct Listing {
 impl Listing {
     /// The list as it stands, encoded, and its index.
     fn look(&self) -> (u64, Vec<u8>) {
-        let heard = self.door.events.heard();
+        let heard = self.app.events.heard();
         let shown: Vec<&Event> = heard
             .ring
             .iter()
@@ -286,7 +287,7 @@ impl Listing {
 
     /// The list once its index is another than `index`, or at the deadline as it is.
     async fn wait(&self, index: u64, deadline: Instant) -> (u64, Vec<u8>) {
-        let mut count = self.door.events.count.subscribe();
+        let mut count = self.app.events.count.subscribe();
         loop {
             let (found, bytes) = self.look();
             let waited = if found == index {
@@ -303,9 +304,9 @@ impl Listing {
 
 fn list(request: Request) -> Result<Answer, Error> {
     let (index, wait) = request.index_and_wait()?;
-    let waits = request.door.settings.waits;
+    let waits = request.app.settings.waits;
     let listing = Listing {
-        door: Arc::clone(&request.door),
+        app: Arc::clone(&request.app),
         name: request.params.get("name").unwrap_or_default().to_owned(),
         token: request.token.clone(),
         layout: request.layout,

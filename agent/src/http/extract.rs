@@ -8,7 +8,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTEN
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_client::types::parse_nanos;
 
-use super::Door;
+use super::AppState;
 use super::encode::Layout;
 use super::error::Error;
 use super::params::{Params, go_unsigned};
@@ -31,7 +31,7 @@ const UNNAMESPACED: [&str; 4] =
 /// A request on its way to its handler. Handlers take out what they need and drop the rest before
 /// they wait: what sleeps must be small.
 pub(crate) struct Request {
-    pub(crate) door: Arc<Door>,
+    pub(crate) app: Arc<AppState>,
     pub(crate) params: Params,
     pub(crate) token: Token,
     pub(crate) layout: Layout,
@@ -63,12 +63,12 @@ impl Request {
 
     /// Fails if `?dc=` names another datacenter than this one.
     pub(crate) fn datacenter_is_here(&self) -> Result<(), Error> {
-        self.door.is_here(self.params.get("dc").unwrap_or_default())
+        self.app.is_here(self.params.get("dc").unwrap_or_default())
     }
 
     /// `?index`, `?wait`, `?stale`, `?consistent`, ... with the reference's texts for wrong ones.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, Error> {
-        let max_stale = self.door.settings.discovery_max_stale;
+        let max_stale = self.app.settings.discovery_max_stale;
         read_options(&self.params, &self.headers, &self.path, max_stale)
     }
 

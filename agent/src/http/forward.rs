@@ -23,7 +23,7 @@ use crate::http::params::Params;
 use crate::http::payload::{self, RequestBody};
 use crate::http::reply::{Content, Reply};
 use crate::http::routes::{self, Answer, later};
-use crate::http::{Door, Settings};
+use crate::http::{AppState, Settings};
 use crate::rpc::{Parts, Refusal};
 use crate::upstream::{self, Body, Head, Part, Piece, Upstream};
 
@@ -43,7 +43,7 @@ const LOOKED_AT: [HeaderName; 7] = [
 
 /// Has a server answer a request.
 pub(super) fn pass_on(
-    door: &Arc<Door>,
+    app: &Arc<AppState>,
     upstream: Upstream,
     head: http::request::Parts,
     body: RequestBody,
@@ -63,10 +63,10 @@ pub(super) fn pass_on(
         cut: false,
         upload: None,
         agent: upstream::Agent {
-            node_name: door.parts.node_name.clone(),
-            kv_value_bytes_max: door.settings.kv_value_bytes_max,
-            txn_body_bytes_max: door.settings.txn_body_bytes_max,
-            discovery_max_stale: door.settings.discovery_max_stale,
+            node_name: app.parts.node_name.clone(),
+            kv_value_bytes_max: app.settings.kv_value_bytes_max,
+            txn_body_bytes_max: app.settings.txn_body_bytes_max,
+            discovery_max_stale: app.settings.discovery_max_stale,
         },
     };
     let is_large = head.method == Method::PUT && head.uri.path() == "/v1/snapshot";
@@ -90,7 +90,7 @@ pub(super) fn pass_on(
     })
 }
 
-fn reply(answer: upstream::Answer) -> Reply {
+fn reply(answer: upstream::ForwardedReply) -> Reply {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut reply = Reply::status(status);
     reply.headers = header_map(&answer.headers);
@@ -115,8 +115,8 @@ fn header_map(headers: &[(String, Bytes)]) -> HeaderMap {
 
 /// A server's door for requests that other agents pass on. Cheap to clone.
 #[derive(Clone)]
-pub struct Passing {
-    door: Arc<Door>,
+pub struct Forwarder {
+    app: Arc<AppState>,
     uploads: Arc<Uploads>,
 }
 
@@ -142,15 +142,15 @@ impl Drop for Upload {
     }
 }
 
-impl std::fmt::Debug for Passing {
+impl std::fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Passing").field("node", &self.door.parts.node_name).finish_non_exhaustive()
+        f.debug_struct("Passing").field("node", &self.app.parts.node_name).finish_non_exhaustive()
     }
 }
 
-impl Passing {
-    pub(super) fn new(door: Arc<Door>) -> Passing {
-        Passing { door, uploads: Arc::default() }
+impl Forwarder {
+    pub(super) fn new(app: Arc<AppState>) -> Forwarder {
+        Forwarder { app, uploads: Arc::default() }
     }
 
     /// Takes a piece of a body; does anybody want more?
@@ -174,7 +174,7 @@ impl Passing {
     ) -> Result<(), Refusal> {
         // The agent that asks tries the next server: one of them leads.
         let params = Params::parse(&request.query).unwrap_or_default();
-        if routes::is_the_leaders(&request.path, &params) && self.door.follows() {
+        if routes::is_the_leaders(&request.path, &params) && self.app.follows() {
             return Err(Refusal::busy("this server does not lead"));
         }
         let reply = self.reply(request).await;
@@ -223,13 +223,13 @@ impl Passing {
         };
         // What this server forbids it forbids to whoever asks, and for whom: an agent's word on its own limits binds
         // that agent alone.
-        let own = Dispatch { door: Arc::clone(&self.door), peer: None };
+        let own = Dispatch { app: Arc::clone(&self.app), peer: None };
         let head = [&path, &query, &agent.node_name].iter().map(|it| it.len()).sum::<usize>()
             + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if let Err(error) = own.admit_passed(&method, &path, head) {
             return error.into();
         }
-        let dispatch = Dispatch { door: self.door.of(agent), peer: None };
+        let dispatch = Dispatch { app: self.app.of(agent), peer: None };
         let answer = dispatch.passed(&method, (&path, &query), header_map(&headers), body);
         drop((dispatch, path, query, headers));
         let reply = match answer {
@@ -251,13 +251,13 @@ async fn send(parts: &Parts<Part>, mut body: Bytes) -> Result<(), Refusal> {
     Ok(())
 }
 
-impl Door {
+impl AppState {
     /// This door as another agent would have it if it were a server itself: with its name and its limits, as far as
     /// they do not exceed this server's. What goes out is for that agent to dress.
-    fn of(&self, agent: upstream::Agent) -> Arc<Door> {
+    fn of(&self, agent: upstream::Agent) -> Arc<AppState> {
         let mut parts = self.parts.clone();
         parts.node_name = agent.node_name;
-        Arc::new(Door {
+        Arc::new(AppState {
             parts,
             settings: Settings {
                 kv_value_bytes_max: agent.kv_value_bytes_max.min(self.settings.kv_value_bytes_max),

@@ -23,7 +23,7 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 /// A question about health.
-struct Health {
+struct HealthQuery {
     what: What,
     select: Selection,
 }
@@ -40,7 +40,7 @@ enum What {
     State(String),
 }
 
-impl Query for Health {
+impl Query for HealthQuery {
     fn text(&self) -> String {
         let mut text = format!("health {:?}", self.what);
         self.select.describe(&mut text);
@@ -64,7 +64,7 @@ impl Query for Health {
     }
 }
 
-impl Health {
+impl HealthQuery {
     /// Lists of checks that are chosen by their nodes' rows change with those too.
     fn index_with_nodes(&self, store: &Store, index: Index) -> Index {
         let whole = matches!(self.what, What::Checks(_) | What::State(_));
@@ -159,7 +159,7 @@ fn service(request: Request) -> Result<Answer, Error> {
         .with_passing(&request)?
         .with_effective(&request)?
         .with_filter(&request, &schema::SERVICE_ENTRY)?;
-    request.read(Health { what: What::Service(name), select }, read, Family::Discovery)
+    request.read(HealthQuery { what: What::Service(name), select }, read, Family::Discovery)
 }
 
 fn node(request: Request) -> Result<Answer, Error> {
@@ -170,7 +170,7 @@ fn node(request: Request) -> Result<Answer, Error> {
     }
     request.authorize(Resource::Node(&name), Access::Read)?;
     let select = of_checks(&request)?;
-    request.read(Health { what: What::Node(name), select }, read, Family::Uncached)
+    request.read(HealthQuery { what: What::Node(name), select }, read, Family::Uncached)
 }
 
 fn checks(request: Request) -> Result<Answer, Error> {
@@ -181,7 +181,7 @@ fn checks(request: Request) -> Result<Answer, Error> {
     }
     request.authorize(Resource::Service(&name), Access::Read)?;
     let select = of_checks(&request)?;
-    request.read(Health { what: What::Checks(name), select }, read, Family::Uncached)
+    request.read(HealthQuery { what: What::Checks(name), select }, read, Family::Uncached)
 }
 
 fn state(request: Request) -> Result<Answer, Error> {
@@ -192,5 +192,5 @@ fn state(request: Request) -> Result<Answer, Error> {
     }
     request.authorize(Resource::Node(""), Access::List)?;
     let select = of_checks(&request)?;
-    request.read(Health { what: What::State(state), select }, read, Family::Uncached)
+    request.read(HealthQuery { what: What::State(state), select }, read, Family::Uncached)
 }

@@ -16,7 +16,7 @@ use super::routes::{Answer, Route, later, route};
 use super::rows::{EntryRow, Rows};
 use crate::acl::{Access, Authority, Resource};
 use crate::http::read::Family;
-use crate::read::{Body, Outcome, Query};
+use crate::read::{Body, Query, ReadResult};
 use crate::store::{Change, Found, Index, KvChange, KvVerb, Reply as Applied, Store};
 
 pub(super) const ROUTES: &[Route] =
@@ -143,7 +143,7 @@ fn get(request: Request) -> Result<Answer, Error> {
 }
 
 /// A bare value, guarded against being taken for a page.
-fn present_raw(outcome: Outcome<Body>) -> Reply {
+fn present_raw(outcome: ReadResult<Body>) -> Reply {
     let exists = outcome.found.rows.exists();
     let reply = Reply::outcome(outcome);
     if !exists {
@@ -193,13 +193,13 @@ fn put(request: Request) -> Result<Answer, Error> {
     check_conflicts(&request.params, &["cas", "acquire", "release"])?;
     request.authorize(Resource::Key(&key), Access::Write)?;
     let (verb, flags) = verb(&request.params)?;
-    let limit = request.door.settings.kv_value_bytes_max;
+    let limit = request.app.settings.kv_value_bytes_max;
     let announced = request.content_length();
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large(announced.unwrap_or(0), limit));
     }
     request.datacenter_is_here()?;
-    let door = request.door.clone();
+    let app = request.app.clone();
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
@@ -211,7 +211,7 @@ fn put(request: Request) -> Result<Answer, Error> {
         // The request's buffer may be much larger than the value: keep a copy of its own size.
         let value = Bytes::copy_from_slice(&value);
         let change = Change::Kv(KvChange { verb, key, value, flags });
-        Ok(decided(door.propose(change).await?.0, layout))
+        Ok(decided(app.propose(change).await?.0, layout))
     })
 }
 
@@ -240,12 +240,12 @@ fn delete(request: Request) -> Result<Answer, Error> {
         }
     };
     request.datacenter_is_here()?;
-    let door = request.door.clone();
+    let app = request.app.clone();
     let layout = request.layout;
     drop(request);
     later(async move {
         let change = Change::Kv(KvChange { verb, key, value: Bytes::new(), flags: 0 });
-        Ok(decided(door.propose(change).await?.0, layout))
+        Ok(decided(app.propose(change).await?.0, layout))
     })
 }
 

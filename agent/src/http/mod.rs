@@ -8,7 +8,7 @@
 //!     reply.rs, encode.rs, stream.rs ◀── read path ◀─────┘      raft ◀───────┘
 //! ```
 //!
-//! On an agent that is no server, only its own end points are answered so; `passing.rs` has servers answer all others,
+//! On an agent that is no server, only its own end points are answered so; `forwarder.rs` has servers answer all others,
 //! where the same handlers run for it.
 //!
 //! `watch/` asks many questions for one client, each as if it had come alone.
@@ -62,9 +62,9 @@ mod write_coalesce;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use agent::{Departure, Identity, Reload, Shown, Wish};
+pub use agent::{Departure, Identity, Reload, ReloadRequest, Shown};
 pub use error::Error;
-pub use forward::Passing;
+pub use forward::Forwarder;
 pub use limits::{Limits, Mode, Rates};
 pub use origin::{NotAnOrigin, Origin};
 pub use server::{Listener, serve, serve_passing};
@@ -84,7 +84,7 @@ use crate::upstream::Upstream;
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// Access to catalog, keys and sessions.
-    pub truth: Truth,
+    pub backend: Backend,
     /// Registrations of this agent.
     pub local: Local,
     /// Identity that this agent shows.
@@ -103,7 +103,7 @@ pub struct Parts {
 
 /// Access to catalog, keys and sessions.
 #[derive(Debug, Clone)]
-pub enum Truth {
+pub enum Backend {
     /// This agent is a server.
     Here {
         /// The read path, and through it the cluster.
@@ -117,18 +117,18 @@ pub enum Truth {
     Elsewhere(Upstream),
 }
 
-impl Truth {
+impl Backend {
     /// The read path, if this agent is a server.
     pub fn reader(&self) -> Option<&Reader> {
         match self {
-            Truth::Here { reader, .. } => Some(reader),
-            Truth::Elsewhere(_) => None,
+            Backend::Here { reader, .. } => Some(reader),
+            Backend::Elsewhere(_) => None,
         }
     }
 }
 
 /// Everything that all requests share.
-pub(crate) struct Door {
+pub(crate) struct AppState {
     pub(crate) parts: Parts,
     pub(crate) settings: Settings,
     pub(crate) coordinates: Arc<coordinate::Coordinates>,
@@ -144,8 +144,8 @@ pub(crate) struct Door {
     response_headers: Vec<(http::HeaderName, http::HeaderValue)>,
 }
 
-impl Door {
-    fn new(parts: Parts, settings: Settings) -> Arc<Door> {
+impl AppState {
+    fn new(parts: Parts, settings: Settings) -> Arc<AppState> {
         let response_headers = settings
             .response_headers
             .iter()
@@ -154,7 +154,7 @@ impl Door {
                 Some(pair)
             })
             .collect();
-        Arc::new(Door {
+        Arc::new(AppState {
             coordinates: Arc::new(coordinate::Coordinates::new()),
             events: Arc::new(event::Events::new()),
             snapshots: Arc::default(),
@@ -184,13 +184,13 @@ impl Door {
 
     /// Is this a server that follows another?
     fn follows(&self) -> bool {
-        let consensus = self.parts.truth.reader().map(Reader::consensus);
+        let consensus = self.parts.backend.reader().map(Reader::consensus);
         consensus.is_some_and(|consensus| !consensus.is_leader() && consensus.knows_leader())
     }
 
     /// The read path. Whoever asks for it answers what only servers do.
     pub(crate) fn reader(&self) -> Result<&Reader, Error> {
-        self.parts.truth.reader().ok_or(Error::NoServer)
+        self.parts.backend.reader().ok_or(Error::NoServer)
     }
 
     /// Has the cluster agree on a change; waits out an election. What the store refuses is an error.

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Door;
+use super::AppState;
 use super::error::Error;
 use super::intake::{self, Intake, Share};
 
@@ -120,15 +120,15 @@ impl RequestBody {
     }
 
     /// Most requests have none, and cost nothing here.
-    pub(super) fn new(body: Incoming, door: &Door, client: Option<IpAddr>) -> RequestBody {
+    pub(super) fn new(body: Incoming, app: &AppState, client: Option<IpAddr>) -> RequestBody {
         if body.is_end_stream() {
             return RequestBody(None);
         }
         let upload = Upload {
             body,
-            intake: Arc::clone(&door.intake),
+            intake: Arc::clone(&app.intake),
             client,
-            idle_max: door.settings.body_idle_max,
+            idle_max: app.settings.body_idle_max,
         };
         RequestBody(Some(Arc::new(Mutex::new(Some(Source::Connection(upload))))))
     }

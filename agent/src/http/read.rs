@@ -9,7 +9,7 @@ use crate::http::extract::{ReadOptions, Request};
 use crate::http::reply::Reply;
 use crate::http::routes::{Answer, later, now};
 use crate::http::stream;
-use crate::read::{Body, Outcome, Query, Reader};
+use crate::read::{Body, Query, ReadResult, Reader};
 
 const CACHE: HeaderName = HeaderName::from_static("x-cache");
 
@@ -43,12 +43,12 @@ impl Request {
         query: impl Query + 'static,
         read: ReadOptions,
         family: Family,
-        present: fn(Outcome<Body>) -> Reply,
+        present: fn(ReadResult<Body>) -> Reply,
     ) -> Result<Answer, Error> {
         if let Err(error) = self.datacenter_is_here() {
             return now(failed(error, family));
         }
-        let reader = self.door.reader()?.clone();
+        let reader = self.app.reader()?.clone();
         if self.wants_events() {
             let after =
                 self.last_event().or((read.options.index > 0).then_some(read.options.index));
@@ -58,7 +58,7 @@ impl Request {
         }
         drop(self);
         let hit = (read.cached && family == Family::Discovery).then(|| reader.note_cached(&query));
-        let dress = move |outcome: Outcome<Body>| {
+        let dress = move |outcome: ReadResult<Body>| {
             let consistency = outcome.consistency;
             let mut reply = present(outcome);
             if matches!(family, Family::Discovery | Family::Uncached) {
@@ -80,7 +80,7 @@ async fn answer_later(
     query: impl Query + 'static,
     read: ReadOptions,
     family: Family,
-    dress: impl FnOnce(Outcome<Body>) -> Reply,
+    dress: impl FnOnce(ReadResult<Body>) -> Reply,
 ) -> Result<Reply, Error> {
     match reader.answer(read.options, &query).await {
         Ok(outcome) => Ok(dress(outcome)),

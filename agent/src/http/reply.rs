@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::encode::{self, Layout};
 use super::error::Error;
 use crate::read::body::counted;
-use crate::read::{Body, Consistency, Outcome};
+use crate::read::{Body, Consistency, ReadResult};
 use crate::rpc;
 use crate::store::Found;
 use crate::upstream;
@@ -101,7 +101,7 @@ impl Reply {
 
     /// An outcome of the read path: JSON, or 404 without a body, with the headers that every
     /// read carries.
-    pub(crate) fn outcome(outcome: Outcome<Body>) -> Reply {
+    pub(crate) fn outcome(outcome: ReadResult<Body>) -> Reply {
         let mut reply = Reply::empty();
         reply.meta(outcome.index, outcome.known_leader, outcome.last_contact.as_millis());
         if let Some(next) = outcome.found.rows.next() {

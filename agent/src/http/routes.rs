@@ -19,11 +19,11 @@ pub(crate) enum Answer {
     /// At once.
     Now(Reply),
     /// After waiting for something.
-    Later(Promise),
+    Later(PendingReply),
 }
 
 /// An answer that takes time.
-pub(crate) type Promise = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
+pub(crate) type PendingReply = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
 
 /// Handles the requests of one path and method.
 pub(crate) type Handler = fn(Request) -> Result<Answer, Error>;
@@ -95,12 +95,12 @@ fn table() -> impl Iterator<Item = &'static Route> {
 /// The table, ready for look-ups: a handful of routes for each name that can follow `/v1/`.
 pub(super) struct Router {
     /// Longest first: a path that is a route itself is found before those that it lies below.
-    families: HashMap<&'static str, Vec<Known>>,
+    families: HashMap<&'static str, Vec<MeasuredRoute>>,
 }
 
 /// A route with its figures.
 #[derive(Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct MeasuredRoute {
     pub(super) route: &'static Route,
     /// Metrics of request times, for each of [`METHODS`].
     times: [&'static Timing; METHODS.len()],
@@ -109,13 +109,13 @@ pub(super) struct Known {
 /// The methods whose requests are timed, those that are refused included. Others do not reach a handler anywhere.
 const METHODS: [&str; 6] = ["GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS"];
 
-impl Known {
-    fn new(route: &'static Route) -> Known {
+impl MeasuredRoute {
+    fn new(route: &'static Route) -> MeasuredRoute {
         // As dashboards for the reference know it: what lies below a path is `_`.
         let path = route.path.trim_start_matches('/').replace('/', ".");
         let path = if path.ends_with('.') { path + "_" } else { path };
         let times = METHODS.map(|method| metrics::named(&format!("http.{method}.{path}")));
-        Known { route, times }
+        MeasuredRoute { route, times }
     }
 
     /// Metric for the time of a request.
@@ -127,9 +127,9 @@ impl Known {
 
 impl Router {
     pub(super) fn new() -> Router {
-        let mut families: HashMap<_, Vec<Known>> = HashMap::new();
+        let mut families: HashMap<_, Vec<MeasuredRoute>> = HashMap::new();
         for route in table() {
-            families.entry(family(route.path)).or_default().push(Known::new(route));
+            families.entry(family(route.path)).or_default().push(MeasuredRoute::new(route));
         }
         for routes in families.values_mut() {
             routes.sort_by_key(|known| std::cmp::Reverse(known.route.path.len()));
@@ -137,13 +137,13 @@ impl Router {
         Router { families }
     }
 
-    fn family_of(&self, path: &str) -> &[Known] {
+    fn family_of(&self, path: &str) -> &[MeasuredRoute] {
         self.families.get(family(path)).map_or(&[], Vec::as_slice)
     }
 
     /// The route of a path.
-    pub(super) fn find(&self, path: &str) -> Option<Known> {
-        let is_it = |known: &&Known| {
+    pub(super) fn find(&self, path: &str) -> Option<MeasuredRoute> {
+        let is_it = |known: &&MeasuredRoute| {
             path.strip_prefix(known.route.path)
                 .is_some_and(|rest| rest.is_empty() || known.route.path.ends_with('/'))
         };

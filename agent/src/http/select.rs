@@ -51,9 +51,9 @@ impl Selection {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
         let near = params.get("near").filter(|node| !node.is_empty()).map(|node| {
-            let parts = &request.door.parts;
+            let parts = &request.app.parts;
             let node = if node == "_agent" { parts.node_name.as_str() } else { node };
-            let coordinates = Arc::clone(&request.door.coordinates);
+            let coordinates = Arc::clone(&request.app.coordinates);
             Near { node: node.to_owned(), version: coordinates.version(), coordinates }
         });
         Ok(Selection {

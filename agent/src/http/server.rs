@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch::Dispatch;
-use super::{Door, Limits, Parts, Passing, Settings};
-use crate::http::write_coalesce::Gather;
+use super::{AppState, Forwarder, Limits, Parts, Settings};
+use crate::http::write_coalesce::WriteCoalescer;
 
 /// Time for connections to finish what they are writing when the agent stops.
 const GRACE: Duration = Duration::from_millis(250);
@@ -99,7 +99,7 @@ pub async fn serve(
     settings: Settings,
     shutdown: CancellationToken,
 ) {
-    serve_door(listeners, Door::new(parts, settings), shutdown).await;
+    serve_door(listeners, AppState::new(parts, settings), shutdown).await;
 }
 
 /// As [`serve`], and gives the door for requests that other agents pass on: `node` puts it where those come in.
@@ -108,15 +108,15 @@ pub fn serve_passing(
     parts: Parts,
     settings: Settings,
     shutdown: CancellationToken,
-) -> (Passing, impl Future<Output = ()> + Send) {
-    let door = Door::new(parts, settings);
-    (Passing::new(Arc::clone(&door)), serve_door(listeners, door, shutdown))
+) -> (Forwarder, impl Future<Output = ()> + Send) {
+    let app = AppState::new(parts, settings);
+    (Forwarder::new(Arc::clone(&app)), serve_door(listeners, app, shutdown))
 }
 
-async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: CancellationToken) {
+async fn serve_door(listeners: Vec<Listener>, app: Arc<AppState>, shutdown: CancellationToken) {
     let server = Arc::new(Server {
-        clients: Clients { limits: door.settings.limits.clone(), open: Mutex::default() },
-        door,
+        clients: Clients { limits: app.settings.limits.clone(), open: Mutex::default() },
+        app,
         connections: TaskTracker::new(),
         shutdown,
         ending: Ending::default(),
@@ -126,16 +126,16 @@ async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancell
         .into_iter()
         .map(|listener| tokio::spawn(Arc::clone(&server).accept(listener)))
         .collect();
-    let listening = super::event::listen(Arc::clone(&server.door));
+    let listening = super::event::listen(Arc::clone(&server.app));
     let mut listening = std::pin::pin!(listening);
     let mut listens = true;
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
             _ = sweep.tick() => {
-                if let Some(reader) = server.door.parts.truth.reader() {
+                if let Some(reader) = server.app.parts.backend.reader() {
                     reader.forget_idle_answers();
-                    let (coordinates, pools) = (&server.door.coordinates, &server.door.parts.pools);
+                    let (coordinates, pools) = (&server.app.coordinates, &server.app.parts.pools);
                     coordinates.learn(pools, &reader.consensus().store());
                 }
             }
@@ -152,7 +152,7 @@ async fn serve_door(listeners: Vec<Listener>, door: Arc<Door>, shutdown: Cancell
 }
 
 struct Server {
-    door: Arc<Door>,
+    app: Arc<AppState>,
     clients: Clients,
     connections: TaskTracker,
     shutdown: CancellationToken,
@@ -182,7 +182,7 @@ impl Server {
 
     fn tcp(self: &Arc<Self>, mut stream: TcpStream, peer: Option<IpAddr>) {
         let _ = stream.set_nodelay(true);
-        let seat = match peer.map(|address| self.clients.enter(address)) {
+        let permit = match peer.map(|address| self.clients.enter(address)) {
             Some(Err(Full)) => {
                 tracing::warn!(?peer, "too many connections of one client");
                 self.connections.spawn(async move {
@@ -191,29 +191,35 @@ impl Server {
                 });
                 return;
             }
-            Some(Ok(())) => peer.map(|address| Seat { server: Arc::clone(self), address }),
+            Some(Ok(())) => {
+                peer.map(|address| ConnectionPermit { server: Arc::clone(self), address })
+            }
             None => None,
         };
-        self.connections.spawn(Arc::clone(self).connection(stream, peer, seat));
+        self.connections.spawn(Arc::clone(self).connection(stream, peer, permit));
     }
 
-    async fn connection<S>(self: Arc<Self>, stream: S, peer: Option<IpAddr>, seat: Option<Seat>)
-    where
+    async fn connection<S>(
+        self: Arc<Self>,
+        stream: S,
+        peer: Option<IpAddr>,
+        permit: Option<ConnectionPermit>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _seat = seat;
+        let _seat = permit;
         let asked = AtomicBool::new(false);
-        let dispatch = Dispatch { door: Arc::clone(&self.door), peer };
+        let dispatch = Dispatch { app: Arc::clone(&self.app), peer };
         let dispatch = Noting { dispatch, asked: &asked };
         // Pinned where it is made: a connection is large, and a second place for it would be carried
         // by every one of them.
         let mut connection =
             std::pin::pin!(http1::Builder::new().title_case_headers(true).serve_connection(
-                TokioIo::new(Gather::new(stream, self.door.settings.stall_max)),
+                TokioIo::new(WriteCoalescer::new(stream, self.app.settings.stall_max)),
                 dispatch
             ));
         // An error here is the client's: a line that is no request, or one that went away.
-        let patience = self.door.settings.first_head_max;
+        let patience = self.app.settings.first_head_max;
         let begun = tokio::time::timeout(patience, self.ending.before(connection.as_mut())).await;
         let outcome = match begun {
             Ok(outcome) => outcome,
@@ -353,12 +359,12 @@ impl Clients {
 }
 
 /// One connection's place; given back on drop.
-struct Seat {
+struct ConnectionPermit {
     server: Arc<Server>,
     address: IpAddr,
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.server.clients.leave(self.address);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_client::types::{format_nanos, parse_nanos};
 use serde_json::{Value, json};
 
-use super::Truth;
+use super::Backend;
 use super::decode::{Malformed, Object};
 use super::encode;
 use super::error::Error;
@@ -231,12 +231,12 @@ fn create(request: Request) -> Result<Answer, Error> {
     request.no_namespace()?;
     let datacenter = request.datacenter_is_here();
     let token = request.token.clone();
-    let door = request.door.clone();
+    let app = request.app.clone();
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
         let body = payload::collect(body, BODY_BYTES_MAX).await?;
-        let wanted = definition(&body, &door.parts.node_name);
+        let wanted = definition(&body, &app.parts.node_name);
         let mut session = match wanted {
             Ok(session) => session,
             Err(Malformed(text)) if text.starts_with("Invalid Behavior") => {
@@ -246,10 +246,10 @@ fn create(request: Request) -> Result<Answer, Error> {
         };
         datacenter?;
         crate::acl::authorize(&token, Resource::Session(&session.node), Access::Write)?;
-        check_ttl(&session.ttl, door.settings.session_ttl_min)?;
+        check_ttl(&session.ttl, app.settings.session_ttl_min)?;
         session.id = uuid::Uuid::new_v4().to_string().into();
         let id = Arc::clone(&session.id);
-        door.propose(Change::SessionCreate(Box::new(session))).await?;
+        app.propose(Change::SessionCreate(Box::new(session))).await?;
         Ok(Reply::json(&json!({ "ID": &*id }), layout))
     })
 }
@@ -269,22 +269,22 @@ fn session_named(request: &Request) -> Result<String, Error> {
 
 fn destroy(request: Request) -> Result<Answer, Error> {
     let id = session_named(&request)?;
-    let door = request.door.clone();
+    let app = request.app.clone();
     let layout = request.layout;
     drop(request);
     later(async move {
-        door.propose(Change::SessionDestroy { id: id.into() }).await?;
+        app.propose(Change::SessionDestroy { id: id.into() }).await?;
         Ok(Reply::json(&true, layout))
     })
 }
 
 fn renew(request: Request) -> Result<Answer, Error> {
     let id = session_named(&request)?;
-    let door = request.door.clone();
+    let app = request.app.clone();
     let layout = request.layout;
     drop(request);
     later(async move {
-        let Truth::Here { reader, lifetimes, .. } = &door.parts.truth else {
+        let Backend::Here { reader, lifetimes, .. } = &app.parts.backend else {
             return Err(Error::NoServer);
         };
         let outcome =

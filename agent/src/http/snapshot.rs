@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::Door;
+use super::AppState;
 use super::error::Error;
 use super::extract::Request;
 use super::payload::{self, Pace};
@@ -65,10 +65,10 @@ fn save(request: Request) -> Result<Answer, Error> {
     } else {
         Consistency::Consistent
     };
-    let door = Arc::clone(&request.door);
+    let app = Arc::clone(&request.app);
     drop(request);
     later(async move {
-        let saves = Arc::clone(&door.snapshots.saves);
+        let saves = Arc::clone(&app.snapshots.saves);
         let permit = tokio::time::timeout(SAVE_WAIT, saves.acquire_owned())
             .await
             .map_err(|_| Error::Taken {
@@ -76,7 +76,7 @@ fn save(request: Request) -> Result<Answer, Error> {
                 retry_after: RETRY_AFTER,
             })?
             .map_err(|_| raft::Error::Shutdown)?;
-        let reader = door.reader()?;
+        let reader = app.reader()?;
         let options = Options { consistency, ..Options::default() };
         let outcome = reader
             .read(options, |store| Found {
@@ -90,7 +90,7 @@ fn save(request: Request) -> Result<Answer, Error> {
             Reply::empty().with(CONTENT_TYPE, HeaderValue::from_static("application/x-gzip"));
         reply.meta(outcome.index, outcome.known_leader, outcome.last_contact.as_millis());
         reply.content = {
-            let stall_max = door.settings.stall_max;
+            let stall_max = app.settings.stall_max;
             Content::Stream(Box::pin(pieces(meta, outcome.found.rows.clone(), permit, stall_max)))
         };
         Ok(reply)
@@ -123,7 +123,7 @@ fn pieces(
 ) -> impl futures::Stream<Item = Bytes> + Send {
     let (hand, taken) = mpsc::channel(PIECES);
     tokio::task::spawn_blocking(move || {
-        let mut out = BufWriter::with_capacity(PIECE_BYTES, Hand::new(hand, stall_max));
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, BodyWriter::new(hand, stall_max));
         if let Err(error) = archive::write(&meta, &state, &mut out).and_then(|()| out.flush()) {
             // The client sees an archive without its end, which no reader takes for sound.
             tracing::warn!(%error, "a snapshot was not sent whole");
@@ -137,20 +137,20 @@ fn pieces(
 }
 
 /// The writing end of a body.
-struct Hand {
+struct BodyWriter {
     pieces: mpsc::Sender<Bytes>,
     runtime: Handle,
     pace: Pace,
     stall_max: Duration,
 }
 
-impl Hand {
-    fn new(pieces: mpsc::Sender<Bytes>, stall_max: Duration) -> Hand {
-        Hand { pieces, runtime: Handle::current(), pace: Pace::new(), stall_max }
+impl BodyWriter {
+    fn new(pieces: mpsc::Sender<Bytes>, stall_max: Duration) -> BodyWriter {
+        BodyWriter { pieces, runtime: Handle::current(), pace: Pace::new(), stall_max }
     }
 }
 
-impl Write for Hand {
+impl Write for BodyWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Whoever takes nothing keeps others from saving.
         let send = self.pieces.send(Bytes::copy_from_slice(bytes));
@@ -172,10 +172,10 @@ fn restore(request: Request) -> Result<Answer, Error> {
     if request.params.has("stale") {
         return Err(Error::refused("stale not allowed for restore"));
     }
-    let door = Arc::clone(&request.door);
+    let app = Arc::clone(&request.app);
     let body = request.into_body();
     later(async move {
-        let restores = Arc::clone(&door.snapshots.restores);
+        let restores = Arc::clone(&app.snapshots.restores);
         let permit = restores.try_acquire_owned().map_err(|_| Error::Taken {
             text: "another restore is under way on this agent",
             retry_after: RETRY_AFTER,
@@ -187,7 +187,7 @@ fn restore(request: Request) -> Result<Answer, Error> {
         // From here on it does not depend on the client's patience.
         let work = tokio::spawn(async move {
             let _permit = permit;
-            bring(&door, state).await
+            bring(&app, state).await
         });
         let index = work.await.map_err(|error| Error::refused(error.to_string()))??;
         tracing::info!(saved = meta.id, index, "the state was replaced by a saved one");
@@ -196,8 +196,8 @@ fn restore(request: Request) -> Result<Answer, Error> {
 }
 
 /// Has the cluster take the state; waits for a leader as other writes do.
-async fn bring(door: &Door, state: Store) -> Result<u64, Error> {
-    let reader = door.reader()?;
+async fn bring(app: &AppState, state: Store) -> Result<u64, Error> {
+    let reader = app.reader()?;
     let deadline = tokio::time::Instant::now() + reader.leader_wait();
     let consensus: &Consensus = reader.consensus();
     loop {

@@ -12,13 +12,13 @@ pub(super) const ROUTES: &[Route] = &[
 /// The leader's address, or an empty text.
 fn leader(request: Request) -> Result<Answer, Error> {
     request.datacenter_is_here()?;
-    let leader = request.door.reader()?.consensus().leader().unwrap_or_default();
+    let leader = request.app.reader()?.consensus().leader().unwrap_or_default();
     now(request.json(&leader))
 }
 
 /// The addresses of all servers.
 fn peers(request: Request) -> Result<Answer, Error> {
     request.datacenter_is_here()?;
-    let peers = request.door.reader()?.consensus().peers();
+    let peers = request.app.reader()?.consensus().peers();
     now(request.json(&peers))
 }

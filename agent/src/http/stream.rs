@@ -14,7 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 use super::reply::{Content, Reply};
 use crate::read::body::counted;
-use crate::read::{Body, Consistency, Options, Outcome, Query, Reader};
+use crate::read::{Body, Consistency, Options, Query, ReadResult, Reader};
 use crate::store::Index;
 
 /// Silence is broken after this long.
@@ -85,7 +85,7 @@ const COPIED_BYTES_MAX: usize = 16 << 10;
 
 /// One event, in pieces. Large ones share their lines with all who listen: of those who do not read, each would keep a
 /// copy of its own.
-fn event(outcome: &Outcome<Body>) -> Vec<Bytes> {
+fn event(outcome: &ReadResult<Body>) -> Vec<Bytes> {
     let body = &outcome.found.rows;
     let json = if body.exists() { body.bytes().clone() } else { Bytes::from_static(b"null") };
     if json.len() <= COPIED_BYTES_MAX {
@@ -132,7 +132,7 @@ mod tests {
             format!("[\n{}\n]", vec![&*row; 40].join(",\n")),
         ] {
             let rows = Body::new(json.clone());
-            let outcome = Outcome {
+            let outcome = ReadResult {
                 found: Arc::new(crate::store::Found { rows, index: 7, scopes: Vec::new() }),
                 index: 7,
                 consistency: Consistency::Default,

@@ -196,7 +196,7 @@ fn authorize_all(token: &Token, operations: &[Operation]) -> Result<(), Error> {
 }
 
 fn txn(request: Request) -> Result<Answer, Error> {
-    let settings = &request.door.settings;
+    let settings = &request.app.settings;
     let (body_max, value_max) = (settings.txn_body_bytes_max, settings.kv_value_bytes_max);
     if let Some(length) = request.content_length().filter(|length| *length > body_max) {
         return Err(too_large(length, body_max));
@@ -205,7 +205,7 @@ fn txn(request: Request) -> Result<Answer, Error> {
     let options = request.read_options();
     let datacenter = request.datacenter_is_here();
     let token = request.token.clone();
-    let door = Arc::clone(&request.door);
+    let app = Arc::clone(&request.app);
     let layout = request.layout;
     let body = request.into_body();
     later(async move {
@@ -213,21 +213,21 @@ fn txn(request: Request) -> Result<Answer, Error> {
             Err(Error::TooLarge(_)) => return Err(too_large(body_max.saturating_add(1), body_max)),
             bytes => bytes?,
         };
-        let operations = operations(&bytes, value_max, &door.parts.datacenter)?;
+        let operations = operations(&bytes, value_max, &app.parts.datacenter)?;
         drop(bytes);
         let writes = operations.iter().any(|operation| operation.writes);
         if writes {
             datacenter?;
             authorize_all(&token, &operations)?;
             let ops = operations.into_iter().map(|operation| operation.op).collect();
-            let (applied, _) = door.propose(Change::Txn(ops)).await?;
+            let (applied, _) = app.propose(Change::Txn(ops)).await?;
             return Ok(reply(applied, None, layout));
         }
         let options = Options { index: 0, ..options?.options };
         datacenter?;
         authorize_all(&token, &operations)?;
         let ops: Vec<TxnOp> = operations.into_iter().map(|operation| operation.op).collect();
-        let outcome = door
+        let outcome = app
             .reader()?
             .read(options, |store| Found {
                 // No operation that reads asks for the time.
@@ -263,7 +263,7 @@ fn reply(applied: Applied, meta: Option<ReadMeta>, layout: super::encode::Layout
         _ => (Vec::new(), Vec::new()),
     };
     let failed = !errors.is_empty();
-    let mut reply = Reply::json(&Outcome { results: &results, errors: &errors, meta }, layout);
+    let mut reply = Reply::json(&TxnReply { results: &results, errors: &errors, meta }, layout);
     if failed {
         reply.status = StatusCode::CONFLICT;
     }
@@ -277,13 +277,13 @@ fn reply(applied: Applied, meta: Option<ReadMeta>, layout: super::encode::Layout
     reply
 }
 
-struct Outcome<'a> {
+struct TxnReply<'a> {
     results: &'a [TxnResult],
     errors: &'a [TxnError],
     meta: Option<ReadMeta>,
 }
 
-impl Serialize for Outcome<'_> {
+impl Serialize for TxnReply<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let failed = !self.errors.is_empty();
         let mut map = to.serialize_map(None)?;

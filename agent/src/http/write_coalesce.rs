@@ -18,19 +18,19 @@ use crate::read::body;
 /// Up to here pieces are copied together.
 const COPIED_BYTES_MAX: usize = 1024;
 
-pub(super) struct Gather<S> {
+pub(super) struct WriteCoalescer<S> {
     stream: S,
     stall: Stall,
 }
 
-impl<S> Gather<S> {
+impl<S> WriteCoalescer<S> {
     /// A client that takes nothing for `stall_max` is gone.
-    pub(super) fn new(stream: S, stall_max: Duration) -> Gather<S> {
-        Gather { stream, stall: Stall { max: stall_max, window: None } }
+    pub(super) fn new(stream: S, stall_max: Duration) -> WriteCoalescer<S> {
+        WriteCoalescer { stream, stall: Stall { max: stall_max, window: None } }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteCoalescer<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -40,7 +40,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
 use super::catalog::Held;
-use super::state::{Claims, Effect};
+use super::state::{Effect, Registrations};
 use super::{Local, chance};
 use crate::checks::{Probe, alias};
 
@@ -23,20 +23,20 @@ const LOOK_RETRY_DOUBLINGS: u32 = 7;
 
 impl Local {
     /// Aliases look at their targets until none changes any more.
-    pub(super) fn settle_aliases(&self, claims: &mut Claims) {
+    pub(super) fn settle_aliases(&self, registrations: &mut Registrations) {
         for _ in 0..ALIAS_DEPTH_MAX {
-            if !self.refresh_aliases(claims) {
+            if !self.refresh_aliases(registrations) {
                 break;
             }
         }
     }
 
     /// One look of every alias at its target; did any change?
-    pub(super) fn refresh_aliases(&self, claims: &mut Claims) -> bool {
-        if claims.aliases().is_empty() {
+    pub(super) fn refresh_aliases(&self, registrations: &mut Registrations) -> bool {
+        if registrations.aliases().is_empty() {
             return false;
         }
-        let aliases: Vec<_> = claims
+        let aliases: Vec<_> = registrations
             .aliases()
             .iter()
             .filter_map(|(id, run)| match &run.probe {
@@ -49,13 +49,13 @@ impl Local {
         let mut changed = false;
         for (id, node, service) in aliases {
             let outcome = if node.is_empty() {
-                let others = claims.checks().values().filter(|claim| claim.row.id != id);
+                let others = registrations.checks().values().filter(|claim| claim.row.id != id);
                 alias::judge(&node, &service, others.map(|claim| &*claim.row), || {
-                    claims.services().contains_key(&*service)
+                    registrations.services().contains_key(&*service)
                 })
             } else {
                 // Until the catalog was read once, it is as it was registered.
-                let Some(held) = claims.target(&node) else { continue };
+                let Some(held) = registrations.target(&node) else { continue };
                 let own = node.eq_ignore_ascii_case(&self.inner.name);
                 let others = held.checks.iter().filter(|check| !own || check.id != id);
                 alias::judge(&node, &service, others.map(|check| &**check), || {
@@ -64,8 +64,14 @@ impl Local {
             };
             let now = Instant::now();
             let outputs = self.outputs();
-            let effect =
-                claims.set_status(&id, outcome.status, outcome.output, outputs, now, chance());
+            let effect = registrations.set_status(
+                &id,
+                outcome.status,
+                outcome.output,
+                outputs,
+                now,
+                chance(),
+            );
             changed |= effect != Effect::None;
         }
         changed
@@ -79,7 +85,7 @@ impl Local {
         loop {
             // What changes from here on is seen below.
             changes.mark_unchanged();
-            let wanted = self.claims().alias_nodes();
+            let wanted = self.registrations().alias_nodes();
             for node in &wanted {
                 if watched.insert(Arc::clone(node)) {
                     looks.push(self.look_at(Arc::clone(node), 0));
@@ -87,17 +93,17 @@ impl Local {
             }
             tokio::select! {
                 Some((node, held)) = looks.next(), if !looks.is_empty() => {
-                    let mut claims = self.claims();
+                    let mut registrations = self.registrations();
                     if !wanted.contains(&node) {
-                        claims.drop_target(&node);
-                        drop(claims);
+                        registrations.drop_target(&node);
+                        drop(registrations);
                         watched.remove(&node);
                         continue;
                     }
                     looks.push(self.look_at(Arc::clone(&node), held.mark));
-                    claims.put_target(node, held);
-                    if self.refresh_aliases(&mut claims) {
-                        self.changed_in(&mut claims);
+                    registrations.put_target(node, held);
+                    if self.refresh_aliases(&mut registrations) {
+                        self.changed_in(&mut registrations);
                     }
                 }
                 // The set of aliases may be another now.

@@ -48,7 +48,7 @@ pub enum Unavailable {
 }
 
 /// Access to the catalog.
-pub trait Catalog: fmt::Debug + Send + Sync + 'static {
+pub trait CatalogAccess: fmt::Debug + Send + Sync + 'static {
     /// Resolves when there is somebody to ask.
     fn reachable(&self) -> BoxFuture<'_, ()>;
 
@@ -143,7 +143,7 @@ impl From<raft::Error> for Unavailable {
     }
 }
 
-impl Catalog for Consensus {
+impl CatalogAccess for Consensus {
     fn reachable(&self) -> BoxFuture<'_, ()> {
         async {
             while self.leader().is_none() {

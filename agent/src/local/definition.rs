@@ -19,8 +19,8 @@ use crate::json::{Malformed, Object, wrong_type};
 use crate::store;
 pub(crate) use check::check;
 pub(super) use check::{CheckRegistration, maintenance, maintenance_id};
+use check::{DefinitionContext, check_fields, invalid_check, of_service};
 pub use check::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
-use check::{Place, check_fields, invalid_check, of_service};
 
 /// Pairs of a service's or node's meta.
 const META_PAIRS_MAX: usize = 64;
@@ -85,11 +85,17 @@ fn service_fields(
         )));
     }
     if let Some(check) = object.object("Check")? {
-        definition.check = Some(check_fields(check, Place::InService, source, odd_status)?);
+        definition.check =
+            Some(check_fields(check, DefinitionContext::InService, source, odd_status)?);
     }
     for check in object.list("Checks")? {
         let check = Object::from(check, "Checks")?;
-        definition.checks.push(check_fields(check, Place::InService, source, odd_status)?);
+        definition.checks.push(check_fields(
+            check,
+            DefinitionContext::InService,
+            source,
+            odd_status,
+        )?);
     }
     object.finish()?;
     Ok(definition)

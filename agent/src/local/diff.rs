@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::catalog::Held;
-use super::state::{Claims, Subject, Version};
+use super::state::{Registrations, Subject, Version};
 use crate::store::{Change, Check, Deregister, Node, Register, Service};
 
 /// Kept in the catalog by the cluster's leader, not by the agent.
@@ -24,7 +24,7 @@ pub const LEADER_CHECK: &str = "serfHealth";
 
 /// One write, and what the catalog then holds.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Step {
+pub(super) struct CatalogWrite {
     /// To be proposed.
     pub(super) change: Change,
     /// Settled when it is done.
@@ -36,37 +36,37 @@ pub(super) struct Step {
 ///
 /// `read_at` is the version of the claims when the catalog was read: what was given up later may have been written
 /// between, and has to be forgotten although it was not seen.
-pub(super) fn audit(claims: &mut Claims, node: &Node, held: &Held, read_at: Version) {
-    claims.mark_node(held.node.as_ref().is_some_and(|held| held.same(node)));
+pub(super) fn audit(registrations: &mut Registrations, node: &Node, held: &Held, read_at: Version) {
+    registrations.mark_node(held.node.as_ref().is_some_and(|held| held.same(node)));
 
     let mut unknown: BTreeSet<Subject> = BTreeSet::new();
     for service in &held.services {
-        match claims.services().get(&service.id).map(|claim| Arc::clone(&claim.row)) {
+        match registrations.services().get(&service.id).map(|claim| Arc::clone(&claim.row)) {
             None if &*service.id == LEADER_SERVICE => {}
             None => {
                 unknown.insert(Subject::Service(Arc::clone(&service.id)));
             }
             Some(row) => {
                 if row.enable_tag_override && row.tags != service.tags {
-                    claims.adopt_tags(&service.id, &service.tags);
+                    registrations.adopt_tags(&service.id, &service.tags);
                 }
-                let same = claims.services()[&service.id].row.same(service);
-                claims.mark_service(&service.id, same);
+                let same = registrations.services()[&service.id].row.same(service);
+                registrations.mark_service(&service.id, same);
             }
         }
     }
     let found: BTreeSet<&str> = held.services.iter().map(|service| &*service.id).collect();
     let missing: Vec<_> =
-        claims.services().keys().filter(|id| !found.contains(&***id)).cloned().collect();
+        registrations.services().keys().filter(|id| !found.contains(&***id)).cloned().collect();
     for id in missing {
-        claims.mark_service(&id, false);
+        registrations.mark_service(&id, false);
     }
 
     for check in &held.checks {
-        if claims.checks().get(&check.id).is_some_and(|claim| claim.recalled) {
-            claims.adopt_status(check);
+        if registrations.checks().get(&check.id).is_some_and(|claim| claim.recalled) {
+            registrations.adopt_status(check);
         }
-        match claims.checks().get(&check.id) {
+        match registrations.checks().get(&check.id) {
             None if &*check.id == LEADER_CHECK => {}
             // The leader's service may have checks one day; they are the leader's as well.
             None if check.service_id == LEADER_SERVICE => {}
@@ -80,39 +80,42 @@ pub(super) fn audit(claims: &mut Claims, node: &Node, held: &Held, read_at: Vers
                     theirs.output.clone_from(&claim.row.output);
                 }
                 let same = claim.row.same(&theirs);
-                claims.mark_check(&check.id, same);
+                registrations.mark_check(&check.id, same);
             }
         }
     }
     let found: BTreeSet<&str> = held.checks.iter().map(|check| &*check.id).collect();
     let missing: Vec<_> =
-        claims.checks().keys().filter(|id| !found.contains(&***id)).cloned().collect();
+        registrations.checks().keys().filter(|id| !found.contains(&***id)).cloned().collect();
     for id in missing {
-        claims.mark_check(&id, false);
+        registrations.mark_check(&id, false);
     }
 
-    let stale: Vec<_> = claims
+    let stale: Vec<_> = registrations
         .gone()
         .iter()
         .filter(|(subject, version)| **version <= read_at && !unknown.contains(subject))
         .map(|(subject, _)| subject.clone())
         .collect();
     for subject in stale {
-        claims.forget_gone(&subject);
+        registrations.forget_gone(&subject);
     }
     for subject in unknown {
-        claims.mark_gone(subject);
+        registrations.mark_gone(subject);
     }
 }
 
 /// The writes for everything that is not settled. Only the first may depend on order: the node's.
-pub(super) fn steps(claims: &Claims, node: &Node) -> Vec<Step> {
+pub(super) fn steps(registrations: &Registrations, node: &Node) -> Vec<CatalogWrite> {
     let mut steps = Vec::new();
-    if !claims.node_settled() {
+    if !registrations.node_settled() {
         let change = register(node, false, None, Vec::new());
-        steps.push(Step { change, settles: vec![(Subject::Node, claims.node_version())] });
+        steps.push(CatalogWrite {
+            change,
+            settles: vec![(Subject::Node, registrations.node_version())],
+        });
     }
-    for (subject, version) in claims.gone() {
+    for (subject, version) in registrations.gone() {
         let (service_id, check_id) = match subject {
             Subject::Service(id) => (Some(id.to_string()), None),
             Subject::Check(id) => (None, Some(id.to_string())),
@@ -120,13 +123,13 @@ pub(super) fn steps(claims: &Claims, node: &Node) -> Vec<Step> {
         };
         let change =
             Change::Deregister(Deregister { node: node.name.to_string(), service_id, check_id });
-        steps.push(Step { change, settles: vec![(subject.clone(), *version)] });
+        steps.push(CatalogWrite { change, settles: vec![(subject.clone(), *version)] });
     }
     let mut checks: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-    for claim in claims.checks().values().filter(|claim| !claim.settled) {
+    for claim in registrations.checks().values().filter(|claim| !claim.settled) {
         checks.entry(&claim.row.service_id).or_default().push(claim);
     }
-    for (id, claim) in claims.services() {
+    for (id, claim) in registrations.services() {
         let checks = checks.remove(&**id).unwrap_or_default();
         if claim.settled && checks.is_empty() {
             continue;
@@ -141,14 +144,14 @@ pub(super) fn steps(claims: &Claims, node: &Node) -> Vec<Step> {
         settles.extend(checks.iter().map(|c| (Subject::Check(Arc::clone(&c.row.id)), c.version)));
         let rows = checks.iter().map(|claim| Check::clone(&claim.row)).collect();
         let service = with_service.then(|| Service::clone(&claim.row));
-        steps.push(Step { change: register(node, true, service, rows), settles });
+        steps.push(CatalogWrite { change: register(node, true, service, rows), settles });
     }
     // What is left are checks of the node.
     for checks in checks.into_values() {
         let settles =
             checks.iter().map(|c| (Subject::Check(Arc::clone(&c.row.id)), c.version)).collect();
         let rows = checks.iter().map(|claim| Check::clone(&claim.row)).collect();
-        steps.push(Step { change: register(node, true, None, rows), settles });
+        steps.push(CatalogWrite { change: register(node, true, None, rows), settles });
     }
     steps
 }

@@ -33,7 +33,7 @@ pub enum Error {
     Authority(#[from] tls::Error),
     /// Persisted state cannot be read.
     #[error("the agent's own database cannot be opened")]
-    Drawer(#[from] persistence::Error),
+    Persistence(#[from] persistence::Error),
     /// It would not survive a restart, so it was not done.
     #[error("not done, since the agent could not keep it on its disk: {0}")]
     NotKept(persistence::Error),

@@ -6,7 +6,7 @@ use crate::local::Local;
 
 /// The filters of an event, understood.
 #[derive(Debug)]
-pub struct Audience {
+pub struct EventFilter {
     node: Option<Regex>,
     service: Option<Regex>,
     tag: Option<Regex>,
@@ -15,21 +15,21 @@ pub struct Audience {
 /// A filter that is no expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid {what} filter: error parsing regexp: {why}")]
-pub struct NotAFilter {
+pub struct InvalidFilter {
     what: &'static str,
     why: String,
 }
 
-impl Audience {
+impl EventFilter {
     /// Reads the filters on node, service and tag; an empty one lets everybody pass.
-    pub fn of([node, service, tag]: [&str; 3]) -> Result<Audience, NotAFilter> {
+    pub fn of([node, service, tag]: [&str; 3]) -> Result<EventFilter, InvalidFilter> {
         let parse = |what: &'static str, text: &str| match text {
             "" => Ok(None),
             text => Regex::new(text)
                 .map(Some)
-                .map_err(|error| NotAFilter { what, why: error.to_string() }),
+                .map_err(|error| InvalidFilter { what, why: error.to_string() }),
         };
-        Ok(Audience {
+        Ok(EventFilter {
             node: parse("node", node)?,
             service: parse("service", service)?,
             tag: parse("tag", tag)?,

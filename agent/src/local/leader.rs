@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::diff::{LEADER_CHECK, LEADER_SERVICE};
 use crate::checks::Status;
-use crate::gossip::{self, Member, NEW_NAMES_A_MINUTE, Newcomers, Pools, Roll, UserEvent};
+use crate::gossip::{self, Member, MemberList, NEW_NAMES_A_MINUTE, Newcomers, Pools, UserEvent};
 use crate::raft::Consensus;
 use crate::store::{
     CatalogVerb, Change, Check, Deregister, Node, Register, Reply, Service, Store, TxnOp, Weights,
@@ -52,7 +52,7 @@ pub async fn lead(
     consensus: Consensus,
     shutdown: CancellationToken,
 ) {
-    let mut roll = pools.watch();
+    let mut member_list = pools.watch();
     let mut seen = None;
     let mut absent = BTreeMap::new();
     let mut led = false;
@@ -75,7 +75,7 @@ pub async fn lead(
                 names::LEADER_BARRIER.took(begun.elapsed());
             }
             let begun = Instant::now();
-            let now = roll.borrow_and_update().clone();
+            let now = member_list.borrow_and_update().clone();
             let store = consensus.store();
             let whole = seen.is_none();
             let changes = if let Some(before) = &seen {
@@ -116,7 +116,7 @@ pub async fn lead(
             () = shutdown.cancelled() => return,
             () = consensus.leadership_changed(consensus.is_leader()) => seen = None,
             () = tokio::time::sleep(pause) => seen = None,
-            changed = roll.changed(), if seen.is_some() => if changed.is_err() { return },
+            changed = member_list.changed(), if seen.is_some() => if changed.is_err() { return },
         }
     }
 }
@@ -172,19 +172,19 @@ fn admitted(
 }
 
 /// Changes that the whole member list makes necessary.
-fn all(roll: &Roll, own: &str, store: &Store) -> Vec<Change> {
+fn all(member_list: &MemberList, own: &str, store: &Store) -> Vec<Change> {
     let mut names: BTreeMap<String, Vec<&Member>> = BTreeMap::new();
-    for member in roll.values() {
+    for member in member_list.values() {
         names.entry(member.details.name.to_lowercase()).or_default().push(member);
     }
     names
         .into_values()
-        .filter_map(|rivals| duty(judge(&rivals, store)?, roll, own, store))
+        .filter_map(|rivals| duty(judge(&rivals, store)?, member_list, own, store))
         .collect()
 }
 
 /// Changes that the difference between two member lists makes necessary.
-fn news(before: &Roll, now: &Roll, own: &str, store: &Store) -> Vec<Change> {
+fn news(before: &MemberList, now: &MemberList, own: &str, store: &Store) -> Vec<Change> {
     let judged = |name: &str| judge_of(name, now, store);
     before
         .diff(now)
@@ -229,23 +229,23 @@ fn judge<'a>(rivals: &[&'a Member], store: &Store) -> Option<&'a Member> {
 }
 
 /// Of all members, the one that judges the row of this name.
-fn judge_of<'a>(name: &str, roll: &'a Roll, store: &Store) -> Option<&'a Member> {
-    let members = roll.values().map(|member| &**member);
+fn judge_of<'a>(name: &str, member_list: &'a MemberList, store: &Store) -> Option<&'a Member> {
+    let members = member_list.values().map(|member| &**member);
     judge(&members.filter(|it| is_same_name(&it.details.name, name)).collect::<Vec<_>>(), store)
 }
 
 /// Change of the catalog that one member makes necessary; it decides about the row of its name.
-fn duty(member: &Member, roll: &Roll, own: &str, store: &Store) -> Option<Change> {
+fn duty(member: &Member, member_list: &MemberList, own: &str, store: &Store) -> Option<Change> {
     match member.status {
         gossip::Status::Alive | gossip::Status::Leaving => {
             // Who goes by another name now has its rows there.
-            alive(member, store).filter(|_| !is_renamed(member, roll))
+            alive(member, store).filter(|_| !is_renamed(member, member_list))
         }
         // Who leads does not remove itself: its successor does.
         gossip::Status::Left if *member.details.name == *own => None,
         gossip::Status::Failed | gossip::Status::Left => {
-            let node =
-                known(store, &member.details).filter(|node| !is_moving(node, roll, store))?;
+            let node = known(store, &member.details)
+                .filter(|node| !is_moving(node, member_list, store))?;
             match member.status {
                 gossip::Status::Left => Some(remove(&node)),
                 _ => fail(&node, store),
@@ -255,9 +255,9 @@ fn duty(member: &Member, roll: &Roll, own: &str, store: &Store) -> Option<Change
 }
 
 /// Has a living member of another name the same id, and began later?
-fn is_renamed(member: &Member, roll: &Roll) -> bool {
+fn is_renamed(member: &Member, member_list: &MemberList) -> bool {
     let details = &member.details;
-    roll.values().any(|other| {
+    member_list.values().any(|other| {
         other.details.id == details.id
             && other.details.name != details.name
             && is_living(other)
@@ -267,14 +267,14 @@ fn is_renamed(member: &Member, roll: &Roll) -> bool {
 
 /// Has a living member of another name the id of this row? Its registration takes the row along; what is
 /// written of the old name meanwhile would take it back. One whose new name is another's is not registered.
-fn is_moving(node: &Node, roll: &Roll, store: &Store) -> bool {
+fn is_moving(node: &Node, member_list: &MemberList, store: &Store) -> bool {
     let has_it = |member: &Member| {
         is_living(member)
             && !is_same_name(&member.details.name, &node.name)
             && member.details.id.to_string() == node.id
     };
-    roll.values().filter(|member| has_it(member)).any(|member| {
-        let judge = judge_of(&member.details.name, roll, store);
+    member_list.values().filter(|member| has_it(member)).any(|member| {
+        let judge = judge_of(&member.details.name, member_list, store);
         judge.is_some_and(|judge| judge.details.name == member.details.name)
     })
 }
@@ -296,12 +296,12 @@ fn remove(node: &Node) -> Change {
 /// Nodes that have a member's check, though the pool knows no such member.
 fn absences(
     absent: &mut BTreeMap<String, Instant>,
-    roll: &Roll,
+    member_list: &MemberList,
     store: &Store,
     now: Instant,
     forget_after: Duration,
 ) -> Vec<Change> {
-    let there: BTreeSet<String> = roll.keys().map(|name| name.to_lowercase()).collect();
+    let there: BTreeSet<String> = member_list.keys().map(|name| name.to_lowercase()).collect();
     let catalog = store.catalog();
     let nodes = catalog.nodes();
     let missing: Vec<_> = nodes

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Error, Local, NODE_MAINTENANCE, Source, definition};
-use crate::local::persistence::{KeptCheck, Kind, Write};
+use crate::local::persistence::{Kind, PersistedCheck, Write};
 use crate::store::Service;
 
 impl Local {
@@ -41,16 +41,16 @@ impl Local {
         if self.check(&row.id).is_some() {
             return Ok(());
         }
-        let kept = KeptCheck::Maintenance {
+        let kept = PersistedCheck::Maintenance {
             service_id: service.map(|service| service.id.to_string()),
             reason: reason.to_owned(),
         };
         let (local, write) = (self.clone(), Write::put(Kind::Checks, &row.id, &kept));
         self.keep(vec![write], move || {
-            let mut claims = local.claims();
-            claims.put_check(row, None, 0, Source::Api);
-            local.changed_in(&mut claims);
-            drop(claims);
+            let mut registrations = local.registrations();
+            registrations.put_check(row, None, 0, Source::Api);
+            local.changed_in(&mut registrations);
+            drop(registrations);
             drop(turn);
         })
         .await

@@ -43,22 +43,22 @@ use serde_json::Value;
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use catalog::{Catalog, Held, LOOK_MAX, Unavailable};
+pub use catalog::{CatalogAccess, Held, LOOK_MAX, Unavailable};
 pub use configured::Configured;
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use error::Error;
-pub use event_filter::{Audience, NotAFilter};
+pub use event_filter::{EventFilter, InvalidFilter};
 pub use leader::lead;
 pub use settings::Settings;
 pub use times::Times;
 
 use crate::checks::tls::{Authorities, Tls};
-use crate::checks::{First, Late, Means, Outcome, Report, Runner, Shared, Status, ttl};
+use crate::checks::{CheckResult, First, Late, Report, Resources, Runner, Shared, Status, ttl};
 use crate::store::{Check, Node, Service};
-use persistence::{Drawer, KeptReport, Kind, Write};
+use persistence::{Kind, PersistedReport, Persistence, Write};
 use register::{check_write, forget_check};
-use state::{Claims, Effect, Outputs};
+use state::{Effect, Outputs, Registrations};
 
 /// Pair of the node's meta that clients of the reference expect on every agent's node.
 const SEGMENT: &str = "consul-network-segment";
@@ -86,15 +86,15 @@ struct Inner {
     /// As the catalog is to hold it; a reload may describe it anew.
     node: ArcSwap<Node>,
     /// The catalog that holds the rows of this node.
-    catalog: Arc<dyn Catalog>,
+    catalog: Arc<dyn CatalogAccess>,
     /// Nodes in the catalog, when it was last read.
     cluster_size: AtomicUsize,
     /// Reason why the catalog does not follow, as long as it does not.
     trouble: Mutex<Option<String>>,
-    claims: Mutex<Claims>,
+    registrations: Mutex<Registrations>,
     runner: Runner,
     tls: Tls,
-    drawer: Drawer,
+    persistence: Persistence,
     /// Held by the one change of services and checks that is under way: what it does to them depends on how they are.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Counts changes of services and checks.
@@ -106,9 +106,9 @@ struct Inner {
 impl Local {
     /// Reads what configuration files define and what was kept. Where both define a thing, the
     /// files win and the kept one is forgotten.
-    pub fn open(settings: Settings, catalog: Arc<dyn Catalog>) -> Result<Local, Error> {
+    pub fn open(settings: Settings, catalog: Arc<dyn CatalogAccess>) -> Result<Local, Error> {
         let tls = Tls::new(&settings.authorities)?;
-        let (drawer, kept) = Drawer::open(settings.data_dir.as_deref())?;
+        let (persistence, kept) = Persistence::open(settings.data_dir.as_deref())?;
         let node = Node {
             id: settings.node_id.clone(),
             name: settings.node_name.as_str().into(),
@@ -127,10 +127,10 @@ impl Local {
                 catalog,
                 cluster_size: AtomicUsize::new(0),
                 trouble: Mutex::default(),
-                claims: Mutex::default(),
-                runner: Runner::new(Means { tls: tls.clone(), ..Means::default() }),
+                registrations: Mutex::default(),
+                runner: Runner::new(Resources { tls: tls.clone(), ..Resources::default() }),
                 tls,
-                drawer,
+                persistence,
                 turn: Arc::default(),
                 changes: watch::Sender::new(0),
                 nudge: Notify::new(),
@@ -141,7 +141,7 @@ impl Local {
         let configured = local.read_configured(&services, &checks)?;
         local.take_configured(&configured, First::Spread)?;
         local.take_kept(kept);
-        local.claims().recall();
+        local.registrations().recall();
         Ok(local)
     }
 
@@ -188,23 +188,27 @@ impl Local {
 
     /// The services of this agent, by id.
     pub fn services(&self) -> BTreeMap<Arc<str>, Arc<Service>> {
-        let claims = self.claims();
-        claims.services().iter().map(|(id, c)| (Arc::clone(id), Arc::clone(&c.row))).collect()
+        let registrations = self.registrations();
+        registrations
+            .services()
+            .iter()
+            .map(|(id, c)| (Arc::clone(id), Arc::clone(&c.row)))
+            .collect()
     }
 
     /// One service of this agent.
     pub fn service(&self, id: &str) -> Option<Arc<Service>> {
-        self.claims().services().get(id).map(|claim| Arc::clone(&claim.row))
+        self.registrations().services().get(id).map(|claim| Arc::clone(&claim.row))
     }
 
     /// One check of this agent.
     pub fn check(&self, id: &str) -> Option<Arc<Check>> {
-        self.claims().checks().get(id).map(|claim| Arc::clone(&claim.row))
+        self.registrations().checks().get(id).map(|claim| Arc::clone(&claim.row))
     }
 
     /// Does the catalog hold everything this agent claims?
     pub fn is_synced(&self) -> bool {
-        self.claims().is_settled()
+        self.registrations().is_settled()
     }
 
     /// Reason why the catalog does not hold everything yet, if it is known.
@@ -214,8 +218,8 @@ impl Local {
 
     /// The checks of this agent, by id.
     pub fn checks(&self) -> BTreeMap<Arc<str>, Arc<Check>> {
-        let claims = self.claims();
-        claims.checks().iter().map(|(id, c)| (Arc::clone(id), Arc::clone(&c.row))).collect()
+        let registrations = self.registrations();
+        registrations.checks().iter().map(|(id, c)| (Arc::clone(id), Arc::clone(&c.row))).collect()
     }
 
     /// Numbers of checks that are run, and of checks that are reported to.
@@ -312,23 +316,23 @@ impl Local {
 
     /// The owner of a TTL check says how it is.
     pub async fn update_ttl(&self, id: &str, status: Status, output: &str) -> Result<(), Error> {
-        let run = self.claims().checks().get(id).and_then(|claim| claim.run.clone());
+        let run = self.registrations().checks().get(id).and_then(|claim| claim.run.clone());
         let Some((run, time)) = run.and_then(|run| run.ttl().map(|ttl| (run, ttl))) else {
             return Err(Error::Refused(format!("CheckID {id:?} does not have associated TTL")));
         };
         let note = ttl::note(output, run.output_bytes_max);
-        let kept = KeptReport {
+        let kept = PersistedReport {
             status: written(status),
             output: note.clone(),
             expires_ms: now_ms().saturating_add(millis(time)),
         };
         let (local, id) = (self.clone(), id.to_owned());
         self.keep(vec![Write::put(Kind::Ttl, &id, &kept)], move || {
-            let mut claims = local.claims();
+            let mut registrations = local.registrations();
             local.inner.runner.renew(&id, note.clone());
             let outputs = local.outputs();
-            let effect = claims.report(&id, status, note, outputs, Instant::now(), chance());
-            local.took_effect(&mut claims, effect);
+            let effect = registrations.report(&id, status, note, outputs, Instant::now(), chance());
+            local.took_effect(&mut registrations, effect);
         })
         .await
     }
@@ -361,14 +365,14 @@ impl Local {
     /// The pairs of the node are these from now on; the catalog follows.
     fn describe_node(&self, meta: &BTreeMap<String, String>) {
         let meta = with_segment(meta, &self.inner.settings.segment);
-        let mut claims = self.claims();
+        let mut registrations = self.registrations();
         let node = self.node();
         if node.meta == meta {
             return;
         }
         self.inner.node.store(Arc::new(Node { meta, ..Node::clone(&node) }));
-        claims.change_node();
-        self.changed_in(&mut claims);
+        registrations.change_node();
+        self.changed_in(&mut registrations);
     }
 
     /// TLS settings of this agent as a client; a reload reaches all that hold them.
@@ -387,11 +391,11 @@ impl Local {
         writes: Vec<Write>,
         change: impl FnOnce() -> R + Send + 'static,
     ) -> Result<R, Error> {
-        self.inner.drawer.write(writes, change).durable().await.map_err(Error::NotKept)
+        self.inner.persistence.write(writes, change).durable().await.map_err(Error::NotKept)
     }
 
-    fn claims(&self) -> MutexGuard<'_, Claims> {
-        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registrations(&self) -> MutexGuard<'_, Registrations> {
+        self.inner.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared(&self) -> Shared {
@@ -406,36 +410,37 @@ impl Local {
     }
 
     /// A run ended.
-    fn observe(&self, id: &str, registration: u64, outcome: Outcome) {
-        let mut claims = self.claims();
-        let before = claims.checks().get(id).map(|claim| claim.row.status.clone());
+    fn observe(&self, id: &str, registration: u64, outcome: CheckResult) {
+        let mut registrations = self.registrations();
+        let before = registrations.checks().get(id).map(|claim| claim.row.status.clone());
         let now = Instant::now();
-        let effect = claims.observe(id, registration, outcome, self.outputs(), now, chance());
+        let effect =
+            registrations.observe(id, registration, outcome, self.outputs(), now, chance());
         if effect == Effect::Status
-            && let Some(claim) = claims.checks().get(id)
+            && let Some(claim) = registrations.checks().get(id)
             && before.as_ref() != Some(&claim.row.status)
         {
             tracing::info!(check = id, status = %claim.row.status, "check status changed");
         }
-        self.took_effect(&mut claims, effect);
+        self.took_effect(&mut registrations, effect);
     }
 
     /// Wakes the sync according to the effect of a result: an output that alone changed wakes nobody.
-    fn took_effect(&self, claims: &mut Claims, effect: Effect) {
+    fn took_effect(&self, registrations: &mut Registrations, effect: Effect) {
         match effect {
             Effect::None => {}
-            Effect::Output => self.settle_aliases(claims),
+            Effect::Output => self.settle_aliases(registrations),
             Effect::Deferred => {
-                self.settle_aliases(claims);
+                self.settle_aliases(registrations);
                 self.inner.nudge.notify_one();
             }
-            Effect::Status => self.changed_in(claims),
+            Effect::Status => self.changed_in(registrations),
         }
     }
 
     /// Services or checks changed: aliases look again, waiters and the catalog hear of it.
-    fn changed_in(&self, claims: &mut Claims) {
-        self.settle_aliases(claims);
+    fn changed_in(&self, registrations: &mut Registrations) {
+        self.settle_aliases(registrations);
         self.inner.changes.send_modify(|count| *count += 1);
         self.inner.nudge.notify_one();
     }
@@ -443,8 +448,8 @@ impl Local {
     /// Takes services away whose check has been critical for longer than its definition allows.
     async fn reap(&self, now: Instant) {
         let doomed: Vec<_> = {
-            let claims = self.claims();
-            claims
+            let registrations = self.registrations();
+            registrations
                 .checks()
                 .values()
                 .filter(|claim| {

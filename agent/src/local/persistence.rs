@@ -4,7 +4,7 @@
 //! their first byte. One thread owns it (`keeper.rs`): it takes all writes that wait, applies them, makes them
 //! durable once, and answers all who asked. A drawer without a folder (`-dev`) keeps nothing.
 //!
-//! A change of the agent's state is first kept, then done: [`Drawer::write`] takes what is to be done along, and the
+//! A change of the agent's state is first kept, then done: [`Persistence::write`] takes what is to be done along, and the
 //! thread does it once the writes are durable, in the order of the calls. A change that cannot be kept does not happen.
 
 pub(super) mod keeper;
@@ -86,13 +86,13 @@ impl Kind {
 
 /// A service as it is kept, without its checks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct KeptService {
+pub(super) struct PersistedService {
     pub(super) definition: ServiceDefinition,
 }
 
 /// A check as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum KeptCheck {
+pub(super) enum PersistedCheck {
     /// With its id and service filled in.
     Defined(Box<CheckDefinition>),
     /// A maintenance of a service or of the node.
@@ -101,7 +101,7 @@ pub(super) enum KeptCheck {
 
 /// The last report to a TTL check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct KeptReport {
+pub(super) struct PersistedReport {
     pub(super) status: muster_client::types::Status,
     pub(super) output: String,
     /// Milliseconds since the Unix epoch: after this it is worth nothing.
@@ -133,24 +133,24 @@ impl Write {
 
 /// Handle on the drawer. Cheap to clone; the database closes with the last one.
 #[derive(Debug, Clone)]
-pub(super) struct Drawer {
+pub(super) struct Persistence {
     /// `None` keeps nothing. Not bounded here: everybody who sends waits for the answer.
     writes: Option<Sender<Batch>>,
 }
 
 /// Everything that was kept.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) services: Vec<(String, KeptService)>,
-    pub(super) checks: Vec<(String, KeptCheck)>,
-    pub(super) reports: Vec<(String, KeptReport)>,
+pub(super) struct PersistedState {
+    pub(super) services: Vec<(String, PersistedService)>,
+    pub(super) checks: Vec<(String, PersistedCheck)>,
+    pub(super) reports: Vec<(String, PersistedReport)>,
 }
 
-impl Drawer {
+impl Persistence {
     /// Opens the drawer below `data_dir` and reads all of it.
-    pub(super) fn open(data_dir: Option<&Path>) -> Result<(Drawer, Kept), Error> {
+    pub(super) fn open(data_dir: Option<&Path>) -> Result<(Persistence, PersistedState), Error> {
         let Some(data_dir) = data_dir else {
-            return Ok((Drawer { writes: None }, Kept::default()));
+            return Ok((Persistence { writes: None }, PersistedState::default()));
         };
         let path = data_dir.join("local");
         let (keeper, kept) = Keeper::open(&path)?;
@@ -159,7 +159,7 @@ impl Drawer {
             .name("drawer".into())
             .spawn(move || keeper.run(&receiver))
             .map_err(|source| Error::Open { path, source })?;
-        Ok((Drawer { writes: Some(sender) }, kept))
+        Ok((Persistence { writes: Some(sender) }, kept))
     }
 
     /// Hands writes over, in the order of the calls; `then` is done once they are durable, before later ones are.
@@ -207,15 +207,15 @@ mod tests {
 
     use super::*;
 
-    fn report(output: &str) -> KeptReport {
-        KeptReport { status: Status::Passing, output: output.into(), expires_ms: 7 }
+    fn report(output: &str) -> PersistedReport {
+        PersistedReport { status: Status::Passing, output: output.into(), expires_ms: 7 }
     }
 
     /// Opens a drawer that another handle may still be closing.
-    fn reopen(folder: &Path) -> (Drawer, Kept) {
+    fn reopen(folder: &Path) -> (Persistence, PersistedState) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
-            match Drawer::open(Some(folder)) {
+            match Persistence::open(Some(folder)) {
                 Ok(opened) => return opened,
                 Err(error) if std::time::Instant::now() > deadline => panic!("{error:?}"),
                 Err(_) => std::thread::yield_now(),
@@ -226,21 +226,21 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
-        let (drawer, kept) = Drawer::open(Some(folder.path())).unwrap();
+        let (persistence, kept) = Persistence::open(Some(folder.path())).unwrap();
         assert!(kept.services.is_empty() && kept.checks.is_empty() && kept.reports.is_empty());
-        let service = KeptService {
+        let service = PersistedService {
             definition: ServiceDefinition { name: "web".into(), ..ServiceDefinition::default() },
         };
-        let check = KeptCheck::Maintenance { service_id: None, reason: "why".into() };
+        let check = PersistedCheck::Maintenance { service_id: None, reason: "why".into() };
         let writes = vec![
             Write::put(Kind::Services, "web", &service),
             Write::put(Kind::Checks, "_node_maintenance", &check),
             Write::put(Kind::Ttl, "a", &report("one")),
             Write::put(Kind::Ttl, "b", &report("two")),
         ];
-        drawer.write(writes, || ()).durable().await.unwrap();
-        drawer.write(vec![Write::remove(Kind::Ttl, "a")], || ()).durable().await.unwrap();
-        drop(drawer);
+        persistence.write(writes, || ()).durable().await.unwrap();
+        persistence.write(vec![Write::remove(Kind::Ttl, "a")], || ()).durable().await.unwrap();
+        drop(persistence);
         let (_drawer, kept) = reopen(folder.path());
         assert_eq!(kept.services, [("web".to_owned(), service)]);
         assert_eq!(kept.checks, [("_node_maintenance".to_owned(), check)]);
@@ -252,15 +252,15 @@ mod tests {
     #[tokio::test]
     async fn values_of_another_format_are_named() {
         let folder = tempfile::tempdir().unwrap();
-        let (drawer, _) = Drawer::open(Some(folder.path())).unwrap();
+        let (persistence, _) = Persistence::open(Some(folder.path())).unwrap();
         for value in [vec![9, b'{'], vec![], vec![FORMAT, b'{']] {
             let write = Write { kind: Kind::Checks, key: "odd".into(), value: Some(value) };
-            drawer.write(vec![write], || ()).durable().await.unwrap();
+            persistence.write(vec![write], || ()).durable().await.unwrap();
         }
-        drop(drawer);
+        drop(persistence);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         let error = loop {
-            match Drawer::open(Some(folder.path())) {
+            match Persistence::open(Some(folder.path())) {
                 Err(error @ Error::Value { .. }) => break error,
                 _ => assert!(std::time::Instant::now() < deadline, "the odd value was read"),
             }
@@ -270,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_folder_nothing_is_kept() {
-        let (drawer, _) = Drawer::open(None).unwrap();
-        drawer.write(vec![Write::remove(Kind::Ttl, "a")], || ()).durable().await.unwrap();
+        let (persistence, _) = Persistence::open(None).unwrap();
+        persistence.write(vec![Write::remove(Kind::Ttl, "a")], || ()).durable().await.unwrap();
     }
 }

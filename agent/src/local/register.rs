@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::checks::First;
 use crate::local::configured::{self, Configured};
 use crate::local::definition::{self, CheckRegistration, Registration, Source};
-use crate::local::persistence::{Kept, KeptCheck, KeptService, Kind, Write};
-use crate::local::state::Claims;
+use crate::local::persistence::{Kind, PersistedCheck, PersistedService, PersistedState, Write};
+use crate::local::state::Registrations;
 use crate::local::{Error, Existing, Local, now_ms, read};
 use crate::store::Service;
 
@@ -24,10 +24,11 @@ impl Local {
     ) -> Vec<Write> {
         let id = &registration.row.id;
         let bare = ServiceDefinition { check: None, checks: Vec::new(), ..definition.clone() };
-        let mut writes = vec![Write::put(Kind::Services, id, &KeptService { definition: bare })];
+        let mut writes =
+            vec![Write::put(Kind::Services, id, &PersistedService { definition: bare })];
         writes.extend(registration.checks.iter().map(check_write));
         if existing == Existing::Replace {
-            let dropped = self.not_mentioned(&self.claims(), registration);
+            let dropped = self.not_mentioned(&self.registrations(), registration);
             writes.extend(dropped.iter().flat_map(|id| forget_check(id)));
         }
         writes
@@ -35,9 +36,14 @@ impl Local {
 
     /// The checks that a service has and its new registration does not mention.
     #[expect(clippy::unused_self, reason = "reads like the others")]
-    fn not_mentioned(&self, claims: &Claims, registration: &Registration) -> Vec<Arc<str>> {
+    fn not_mentioned(
+        &self,
+        registrations: &Registrations,
+        registration: &Registration,
+    ) -> Vec<Arc<str>> {
         let mentioned = |id: &Arc<str>| registration.checks.iter().any(|it| it.row.id == *id);
-        let ids = claims.checks_of(&registration.row.id).map(|claim| Arc::clone(&claim.row.id));
+        let ids =
+            registrations.checks_of(&registration.row.id).map(|claim| Arc::clone(&claim.row.id));
         ids.filter(|id| !mentioned(id)).collect()
     }
 
@@ -55,21 +61,21 @@ impl Local {
                 "the service cannot be found by DNS: its name has characters that names there have not"
             );
         }
-        let mut claims = self.claims();
+        let mut registrations = self.registrations();
         if existing == Existing::Replace {
-            for id in self.not_mentioned(&claims, &registration) {
-                claims.remove_check(&id);
+            for id in self.not_mentioned(&registrations, &registration) {
+                registrations.remove_check(&id);
                 self.inner.runner.remove(&id);
             }
         }
         let Registration { row, checks } = registration;
         let id = Arc::clone(&row.id);
-        claims.put_service(row, source);
-        self.settle_if_held(&mut claims, &id);
+        registrations.put_service(row, source);
+        self.settle_if_held(&mut registrations, &id);
         for check in checks {
-            self.claim_check(&mut claims, check, source, first);
+            self.claim_check(&mut registrations, check, source, first);
         }
-        self.changed_in(&mut claims);
+        self.changed_in(&mut registrations);
     }
 
     /// A check that stands alone, validated against the services that are claimed now.
@@ -79,10 +85,10 @@ impl Local {
         source: Source,
     ) -> Result<CheckRegistration, Error> {
         self.validate_script(definition, source)?;
-        let claims = self.claims();
+        let registrations = self.registrations();
         let service = match definition.service_id.as_deref().filter(|id| !id.is_empty()) {
             None => None,
-            Some(id) => match claims.services().get(id) {
+            Some(id) => match registrations.services().get(id) {
                 Some(claim) => Some(Arc::clone(&claim.row)),
                 None => return Err(Error::Refused(format!("ServiceID {id:?} does not exist"))),
             },
@@ -100,14 +106,14 @@ impl Local {
 
     /// Claims a check that stands alone.
     pub(super) fn claim_check_alone(&self, check: CheckRegistration, source: Source, first: First) {
-        let mut claims = self.claims();
-        self.claim_check(&mut claims, check, source, first);
-        self.changed_in(&mut claims);
+        let mut registrations = self.registrations();
+        self.claim_check(&mut registrations, check, source, first);
+        self.changed_in(&mut registrations);
     }
 
     fn claim_check(
         &self,
-        claims: &mut Claims,
+        registrations: &mut Registrations,
         check: CheckRegistration,
         source: Source,
         first: First,
@@ -117,15 +123,17 @@ impl Local {
         // Who registers a TTL check anew gives its owner the whole time again. A reload does not: nobody meant this
         // check, and one whose owner is silent would be well for longer each time.
         let goes_on = run.ttl().is_none() || source == Source::Config;
-        let same =
-            claims.checks().get(&id).filter(|old| goes_on && old.run.as_deref() == Some(&*run));
+        let same = registrations
+            .checks()
+            .get(&id)
+            .filter(|old| goes_on && old.run.as_deref() == Some(&*run));
         let registration = match same {
             // Nothing new to find out: its next run comes when it would have come.
             Some(old) => old.registration,
             None => self.inner.runner.add(&id, Arc::clone(&run), first),
         };
-        claims.put_check(row, Some(run), registration, source);
-        self.settle_check_if_held(claims, &id);
+        registrations.put_check(row, Some(run), registration, source);
+        self.settle_check_if_held(registrations, &id);
     }
 
     pub(super) fn validate_service(
@@ -138,30 +146,30 @@ impl Local {
 
     /// Gives a check up.
     pub(super) fn release_check(&self, id: &str) {
-        let mut claims = self.claims();
-        if claims.remove_check(id) {
+        let mut registrations = self.registrations();
+        if registrations.remove_check(id) {
             self.inner.runner.remove(id);
-            self.changed_in(&mut claims);
+            self.changed_in(&mut registrations);
         }
     }
 
     /// Writes that forget a service; `None` if there is none.
     pub(super) fn release_service_writes(&self, id: &str) -> Option<Vec<Write>> {
-        let claims = self.claims();
-        claims.services().get(id)?;
+        let registrations = self.registrations();
+        registrations.services().get(id)?;
         let mut writes = vec![Write::remove(Kind::Services, id)];
-        writes.extend(claims.checks_of(id).flat_map(|claim| forget_check(&claim.row.id)));
+        writes.extend(registrations.checks_of(id).flat_map(|claim| forget_check(&claim.row.id)));
         Some(writes)
     }
 
     /// Gives a service up, with its checks.
     pub(super) fn release_service(&self, id: &str) {
-        let mut claims = self.claims();
-        if let Some(checks) = claims.remove_service(id) {
+        let mut registrations = self.registrations();
+        if let Some(checks) = registrations.remove_service(id) {
             for check in &checks {
                 self.inner.runner.remove(check);
             }
-            self.changed_in(&mut claims);
+            self.changed_in(&mut registrations);
         }
     }
 
@@ -174,17 +182,17 @@ impl Local {
     }
 
     /// A registration that says what the catalog is known to hold already is no work.
-    pub(super) fn settle_if_held(&self, claims: &mut Claims, id: &str) {
-        let row = claims.services().get(id).map(|claim| Arc::clone(&claim.row));
+    pub(super) fn settle_if_held(&self, registrations: &mut Registrations, id: &str) {
+        let row = registrations.services().get(id).map(|claim| Arc::clone(&claim.row));
         if row.is_some_and(|row| self.inner.catalog.holds_service(&self.inner.name, &row)) {
-            claims.mark_service(id, true);
+            registrations.mark_service(id, true);
         }
     }
 
-    pub(super) fn settle_check_if_held(&self, claims: &mut Claims, id: &str) {
-        let row = claims.checks().get(id).map(|claim| Arc::clone(&claim.row));
+    pub(super) fn settle_check_if_held(&self, registrations: &mut Registrations, id: &str) {
+        let row = registrations.checks().get(id).map(|claim| Arc::clone(&claim.row));
         if row.is_some_and(|row| self.inner.catalog.holds_check(&self.inner.name, &row)) {
-            claims.mark_check(id, true);
+            registrations.mark_check(id, true);
         }
     }
 
@@ -195,8 +203,8 @@ impl Local {
         checks: &[Value],
     ) -> Result<Configured, Error> {
         Configured::read(&self.inner.settings, services, checks, |id| {
-            let claims = self.claims();
-            claims.services().get(id).is_some_and(|claim| claim.source == Source::Api)
+            let registrations = self.registrations();
+            registrations.services().get(id).is_some_and(|claim| claim.source == Source::Api)
         })
     }
 
@@ -235,13 +243,13 @@ impl Local {
     /// Services and checks of configuration files that are not among these.
     fn no_longer_configured(&self, now: &Configured) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let (services, checks) = (&now.service_ids, &now.check_ids);
-        let claims = self.claims();
-        let gone = claims
+        let registrations = self.registrations();
+        let gone = registrations
             .services()
             .iter()
             .filter(|(id, claim)| claim.source == Source::Config && !services.contains(*id));
         let gone = gone.map(|(id, _)| Arc::clone(id)).collect();
-        let gone_checks = claims
+        let gone_checks = registrations
             .checks()
             .iter()
             .filter(|(id, claim)| claim.source == Source::Config && !checks.contains(*id));
@@ -250,17 +258,17 @@ impl Local {
 
     /// Claims what was kept. What cannot be claimed any more (a script, now that scripts are off;
     /// a check of a service that is gone) is left out with a warning.
-    pub(super) fn take_kept(&self, kept: Kept) {
+    pub(super) fn take_kept(&self, kept: PersistedState) {
         let mut forget = Vec::new();
         for (id, service) in kept.services {
-            if self.claims().services().contains_key(&*id) {
+            if self.registrations().services().contains_key(&*id) {
                 forget.push(Write::remove(Kind::Services, &id));
             } else if let Err(error) = self.claim_kept_service(&service.definition) {
                 tracing::warn!(service = id, %error, "a kept service was left out");
             }
         }
         for (id, check) in kept.checks {
-            if self.claims().checks().contains_key(&*id) {
+            if self.registrations().checks().contains_key(&*id) {
                 forget.push(Write::remove(Kind::Checks, &id));
             } else if let Err(error) = self.claim_kept_check(&check) {
                 tracing::warn!(check = id, %error, "a kept check was left out");
@@ -269,7 +277,7 @@ impl Local {
         let now = now_ms();
         for (id, report) in kept.reports {
             let known = self
-                .claims()
+                .registrations()
                 .checks()
                 .get(&*id)
                 .is_some_and(|claim| claim.run.as_ref().is_some_and(|run| run.ttl().is_some()));
@@ -278,24 +286,25 @@ impl Local {
                 continue;
             }
             self.inner.runner.renew(&id, report.output.clone());
-            self.claims().restore(&id, read(report.status), report.output);
+            self.registrations().restore(&id, read(report.status), report.output);
         }
         // If it stays it is forgotten next time.
-        drop(self.inner.drawer.write(forget, || ()));
+        drop(self.inner.persistence.write(forget, || ()));
     }
 
     pub(super) fn claim_kept_service(&self, definition: &ServiceDefinition) -> Result<(), Error> {
         let read = Registration::new(definition, &self.inner.name, self.shared())?;
-        self.claims().put_service(read.row, Source::Api);
+        self.registrations().put_service(read.row, Source::Api);
         Ok(())
     }
 
-    pub(super) fn claim_kept_check(&self, kept: &KeptCheck) -> Result<(), Error> {
+    pub(super) fn claim_kept_check(&self, kept: &PersistedCheck) -> Result<(), Error> {
         match kept {
-            KeptCheck::Defined(definition) => {
+            PersistedCheck::Defined(definition) => {
                 self.validate_script(definition, Source::Api)?;
-                let mut claims = self.claims();
-                let service = self.kept_service_of(&claims, definition.service_id.as_deref())?;
+                let mut registrations = self.registrations();
+                let service =
+                    self.kept_service_of(&registrations, definition.service_id.as_deref())?;
                 let node = &self.inner.name;
                 let check = CheckRegistration::new(
                     CheckDefinition::clone(definition),
@@ -304,13 +313,13 @@ impl Local {
                     self.shared(),
                 )
                 .map_err(|error| Error::Invalid(error.to_string()))?;
-                self.claim_check(&mut claims, check, Source::Api, First::Spread);
+                self.claim_check(&mut registrations, check, Source::Api, First::Spread);
             }
-            KeptCheck::Maintenance { service_id, reason } => {
-                let mut claims = self.claims();
-                let service = self.kept_service_of(&claims, service_id.as_deref())?;
+            PersistedCheck::Maintenance { service_id, reason } => {
+                let mut registrations = self.registrations();
+                let service = self.kept_service_of(&registrations, service_id.as_deref())?;
                 let row = definition::maintenance(&self.inner.name, service.as_deref(), reason);
-                claims.put_check(row, None, 0, Source::Api);
+                registrations.put_check(row, None, 0, Source::Api);
             }
         }
         Ok(())
@@ -319,11 +328,11 @@ impl Local {
     #[expect(clippy::unused_self, reason = "reads like the others")]
     pub(super) fn kept_service_of(
         &self,
-        claims: &Claims,
+        registrations: &Registrations,
         id: Option<&str>,
     ) -> Result<Option<Arc<Service>>, Error> {
         let Some(id) = id else { return Ok(None) };
-        let claim = claims.services().get(id);
+        let claim = registrations.services().get(id);
         let claim = claim.ok_or_else(|| Error::UnknownService(id.to_owned()))?;
         Ok(Some(Arc::clone(&claim.row)))
     }
@@ -331,7 +340,7 @@ impl Local {
 
 /// Write that persists a check.
 pub(super) fn check_write(check: &CheckRegistration) -> Write {
-    let kept = KeptCheck::Defined(Box::new(check.definition.clone()));
+    let kept = PersistedCheck::Defined(Box::new(check.definition.clone()));
     Write::put(Kind::Checks, &check.row.id, &kept)
 }
 

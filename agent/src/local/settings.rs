@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::checks::tls::Authorities;
-use crate::checks::{Damping, Shared};
+use crate::checks::{FlapLimit, Shared};
 
 /// Settings of the local state.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Settings {
     /// The least time for which a check must be critical before its service goes.
     pub check_deregister_after_min: Duration,
     /// Limit for checks that flap; `None` is no limit.
-    pub check_damping: Option<Damping>,
+    pub check_flap_limit: Option<FlapLimit>,
     /// Bytes of a check's output that are kept at most.
     pub check_output_max_size: usize,
     /// Keep no output at all.
@@ -69,7 +69,7 @@ impl Default for Settings {
             check_update_interval: Duration::from_mins(5),
             check_reap_interval: Duration::from_secs(30),
             check_deregister_after_min: crate::checks::DEREGISTER_AFTER_MIN,
-            check_damping: None,
+            check_flap_limit: None,
             check_output_max_size: crate::checks::OUTPUT_BYTES_MAX,
             discard_check_output: false,
             enable_script_checks: false,
@@ -88,7 +88,7 @@ impl Settings {
         Shared {
             output_bytes_max: self.check_output_max_size,
             deregister_after_min: self.check_deregister_after_min,
-            damping: self.check_damping,
+            flap_limit: self.check_flap_limit,
         }
     }
 }

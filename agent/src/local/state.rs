@@ -13,7 +13,7 @@ use imbl::OrdMap;
 use super::catalog::Held;
 use super::definition::Source;
 use super::times::Times;
-use crate::checks::{Definition, History, Outcome, Probe, Status, Streak};
+use crate::checks::{CheckResult, Definition, History, Probe, Status, Streak};
 use crate::store::{Check, Service};
 
 /// Counts changes of claims; never reused.
@@ -21,7 +21,7 @@ pub(super) type Version = u64;
 
 /// One service of this agent.
 #[derive(Debug, Clone)]
-pub(super) struct ServiceClaim {
+pub(super) struct RegisteredService {
     /// As the catalog is to hold it.
     pub(super) row: Arc<Service>,
     /// Its source.
@@ -34,7 +34,7 @@ pub(super) struct ServiceClaim {
 
 /// One check of this agent.
 #[derive(Debug, Clone)]
-pub(super) struct CheckClaim {
+pub(super) struct RegisteredCheck {
     /// As the catalog is to hold it.
     pub(super) row: Arc<Check>,
     /// The probe that runs; a maintenance has none.
@@ -61,7 +61,7 @@ pub(super) struct CheckClaim {
     pub(super) times: Times<Instant>,
 }
 
-impl CheckClaim {
+impl RegisteredCheck {
     /// As it stands; a word that is none of the three counts as critical.
     fn status(&self) -> Status {
         Status::parse(&self.row.status).unwrap_or(Status::Critical)
@@ -81,9 +81,9 @@ pub(super) enum Subject {
 
 /// All claims of this agent. Cloning costs a few pointers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Claims {
-    services: OrdMap<Arc<str>, ServiceClaim>,
-    checks: OrdMap<Arc<str>, CheckClaim>,
+pub(super) struct Registrations {
+    services: OrdMap<Arc<str>, RegisteredService>,
+    checks: OrdMap<Arc<str>, RegisteredCheck>,
     /// Those of the checks that look at other checks.
     aliases: OrdMap<Arc<str>, Arc<Definition>>,
     /// Rows of the catalog for nodes that aliases follow, by their names in lower case.
@@ -119,14 +119,14 @@ pub(super) struct Outputs {
     pub(super) delay: Duration,
 }
 
-impl Claims {
+impl Registrations {
     /// Services by id.
-    pub(super) fn services(&self) -> &OrdMap<Arc<str>, ServiceClaim> {
+    pub(super) fn services(&self) -> &OrdMap<Arc<str>, RegisteredService> {
         &self.services
     }
 
     /// Checks by id.
-    pub(super) fn checks(&self) -> &OrdMap<Arc<str>, CheckClaim> {
+    pub(super) fn checks(&self) -> &OrdMap<Arc<str>, RegisteredCheck> {
         &self.checks
     }
 
@@ -185,7 +185,7 @@ impl Claims {
     pub(super) fn checks_of<'a>(
         &'a self,
         service: &'a str,
-    ) -> impl Iterator<Item = &'a CheckClaim> {
+    ) -> impl Iterator<Item = &'a RegisteredCheck> {
         self.checks.values().filter(move |claim| claim.row.service_id == service)
     }
 
@@ -205,7 +205,7 @@ impl Claims {
         self.gone.remove(&Subject::Service(Arc::clone(&row.id)));
         let id = Arc::clone(&row.id);
         self.services
-            .insert(id, ServiceClaim { row: Arc::new(row), source, version, settled: false });
+            .insert(id, RegisteredService { row: Arc::new(row), source, version, settled: false });
     }
 
     /// Claims a check. One with the same id hands its status and output down: a check does not
@@ -223,7 +223,7 @@ impl Claims {
             row.status.clone_from(&old.row.status);
             row.output.clone_from(&old.row.output);
         }
-        let claim = CheckClaim {
+        let claim = RegisteredCheck {
             run,
             registration,
             // The same schedule goes on: so does what it has counted.
@@ -301,7 +301,7 @@ impl Claims {
         &mut self,
         id: &str,
         registration: u64,
-        outcome: Outcome,
+        outcome: CheckResult,
         outputs: Outputs,
         now: Instant,
         chance: f64,
@@ -330,10 +330,10 @@ impl Claims {
     ) -> Effect {
         let Some(claim) = self.checks.get_mut(id) else { return Effect::None };
         let current = claim.status();
-        let damping = claim.run.as_ref().and_then(|run| run.damping);
-        match damping {
-            Some(damping) if !claim.history.admits(damping, now, current, status) => {
-                let text = held_back(current, damping.window, &output);
+        let flap_limit = claim.run.as_ref().and_then(|run| run.flap_limit);
+        match flap_limit {
+            Some(flap_limit) if !claim.history.admits(flap_limit, now, current, status) => {
+                let text = held_back(current, flap_limit.window, &output);
                 self.set_status(id, current, text, outputs, now, chance)
             }
             _ => self.set_status(id, status, output, outputs, now, chance),
@@ -385,7 +385,7 @@ impl Claims {
 
     /// Makes outputs whose time has come work to be done; answers when the next one's comes.
     pub(super) fn release_outputs(&mut self, now: Instant) -> Option<Instant> {
-        let due = |claim: &CheckClaim| claim.output_due.is_some_and(|due| due <= now);
+        let due = |claim: &RegisteredCheck| claim.output_due.is_some_and(|due| due <= now);
         let ids: Vec<_> = self
             .checks
             .iter()

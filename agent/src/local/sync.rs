@@ -21,7 +21,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Unavailable;
-use super::diff::{self, Step};
+use super::diff::{self, CatalogWrite};
 use super::{Local, chance};
 use crate::checks::Status;
 use crate::store::Reply;
@@ -70,7 +70,7 @@ async fn correct(local: &Local) {
         catalog.reachable().await;
         let is_full = Deadline::now() >= full_at;
         let mut round = if is_full { audit(local).await } else { Round::Done };
-        let outputs_at = local.claims().release_outputs(Instant::now());
+        let outputs_at = local.registrations().release_outputs(Instant::now());
         if round == Round::Done {
             round = push(local).await;
         }
@@ -154,13 +154,13 @@ async fn name_is_free(local: &Local) {
 /// Compares everything with the catalog.
 async fn audit(local: &Local) -> Round {
     let name = Arc::clone(&local.inner.name);
-    let read_at = local.claims().version();
+    let read_at = local.registrations().version();
     match local.inner.catalog.held(name, 0).await {
         Ok(held) => {
             local.inner.cluster_size.store(held.nodes, Ordering::Relaxed);
-            let mut claims = local.claims();
+            let mut registrations = local.registrations();
             // Read under the same lock: a reload may have changed it since.
-            diff::audit(&mut claims, &local.node(), &held, read_at);
+            diff::audit(&mut registrations, &local.node(), &held, read_at);
             Round::Done
         }
         Err(error) => {
@@ -184,10 +184,10 @@ fn unavailable(error: &Unavailable) -> Round {
 /// Writes everything that is not settled.
 async fn push(local: &Local) -> Round {
     // A copy: nobody waits for these writes to change a claim.
-    let claims = local.claims().clone();
-    let mut steps = diff::steps(&claims, &local.node());
+    let registrations = local.registrations().clone();
+    let mut steps = diff::steps(&registrations, &local.node());
     let mut worst = Round::Done;
-    if !claims.node_settled() && !steps.is_empty() {
+    if !registrations.node_settled() && !steps.is_empty() {
         // The rest stands on the node's row.
         worst = write(local, steps.remove(0)).await;
         if worst != Round::Done {
@@ -206,7 +206,7 @@ async fn push(local: &Local) -> Round {
     worst
 }
 
-async fn write(local: &Local, step: Step) -> Round {
+async fn write(local: &Local, step: CatalogWrite) -> Round {
     let reply = local.inner.catalog.propose(step.change).await;
     let what =
         || step.settles.iter().map(|(subject, _)| format!("{subject:?}")).collect::<Vec<_>>();
@@ -218,9 +218,9 @@ async fn write(local: &Local, step: Step) -> Round {
             round
         }
         Ok(_) => {
-            let mut claims = local.claims();
+            let mut registrations = local.registrations();
             for (subject, version) in &step.settles {
-                claims.settle(subject, *version);
+                registrations.settle(subject, *version);
             }
             tracing::debug!(what = what().join(" "), "synced");
             Round::Done

@@ -27,11 +27,11 @@ impl Local {
     pub fn check_times(&self) -> BTreeMap<Arc<str>, Times> {
         let (now, today) = (Instant::now(), SystemTime::now());
         let shown = |at: Instant| today.checked_sub(now.saturating_duration_since(at));
-        let claims = self.claims();
-        let times = |claim: &super::state::CheckClaim| Times {
+        let registrations = self.registrations();
+        let times = |claim: &super::state::RegisteredCheck| Times {
             reported: claim.times.reported.and_then(shown),
             changed: claim.times.changed.and_then(shown),
         };
-        claims.checks().iter().map(|(id, claim)| (Arc::clone(id), times(claim))).collect()
+        registrations.checks().iter().map(|(id, claim)| (Arc::clone(id), times(claim))).collect()
     }
 }

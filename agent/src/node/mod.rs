@@ -177,7 +177,7 @@ pub struct Node {
     /// Only of a server.
     consensus: Option<Consensus>,
     local: Local,
-    names: Arc<dns::Door>,
+    names: Arc<dns::Handler>,
     pools: Pools,
     data_dir: Option<std::path::PathBuf>,
     id: String,
@@ -190,10 +190,10 @@ pub struct Node {
     /// Questions that are followed for the operator; a reload changes them.
     watches: Watches,
     /// Access to catalog, keys and sessions.
-    truth: http::Truth,
+    backend: http::Backend,
     /// Limits on clients; a reload changes them.
     limits: http::Limits,
-    wishes: mpsc::Receiver<http::Wish>,
+    wishes: mpsc::Receiver<http::ReloadRequest>,
     /// Ends the agent's part in the catalog, before all others.
     claiming: CancellationToken,
     shutdown: CancellationToken,

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::gossip::Members;
-use crate::local::{Catalog, Held, Unavailable};
+use crate::local::{CatalogAccess, Held, Unavailable};
 use crate::store::{Change, Check, Reply, Service};
 
 /// Between two looks while the name is another one's.
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A catalog that is asked and changed only while the agent's name is its own.
 #[derive(Debug)]
 pub(super) struct WhileNamed {
-    pub(super) catalog: Arc<dyn Catalog>,
+    pub(super) catalog: Arc<dyn CatalogAccess>,
     pub(super) members: Members,
 }
 
@@ -30,7 +30,7 @@ impl WhileNamed {
     }
 }
 
-impl Catalog for WhileNamed {
+impl CatalogAccess for WhileNamed {
     fn reachable(&self) -> BoxFuture<'_, ()> {
         async {
             while self.is_disowned() {

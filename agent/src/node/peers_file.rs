@@ -33,12 +33,12 @@ pub(super) async fn remember(members: Members, file: &Path, again: bool, stop: C
             _ = gossip::rejoin(&members, &known) => {}
         }
     }
-    let mut roll = members.watch();
+    let mut member_list = members.watch();
     let mut written = Vec::new();
     let mut failing = false;
     loop {
         let own = members.address();
-        let there: Vec<String> = roll
+        let there: Vec<String> = member_list
             .borrow_and_update()
             .values()
             .filter(|member| member.status == Status::Alive && member.details.address != own)
@@ -66,7 +66,7 @@ pub(super) async fn remember(members: Members, file: &Path, again: bool, stop: C
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = roll.changed() => if changed.is_err() { return },
+            changed = member_list.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::{Node, REFERENCE_VERSION, chain, settings, systemd};
 use crate::config::{self, Config};
-use crate::http::Truth;
+use crate::http::Backend;
 use crate::telemetry;
 
 impl Node {
@@ -44,7 +44,7 @@ impl Node {
         self.watches.set(config.watches.clone());
         self.names.set(config.dns.clone());
         self.limits.set(config.http_limits.max_conns_per_client, settings::rates(&config));
-        if let Truth::Elsewhere(upstream) = &self.truth {
+        if let Backend::Elsewhere(upstream) = &self.backend {
             upstream.set_rate(config.rpc_rate);
         }
         let waiting = config.needs_restart(&self.running);

@@ -13,9 +13,9 @@ use super::start::start_part;
 use super::{Error, servers, settings};
 use crate::config::Config;
 use crate::dns::{self, Freshness, Lookup, Rows, Unavailable};
-use crate::gossip::{Members, Roll, Status};
-use crate::http::{self, Passing};
-use crate::local::Catalog;
+use crate::gossip::{MemberList, Members, Status};
+use crate::http::{self, Forwarder};
+use crate::local::CatalogAccess;
 use crate::raft::Consensus;
 use crate::read::{self, Reader};
 use crate::rpc::{self, Handlers, Method, Pool, Refusal};
@@ -31,9 +31,9 @@ pub(super) struct Role {
     /// Only of a server.
     pub(super) consensus: Option<Consensus>,
     /// For HTTP.
-    pub(super) truth: http::Truth,
+    pub(super) backend: http::Backend,
     /// For what the agent claims.
-    pub(super) catalog: Arc<dyn Catalog>,
+    pub(super) catalog: Arc<dyn CatalogAccess>,
     /// For DNS.
     pub(super) names: dns::Source,
 }
@@ -69,7 +69,7 @@ impl Role {
         Ok(Role {
             catalog: Arc::new(consensus.clone()),
             names: dns::Source::Own(reader.clone()),
-            truth: http::Truth::Here { reader, lifetimes, leader: Some(leader) },
+            backend: http::Backend::Here { reader, lifetimes, leader: Some(leader) },
             consensus: Some(consensus),
         })
     }
@@ -87,7 +87,7 @@ impl Role {
         start_part(tasks, "upstream", router);
         Role {
             consensus: None,
-            truth: http::Truth::Elsewhere(upstream.clone()),
+            backend: http::Backend::Elsewhere(upstream.clone()),
             catalog: Arc::new(upstream.clone()),
             names: dns::Source::Remote(Arc::new(Names(upstream))),
         }
@@ -95,8 +95,8 @@ impl Role {
 }
 
 /// The servers of a datacenter that are there, with the address that other agents ask them at.
-fn reachable(roll: &Roll, datacenter: &str) -> Vec<Server> {
-    let there = roll.values().filter(|member| {
+fn reachable(member_list: &MemberList, datacenter: &str) -> Vec<Server> {
+    let there = member_list.values().filter(|member| {
         member.status == Status::Alive && member.is_server() && member.tag("dc") == Some(datacenter)
     });
     there
@@ -125,23 +125,23 @@ pub(super) fn answer(
     listeners: Vec<TcpListener>,
     consensus: &Consensus,
     (reader, lifetimes): (&Reader, &Lifetimes),
-    passing: Passing,
+    forwarder: Forwarder,
     config: &Config,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
     let names = reader.clone();
-    let pieces = passing.clone();
+    let pieces = forwarder.clone();
     let handlers = consensus.answer(Handlers::new().with_limits(config.rpc_limits));
     let handlers = answer_claims(handlers, consensus.clone(), config.rpc_hold_timeout);
     let handlers = lifetimes
         .answer(handlers, consensus)
         .on(Method::Piece, move |piece, _| {
-            let passing = pieces.clone();
-            async move { Ok(passing.piece(piece).await) }
+            let forwarder = pieces.clone();
+            async move { Ok(forwarder.piece(piece).await) }
         })
         .on_stream(Method::Http, move |request, _, parts| {
-            let passing = passing.clone();
-            async move { passing.answer(request, parts).await }
+            let forwarder = forwarder.clone();
+            async move { forwarder.answer(request, parts).await }
         })
         .on(Method::Lookup, move |(lookup, freshness): (Lookup, Freshness), _| {
             let reader = names.clone();

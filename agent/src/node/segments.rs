@@ -21,10 +21,10 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Meets the other servers in all segments that they share with this one, until `stop`.
 pub(super) async fn meet_servers(pools: Pools, stop: CancellationToken) {
-    let mut roll = pools.own().watch();
+    let mut member_list = pools.own().watch();
     loop {
         // Whatever changes from here on is looked at in the next round.
-        roll.mark_unchanged();
+        member_list.mark_unchanged();
         let mut pause = INTERVAL;
         for (pool, name, address) in missing(&pools) {
             let met = tokio::select! {
@@ -43,7 +43,7 @@ pub(super) async fn meet_servers(pools: Pools, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
-            changed = roll.changed() => if changed.is_err() { return stop.cancelled().await },
+            changed = member_list.changed() => if changed.is_err() { return stop.cancelled().await },
         }
     }
 }
@@ -51,15 +51,15 @@ pub(super) async fn meet_servers(pools: Pools, stop: CancellationToken) {
 /// The servers that are there but not known in a segment that they say they are in.
 fn missing(pools: &Pools) -> Vec<(&Members, String, SocketAddr)> {
     let is_there = |status| matches!(status, Status::Alive | Status::Leaving);
-    let roll = pools.own().roll();
-    let servers: Vec<_> = roll
+    let member_list = pools.own().member_list();
+    let servers: Vec<_> = member_list
         .values()
         .filter(|member| member.is_server() && member.status == Status::Alive)
         .filter(|member| *member.details.name != *pools.name())
         .collect();
     let mut missing = Vec::new();
     for pool in &pools.each()[1..] {
-        let (known, key) = (pool.roll(), format!("{AT}{}", pool.segment()));
+        let (known, key) = (pool.member_list(), format!("{AT}{}", pool.segment()));
         for server in &servers {
             let name = &server.details.name;
             let Some(address) = server.tag(&key).and_then(|text| text.parse().ok()) else {

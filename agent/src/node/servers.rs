@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::start::start_part;
 use crate::config::Config;
-use crate::gossip::{Member, Members, Roll, Status};
+use crate::gossip::{Member, MemberList, Members, Status};
 use crate::raft::types::ServerId;
-use crate::raft::{Consensus, Links, Listed, Presence, Roster};
+use crate::raft::{Consensus, KnownServer, KnownServers, Links, Presence};
 use crate::rpc::Pool;
 use crate::upstream::Server;
 
@@ -22,24 +22,24 @@ pub(super) fn links(
     shutdown: &CancellationToken,
 ) -> Links {
     let expect = if config.dev || config.bootstrap { 1 } else { config.bootstrap_expect };
-    let roster = among(members, ("roster", servers), config, tasks, shutdown);
-    Links { pool: Pool::default(), roster, expect }
+    let known_servers = among(members, ("roster", servers), config, tasks, shutdown);
+    Links { pool: Pool::default(), known_servers, expect }
 }
 
 /// Follows what `look` derives from the members of this datacenter; `name` is the part that follows.
 pub(super) fn among<T: Clone + PartialEq + Send + Sync + 'static>(
     members: &Members,
-    (name, look): (&'static str, fn(&Roll, &str) -> T),
+    (name, look): (&'static str, fn(&MemberList, &str) -> T),
     config: &Config,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
 ) -> watch::Receiver<T> {
-    let (tell, seen) = watch::channel(look(&members.roll(), &config.datacenter));
-    let (mut roll, datacenter) = (members.watch(), config.datacenter.clone());
+    let (tell, seen) = watch::channel(look(&members.member_list(), &config.datacenter));
+    let (mut member_list, datacenter) = (members.watch(), config.datacenter.clone());
     let stop = shutdown.child_token();
     start_part(tasks, name, async move {
         loop {
-            let found = look(&roll.borrow_and_update(), &datacenter);
+            let found = look(&member_list.borrow_and_update(), &datacenter);
             tell.send_if_modified(|known| {
                 let is_other = *known != found;
                 if is_other {
@@ -49,7 +49,7 @@ pub(super) fn among<T: Clone + PartialEq + Send + Sync + 'static>(
             });
             tokio::select! {
                 () = stop.cancelled() => return,
-                changed = roll.changed() => if changed.is_err() {
+                changed = member_list.changed() => if changed.is_err() {
                     // The pool is being left; the servers stay what they are.
                     return stop.cancelled().await;
                 },
@@ -84,20 +84,20 @@ pub(super) fn leader(
 }
 
 /// The servers of a datacenter.
-fn servers(roll: &Roll, datacenter: &str) -> Roster {
+fn servers(member_list: &MemberList, datacenter: &str) -> KnownServers {
     let mut members: Vec<_> =
-        roll.values().filter(|member| member.tag("dc") == Some(datacenter)).collect();
+        member_list.values().filter(|member| member.tag("dc") == Some(datacenter)).collect();
     // A server that goes by another name now is still known by its old one: what it is now counts.
     let life = |member: &Member| {
         let is_there = matches!(member.status, Status::Alive | Status::Leaving);
         (is_there, member.details.incarnation)
     };
     members.sort_by_key(|member| life(member));
-    Roster { servers: members.into_iter().filter_map(|member| listed(member)).collect() }
+    KnownServers { servers: members.into_iter().filter_map(|member| listed(member)).collect() }
 }
 
 /// A member that is a server, as agreement needs it.
-fn listed(member: &Member) -> Option<(ServerId, Listed)> {
+fn listed(member: &Member) -> Option<(ServerId, KnownServer)> {
     if !member.is_server() {
         return None;
     }
@@ -105,7 +105,7 @@ fn listed(member: &Member) -> Option<(ServerId, Listed)> {
     let port = member.tag("port")?.parse().ok()?;
     let bootstrap = member.tag("bootstrap").is_some();
     let expect = member.tag("expect").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let listed = Listed {
+    let listed = KnownServer {
         name: details.name.to_string(),
         address: SocketAddr::new(details.address.ip(), port),
         expect,
@@ -160,9 +160,11 @@ mod tests {
                 let details = Details { incarnation, ..Details::clone(&member.details) };
                 (details.name.clone(), Arc::new(Member { details: Arc::new(details), ..member }))
             };
-            let roll: Roll = [named("aa", first), named("bb", second)].into_iter().collect();
-            let roster = servers(&roll, "dc1");
-            let names: Vec<_> = roster.servers.values().map(|listed| &*listed.name).collect();
+            let member_list: MemberList =
+                [named("aa", first), named("bb", second)].into_iter().collect();
+            let known_servers = servers(&member_list, "dc1");
+            let names: Vec<_> =
+                known_servers.servers.values().map(|listed| &*listed.name).collect();
             assert_eq!(names, [expected], "{first:?} {second:?}");
         }
     }
@@ -170,7 +172,7 @@ mod tests {
     #[test]
     fn members_become_servers_by_their_tags() {
         let server = [("role", "consul"), ("dc", "dc1"), ("port", "8300"), ("expect", "3")];
-        let roll: Roll = [
+        let member_list: MemberList = [
             member("a", Status::Alive, &server),
             member("bb", Status::Left, &server[..3]),
             member("ccc", Status::Alive, &[("role", "node"), ("dc", "dc1")]),
@@ -179,8 +181,8 @@ mod tests {
         .into_iter()
         .map(|member| (member.details.name.clone(), member))
         .collect();
-        let roster = servers(&roll, "dc1");
-        let found: Vec<_> = roster.servers.values().collect();
+        let known_servers = servers(&member_list, "dc1");
+        let found: Vec<_> = known_servers.servers.values().collect();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].expect, found[0].presence), (3, Presence::Alive));
         assert_eq!(found[0].address, "127.0.0.9:8300".parse().unwrap());

@@ -48,7 +48,7 @@ pub(super) fn local(config: &Config, node_id: &str) -> local::Settings {
         check_update_interval: config.checks.update_interval,
         check_reap_interval: config.checks.reap_interval,
         check_deregister_after_min: config.checks.deregister_after_min,
-        check_damping: config.checks.damping,
+        check_flap_limit: config.checks.flap_limit,
         check_output_max_size: config.checks.output_max_size,
         discard_check_output: config.checks.discard_output,
         enable_script_checks: config.checks.enable_script_checks,

@@ -70,7 +70,7 @@ impl Node {
         } else {
             Role::client(&config, pools.own(), &mut tasks, &shutdown)
         };
-        let Role { consensus, truth, catalog, names } = role;
+        let Role { consensus, backend, catalog, names } = role;
         let catalog = Arc::new(WhileNamed { catalog, members: pools.own().clone() });
         let local = Local::open(settings::local(&config, &node_id), catalog)?;
         if let Some(consensus) = &consensus {
@@ -82,14 +82,14 @@ impl Node {
         let claiming = shutdown.child_token();
         let (own, stop) = (local.clone(), claiming.clone());
         start_part(&mut tasks, "local", async move { own.run(stop).await });
-        let names = Arc::new(dns::Door::new(names, config.dns.clone()));
+        let names = Arc::new(dns::Handler::new(names, config.dns.clone()));
         let door = dns::serve(dns_listeners, names.clone(), shutdown.child_token());
         start_part(&mut tasks, "dns", door);
         let (reload, wishes) = http::Reload::new();
         let shown = http::Shown::default();
         shown.set(config.debug(&node_id, REFERENCE_VERSION));
         let parts = http::Parts {
-            truth: truth.clone(),
+            backend: backend.clone(),
             local: local.clone(),
             identity: settings::identity(&config, shown.clone()).into(),
             reload,
@@ -100,13 +100,14 @@ impl Node {
         };
         let settings = settings::http(&config)?;
         let limits = settings.limits.clone();
-        let (passing, door) =
+        let (forwarder, door) =
             http::serve_passing(listeners, parts, settings, shutdown.child_token());
         start_part(&mut tasks, "http", door);
-        if let (Some(consensus), http::Truth::Here { reader, lifetimes, .. }) = (&consensus, &truth)
+        if let (Some(consensus), http::Backend::Here { reader, lifetimes, .. }) =
+            (&consensus, &backend)
         {
             let (stop, read) = (shutdown.child_token(), (reader, lifetimes));
-            let answering = role::answer(rpc_listeners, consensus, read, passing, &config, stop);
+            let answering = role::answer(rpc_listeners, consensus, read, forwarder, &config, stop);
             start_part(&mut tasks, "rpc", answering);
         }
         let own_door = settings::own_door(&config)?;
@@ -130,7 +131,7 @@ impl Node {
             effective: config.clone(),
             running: config,
             watches,
-            truth,
+            backend,
             limits,
             wishes,
             claiming,

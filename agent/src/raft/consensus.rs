@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::autopilot::Assessment;
 use super::judge::{self, Own};
-use super::log::{Promise, Room};
+use super::log::{DiskQuota, Reservation};
 use super::machine::{Machine, Published};
 use super::observer::{Contact, Status};
 use super::timing;
 use super::transport::Network;
 use super::types::{Proposal, Server, ServerId, Types};
 use super::watch::Watches;
-use crate::raft::read_index::Asking;
+use crate::raft::read_index::ReadIndex;
 use crate::raft::snapshot::transfer::Incoming;
 use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
 use crate::telemetry::metrics::names;
@@ -59,10 +59,10 @@ pub(super) struct Inner {
     pub(super) figures: WatchReceiverOf<Types, RaftDataMetrics<Types>>,
     /// Time after a majority's answer in which no other server can lead.
     pub(super) lease: Duration,
-    pub(super) room: Room,
+    pub(super) quota: DiskQuota,
     pub(super) under_way: Semaphore,
     /// Questions that concurrent reads share.
-    pub(super) asking: Asking,
+    pub(super) read_index: ReadIndex,
     /// Newest time stamped on a command, so that it never goes back when the clock does.
     pub(super) stamped: AtomicU64,
     /// When the leader was last heard.
@@ -112,7 +112,7 @@ impl Consensus {
         if !self.is_raft_leader() {
             return Err(Error::NoLeader);
         }
-        if let Some(error) = self.inner.room.refusal() {
+        if let Some(error) = self.inner.quota.refusal() {
             return Err(Error::Storage(error));
         }
         let timing = timing::of_proposal(&change);
@@ -167,15 +167,15 @@ impl Consensus {
     }
 
     /// Waits until the log has room for a change of so many bytes, while this server leads.
-    async fn room_for(&self, bytes: u64) -> Result<Promise, Error> {
-        if let Some(promise) = self.inner.room.promise_at_once(bytes).map_err(Error::Storage)? {
+    async fn room_for(&self, bytes: u64) -> Result<Reservation, Error> {
+        if let Some(promise) = self.inner.quota.promise_at_once(bytes).map_err(Error::Storage)? {
             return Ok(promise);
         }
         let mut status = self.inner.status.clone();
         let lost = status.wait_for(|status| !status.leading);
         tokio::select! {
             biased;
-            promise = self.inner.room.promise(bytes) => promise.map_err(Error::Storage),
+            promise = self.inner.quota.promise(bytes) => promise.map_err(Error::Storage),
             () = self.inner.stop.cancelled() => Err(Error::Shutdown),
             _ = lost => Err(Error::NoLeader),
         }
@@ -233,7 +233,7 @@ impl Consensus {
     pub async fn shutdown(&self) {
         self.inner.under_way.close();
         self.inner.stop.cancel();
-        self.inner.room.end();
+        self.inner.quota.end();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!("agreement did not end well: {error}");
         }

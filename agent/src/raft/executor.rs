@@ -29,25 +29,25 @@ const POLLS_MAX: usize = 256;
 
 tokio::task_local! {
     /// The executor that a new task of the library joins.
-    static CREW: Crew;
+    static EXECUTOR: Executor;
 }
 
 /// The library's runtime: the tokio runtime, with its tasks in crews.
 #[derive(Debug)]
-pub struct Crewed(TokioRuntime);
+pub struct ExecutorRuntime(TokioRuntime);
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The tasks of one server.
 #[derive(Clone, Default)]
-pub(super) struct Crew {
+pub(super) struct Executor {
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Shared {
     /// Tasks that were added since the last poll.
-    newcomers: Mutex<Vec<Task>>,
+    added: Mutex<Vec<Task>>,
     /// Tasks to poll, by number. Each is in it at most once.
     ready: Mutex<VecDeque<usize>>,
     /// Is somebody looking at the lists? Then there is no need to wake anybody.
@@ -61,23 +61,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Crew {
+impl Executor {
     /// Runs `work` so that the tasks it starts join this crew.
-    pub(super) async fn hire<T>(&self, work: impl Future<Output = T>) -> T {
-        CREW.scope(self.clone(), work).await
+    pub(super) async fn attach<T>(&self, work: impl Future<Output = T>) -> T {
+        EXECUTOR.scope(self.clone(), work).await
     }
 
     /// Polls the tasks until the last of them has ended. To be called once the first are hired.
     pub(super) async fn run(self) {
-        let mut hands = HashMap::new();
+        let mut runnables = HashMap::new();
         let shared = Arc::clone(&self.shared);
-        let work = std::future::poll_fn(move |context| shared.poll(&mut hands, context));
+        let work = std::future::poll_fn(move |context| shared.poll(&mut runnables, context));
         // The library gives way by itself; a budget of a single task is not meant for many.
-        CREW.scope(self, tokio::task::coop::unconstrained(work)).await;
+        EXECUTOR.scope(self, tokio::task::coop::unconstrained(work)).await;
     }
 
     fn join(&self, task: Task) {
-        lock(&self.shared.newcomers).push(task);
+        lock(&self.shared.added).push(task);
         self.shared.wake();
     }
 }
@@ -91,40 +91,44 @@ impl Shared {
 
     fn poll(
         self: &Arc<Self>,
-        hands: &mut HashMap<usize, Hand>,
+        runnables: &mut HashMap<usize, Runnable>,
         context: &mut Context<'_>,
     ) -> Poll<()> {
         self.waker.register(context.waker());
         self.looking.store(true, Ordering::SeqCst);
         for _ in 0..POLLS_MAX {
-            for task in std::mem::take(&mut *lock(&self.newcomers)) {
+            for task in std::mem::take(&mut *lock(&self.added)) {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
-                let crew = Arc::clone(self);
-                let bell = Arc::new(Bell { crew, number, rung: AtomicBool::new(false) });
-                bell.ring();
-                hands.insert(number, Hand { task, waker: Waker::from(Arc::clone(&bell)), bell });
+                let executor = Arc::clone(self);
+                let task_waker =
+                    Arc::new(TaskWaker { executor, number, queued: AtomicBool::new(false) });
+                task_waker.ring();
+                runnables.insert(
+                    number,
+                    Runnable { task, waker: Waker::from(Arc::clone(&task_waker)), task_waker },
+                );
             }
             let next = lock(&self.ready).pop_front();
             let Some(number) = next else {
-                if hands.is_empty() {
+                if runnables.is_empty() {
                     return Poll::Ready(());
                 }
                 self.looking.store(false, Ordering::SeqCst);
                 // Who rang before that woke nobody: look once more.
-                if lock(&self.ready).is_empty() && lock(&self.newcomers).is_empty() {
+                if lock(&self.ready).is_empty() && lock(&self.added).is_empty() {
                     return Poll::Pending;
                 }
                 self.looking.store(true, Ordering::SeqCst);
                 continue;
             };
             // A bell of who has left may ring once more.
-            let Some(hand) = hands.get_mut(&number) else {
+            let Some(runnable) = runnables.get_mut(&number) else {
                 continue;
             };
             // Before the poll, not after it: a ring that comes meanwhile counts.
-            hand.bell.rung.store(false, Ordering::SeqCst);
-            if hand.task.as_mut().poll(&mut Context::from_waker(&hand.waker)).is_ready() {
-                hands.remove(&number);
+            runnable.task_waker.queued.store(false, Ordering::SeqCst);
+            if runnable.task.as_mut().poll(&mut Context::from_waker(&runnable.waker)).is_ready() {
+                runnables.remove(&number);
             }
         }
         self.looking.store(false, Ordering::SeqCst);
@@ -134,30 +138,30 @@ impl Shared {
 }
 
 /// A task of a crew.
-struct Hand {
+struct Runnable {
     task: Task,
-    bell: Arc<Bell>,
+    task_waker: Arc<TaskWaker>,
     waker: Waker,
 }
 
 /// Puts a task on the list of those to be polled.
-struct Bell {
-    crew: Arc<Shared>,
+struct TaskWaker {
+    executor: Arc<Shared>,
     number: usize,
     /// Is it on the list already?
-    rung: AtomicBool,
+    queued: AtomicBool,
 }
 
-impl Bell {
+impl TaskWaker {
     fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            lock(&self.crew.ready).push_back(self.number);
-            self.crew.wake();
+        if !self.queued.swap(true, Ordering::SeqCst) {
+            lock(&self.executor.ready).push_back(self.number);
+            self.executor.wake();
         }
     }
 }
 
-impl Wake for Bell {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.ring();
     }
@@ -189,7 +193,7 @@ impl<T> Future for Joined<T> {
     }
 }
 
-impl AsyncRuntime for Crewed {
+impl AsyncRuntime for ExecutorRuntime {
     type JoinError = Lost;
     type JoinHandle<T: Send + 'static> = Joined<T>;
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
@@ -213,8 +217,8 @@ impl AsyncRuntime for Crewed {
             // Who does not wait for the result does not need it.
             let _ = done.send(result.map_err(|_| Lost::Panicked));
         };
-        match CREW.try_with(Crew::clone) {
-            Ok(crew) => crew.join(Box::pin(task)),
+        match EXECUTOR.try_with(Executor::clone) {
+            Ok(executor) => executor.join(Box::pin(task)),
             // Started by a handle on the library, outside of its tasks.
             Err(_) => drop(tokio::spawn(task)),
         }
@@ -252,7 +256,7 @@ impl AsyncRuntime for Crewed {
     }
 
     fn new(threads: usize) -> Self {
-        Crewed(TokioRuntime::new(threads))
+        ExecutorRuntime(TokioRuntime::new(threads))
     }
 
     fn block_on<F: Future<Output = T>, T>(&mut self, future: F) -> T {
@@ -271,9 +275,11 @@ mod tests {
     use super::*;
 
     async fn with_crew<T>(work: impl Future<Output = T>) -> T {
-        let crew = Crew::default();
-        let result = crew.hire(work).await;
-        tokio::time::timeout(Duration::from_secs(10), crew.run()).await.expect("all of them end");
+        let executor = Executor::default();
+        let result = executor.attach(work).await;
+        tokio::time::timeout(Duration::from_secs(10), executor.run())
+            .await
+            .expect("all of them end");
         result
     }
 
@@ -282,23 +288,23 @@ mod tests {
         let (first, mut heard) = mpsc::channel(1);
         let (second, mut passed_on) = mpsc::channel(1);
         let joined = with_crew(async {
-            drop(Crewed::spawn(async move {
+            drop(ExecutorRuntime::spawn(async move {
                 while let Some(number) = heard.recv().await {
                     second.send(number).await.unwrap();
                 }
             }));
-            drop(Crewed::spawn(async move {
+            drop(ExecutorRuntime::spawn(async move {
                 for number in 0..1000 {
                     first.send(number).await.unwrap();
                 }
             }));
-            Crewed::spawn(async move {
+            ExecutorRuntime::spawn(async move {
                 let mut sum = 0;
                 while let Some(number) = passed_on.recv().await {
                     sum += number;
                 }
                 // What a task starts belongs to the crew as well.
-                Crewed::spawn(async move { sum }).await
+                ExecutorRuntime::spawn(async move { sum }).await
             })
         })
         .await;
@@ -307,12 +313,14 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_ring_from_outside_is_lost() {
-        let crew = Crew::default();
+        let executor = Executor::default();
         let (tell, mut heard) = mpsc::channel(1);
-        let joined = crew
-            .hire(async { Crewed::spawn(async move { while heard.recv().await.is_some() {} }) })
+        let joined = executor
+            .attach(async {
+                ExecutorRuntime::spawn(async move { while heard.recv().await.is_some() {} })
+            })
             .await;
-        let running = tokio::spawn(crew.run());
+        let running = tokio::spawn(executor.run());
         for number in 0..20_000 {
             let sent = tokio::time::timeout(Duration::from_secs(10), tell.send(number));
             sent.await.expect("the crew was woken").unwrap();
@@ -325,8 +333,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_one_task_alone() {
         let (panicked, other) = with_crew(async {
-            let panicked = Crewed::spawn(async { assert_eq!(1, 2, "on purpose") });
-            (panicked, Crewed::spawn(async { tokio::task::yield_now().await }))
+            let panicked = ExecutorRuntime::spawn(async { assert_eq!(1, 2, "on purpose") });
+            (panicked, ExecutorRuntime::spawn(async { tokio::task::yield_now().await }))
         })
         .await;
         assert_eq!(panicked.await, Err(Lost::Panicked));

@@ -131,9 +131,9 @@ impl Consensus {
         }
         let metrics = self.raft().metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
-        let roster = self.inner.network.roster.borrow();
+        let known_servers = self.inner.network.known_servers.borrow();
         let voters = membership.voter_ids().map(|id| {
-            let listed = roster.servers.get(&id);
+            let listed = known_servers.servers.get(&id);
             let known = listed.map(|listed| listed.name.clone());
             let name = known.or_else(|| membership.get_node(&id).map(|node| node.name.clone()));
             let own = id == self.inner.id;

@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::Pace;
 use super::timing;
-use super::types::{LogId, Outcome, Payload, StoredMembership, Types};
+use super::types::{LogId, Payload, ProposalResult, StoredMembership, Types};
 use super::watch::Watches;
 use crate::raft::snapshot::files::{Coverage, Image, Snapshots};
-use crate::raft::snapshot::policy::{Growth, Upkeep};
+use crate::raft::snapshot::policy::{Growth, Policy};
 use crate::store::{Reply, Scope, Store};
 use crate::telemetry::metrics::names;
 
@@ -36,7 +36,7 @@ pub struct Published {
     store: ArcSwap<Store>,
     watches: Watches,
     touched: Mutex<BTreeSet<Scope>>,
-    news: Notify,
+    changed: Notify,
     /// The last entry in `store`.
     applied: watch::Sender<u64>,
 }
@@ -74,7 +74,7 @@ impl Published {
             return;
         }
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(scopes);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Wakes the readers of touched scopes until `stop`, and of all at the end.
@@ -89,7 +89,7 @@ impl Published {
                 self.watches.wake(&touched);
             }
             tokio::select! {
-                () = self.news.notified() => {}
+                () = self.changed.notified() => {}
                 () = stop.cancelled() => break,
             }
         }
@@ -103,7 +103,7 @@ pub struct Machine {
     last: Option<LogId>,
     membership: StoredMembership,
     published: Arc<Published>,
-    upkeep: Arc<Upkeep>,
+    snapshot_policy: Arc<Policy>,
     pace: Arc<Pace>,
     snapshots: Option<Snapshots>,
     /// The newest snapshot; built ones are noted by the builder.
@@ -113,21 +113,21 @@ pub struct Machine {
 #[derive(Clone)]
 struct Current {
     coverage: Coverage,
-    kept: Kept,
+    source: SnapshotSource,
 }
 
 #[derive(Clone)]
-enum Kept {
+enum SnapshotSource {
     State(Box<Store>),
     File(PathBuf),
 }
 
-impl Kept {
+impl SnapshotSource {
     /// Size on disk.
     fn bytes(&self) -> io::Result<u64> {
         match self {
-            Kept::State(_) => Ok(0),
-            Kept::File(path) => std::fs::metadata(path).map(|file| file.len()),
+            SnapshotSource::State(_) => Ok(0),
+            SnapshotSource::File(path) => std::fs::metadata(path).map(|file| file.len()),
         }
     }
 }
@@ -139,7 +139,7 @@ impl Machine {
         snapshots: Option<Snapshots>,
         purged: Option<LogId>,
         published: Arc<Published>,
-        upkeep: Arc<Upkeep>,
+        snapshot_policy: Arc<Policy>,
     ) -> io::Result<Machine> {
         let newest = match &snapshots {
             Some(snapshots) => snapshots.newest(purged)?,
@@ -150,7 +150,7 @@ impl Machine {
             last: None,
             membership: StoredMembership::default(),
             published,
-            upkeep,
+            snapshot_policy,
             pace: Arc::default(),
             snapshots,
             current: Arc::default(),
@@ -158,7 +158,7 @@ impl Machine {
         if let Some((coverage, path, store)) = newest {
             let bytes = std::fs::metadata(&path)?.len();
             machine.replace(&coverage, store, bytes);
-            machine.set_current(Current { coverage, kept: Kept::File(path) });
+            machine.set_current(Current { coverage, source: SnapshotSource::File(path) });
         }
         Ok(machine)
     }
@@ -182,7 +182,7 @@ impl Machine {
         self.last = coverage.last;
         self.membership = coverage.membership.clone();
         self.published.publish(&self.store, self.last);
-        self.upkeep.saved(self.upkeep.growth(), bytes);
+        self.snapshot_policy.saved(self.snapshot_policy.growth(), bytes);
         self.keep_pace();
         self.published.touch([Scope::Everything]);
     }
@@ -195,8 +195,8 @@ impl Machine {
         Builder {
             coverage: Coverage { last: self.last, membership: self.membership.clone() },
             store: self.store.clone(),
-            growth: self.upkeep.growth(),
-            upkeep: Arc::clone(&self.upkeep),
+            growth: self.snapshot_policy.growth(),
+            snapshot_policy: Arc::clone(&self.snapshot_policy),
             snapshots: self.snapshots.clone(),
             current: Arc::clone(&self.current),
         }
@@ -215,7 +215,7 @@ impl RaftStateMachine<Types> for Machine {
     where
         S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + Send,
     {
-        let mut answers: Vec<(ApplyResponder<Types>, Outcome)> = Vec::new();
+        let mut answers: Vec<(ApplyResponder<Types>, ProposalResult)> = Vec::new();
         let mut touched = BTreeSet::new();
         let (mut count, mut bytes) = (0, 0);
         let mut failed = None;
@@ -250,7 +250,7 @@ impl RaftStateMachine<Types> for Machine {
             };
             self.last = Some(entry.log_id);
             count += 1;
-            answers.extend(responder.map(|responder| (responder, Outcome { reply, index })));
+            answers.extend(responder.map(|responder| (responder, ProposalResult { reply, index })));
         }
         self.published.publish(&self.store, self.last);
         for (responder, outcome) in answers {
@@ -259,7 +259,7 @@ impl RaftStateMachine<Types> for Machine {
         if !touched.is_empty() {
             self.published.touch(touched);
         }
-        self.upkeep.applied(self.last.map_or(0, |id| id.index), count, bytes);
+        self.snapshot_policy.applied(self.last.map_or(0, |id| id.index), count, bytes);
         self.keep_pace();
         failed.map_or(Ok(()), Err)
     }
@@ -276,18 +276,18 @@ impl RaftStateMachine<Types> for Machine {
         let coverage =
             Coverage { last: meta.last_log_id, membership: meta.last_membership.clone() };
         let snapshots = self.snapshots.clone();
-        let (store, coverage, kept, bytes) = blocking(move || {
+        let (store, coverage, source, bytes) = blocking(move || {
             let store = snapshot.load()?;
-            let kept = match snapshots {
-                Some(snapshots) => Kept::File(snapshots.write(&coverage, &store)?.0),
-                None => Kept::State(Box::new(store.clone())),
+            let source = match snapshots {
+                Some(snapshots) => SnapshotSource::File(snapshots.write(&coverage, &store)?.0),
+                None => SnapshotSource::State(Box::new(store.clone())),
             };
-            let bytes = kept.bytes()?;
-            Ok((store, coverage, kept, bytes))
+            let bytes = source.bytes()?;
+            Ok((store, coverage, source, bytes))
         })
         .await?;
         self.replace(&coverage, store, bytes);
-        self.set_current(Current { coverage, kept });
+        self.set_current(Current { coverage, source });
         Ok(())
     }
 
@@ -303,9 +303,9 @@ impl Current {
             last_log_id: self.coverage.last,
             last_membership: self.coverage.membership,
         };
-        let image = match self.kept {
-            Kept::State(store) => Image::State(store),
-            Kept::File(path) => Image::File(path),
+        let image = match self.source {
+            SnapshotSource::State(store) => Image::State(store),
+            SnapshotSource::File(path) => Image::File(path),
         };
         SnapshotOf::<Types, Image> { meta, snapshot: image }
     }
@@ -317,7 +317,7 @@ pub struct Builder {
     store: Store,
     /// Growth of the log that the snapshot covers.
     growth: Growth,
-    upkeep: Arc<Upkeep>,
+    snapshot_policy: Arc<Policy>,
     snapshots: Option<Snapshots>,
     current: Arc<Mutex<Option<Current>>>,
 }
@@ -326,22 +326,22 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = Image;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Image>> {
-        let kept = match &self.snapshots {
-            None => Ok((Kept::State(Box::new(self.store.clone())), 0)),
+        let source = match &self.snapshots {
+            None => Ok((SnapshotSource::State(Box::new(self.store.clone())), 0)),
             Some(snapshots) => {
                 let snapshots = snapshots.clone();
                 let (coverage, store) = (self.coverage.clone(), self.store.clone());
                 blocking(move || snapshots.write(&coverage, &store)).await.map(|(path, bytes)| {
                     tracing::info!("snapshot {} of {bytes} bytes written", path.display());
-                    (Kept::File(path), bytes)
+                    (SnapshotSource::File(path), bytes)
                 })
             }
         };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept {
-            Ok((kept, bytes)) => {
-                self.upkeep.saved(self.growth, bytes);
-                let built = Current { coverage: self.coverage.clone(), kept };
+        match source {
+            Ok((source, bytes)) => {
+                self.snapshot_policy.saved(self.growth, bytes);
+                let built = Current { coverage: self.coverage.clone(), source };
                 // A newer one may have been installed meanwhile.
                 if current.as_ref().is_none_or(|old| old.coverage.last <= built.coverage.last) {
                     *current = Some(built.clone());
@@ -352,10 +352,10 @@ impl RaftSnapshotBuilder<Types> for Builder {
                 // An error here would stop the server, but nothing is lost: the log stays as long
                 // as it is needed, and the next attempt comes with the next entries.
                 tracing::error!("{error}; the log is kept");
-                self.upkeep.not_saved();
+                self.snapshot_policy.not_saved();
                 let old = current.clone().unwrap_or_else(|| Current {
                     coverage: Coverage::default(),
-                    kept: Kept::State(Box::default()),
+                    source: SnapshotSource::State(Box::default()),
                 });
                 Ok(old.snapshot())
             }

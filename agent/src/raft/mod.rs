@@ -40,7 +40,9 @@ use std::path::PathBuf;
 use tokio::sync::watch as channel;
 
 pub use consensus::Consensus;
-pub use membership::{Configuration, Listed, Participant, Presence, Roster, owner_of_log};
+pub use membership::{
+    Configuration, KnownServer, KnownServers, Participant, Presence, owner_of_log,
+};
 pub use watch::{Waiter, Watches};
 
 use crate::rpc::Pool;
@@ -74,7 +76,7 @@ pub struct Links {
     /// Calls to other servers.
     pub pool: Pool,
     /// The servers that gossip knows.
-    pub roster: channel::Receiver<Roster>,
+    pub known_servers: channel::Receiver<KnownServers>,
     /// Number of servers that form the cluster (`bootstrap_expect`; `bootstrap` is 1); 0: it only joins
     /// one that exists.
     pub expect: u32,
@@ -83,8 +85,8 @@ pub struct Links {
 impl Links {
     /// A server that stands alone.
     pub fn none() -> Links {
-        let (_, roster) = channel::channel(Roster::default());
-        Links { pool: Pool::default(), roster, expect: 1 }
+        let (_, known_servers) = channel::channel(KnownServers::default());
+        Links { pool: Pool::default(), known_servers, expect: 1 }
     }
 }
 

@@ -27,10 +27,10 @@ use super::LogBackend;
 use super::judge::TERM_MAX;
 use super::log::sled::Sled;
 use super::log::wal::Wal;
-use super::log::{LogStore, Record, Recovered, Room, invalid};
+use super::log::{DiskQuota, LogStore, Record, Recovered, invalid};
 use super::types::{LogId, Membership, Payload, Server, ServerId, StoredMembership, Vote};
 use crate::disk;
-use crate::raft::membership::promise::Bonds;
+use crate::raft::membership::promise::Promises;
 use crate::raft::snapshot::files::{Coverage, Snapshots};
 use crate::raft::start::open::lock;
 use crate::store::Store;
@@ -51,7 +51,7 @@ pub struct Wanted {
 
 /// Content of a server's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct FolderContent {
     /// Term and position of the last entry.
     pub last: (u64, u64),
     /// The servers as that log knows them, voters marked.
@@ -66,7 +66,7 @@ pub struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Before.
-    pub kept: Kept,
+    pub kept: FolderContent,
     /// The servers afterwards, voters marked.
     pub servers: Vec<(ServerId, Server, bool)>,
     /// The cluster's ID afterwards.
@@ -106,11 +106,11 @@ impl Folder {
     fn of(directory: PathBuf, lock: File, backend: LogBackend) -> io::Result<Folder> {
         let (log, recovered): (Box<dyn LogStore>, Recovered) = match backend {
             LogBackend::Wal => {
-                let (store, recovered) = Wal::open(&directory.join("wal"), &Room::default())?;
+                let (store, recovered) = Wal::open(&directory.join("wal"), &DiskQuota::default())?;
                 (Box::new(store), recovered)
             }
             LogBackend::Sled => {
-                let (store, recovered) = Sled::open(&directory.join("sled"), Room::default())?;
+                let (store, recovered) = Sled::open(&directory.join("sled"), DiskQuota::default())?;
                 (Box::new(store), recovered)
             }
         };
@@ -181,7 +181,7 @@ impl Folder {
     }
 
     /// Reads its content.
-    pub fn kept(&self, me: ServerId) -> io::Result<Kept> {
+    pub fn kept(&self, me: ServerId) -> io::Result<FolderContent> {
         let (last, membership, store) = self.state()?;
         self.describe(me, last, &membership, &store)
     }
@@ -192,11 +192,13 @@ impl Folder {
         last: LogId,
         membership: &Membership,
         store: &Store,
-    ) -> io::Result<Kept> {
-        Ok(Kept {
+    ) -> io::Result<FolderContent> {
+        Ok(FolderContent {
             last: (last.leader_id.term, last.index),
             servers: listed(membership),
-            cluster: Bonds::open(me, Some(&self.directory))?.now().map(|bond| bond.cluster),
+            cluster: Promises::open(me, Some(&self.directory))?
+                .now()
+                .map(|promise| promise.cluster),
             counts: store.counts(),
         })
     }
@@ -240,7 +242,7 @@ impl Folder {
         let vote = Vote::new(term.max(last.leader_id.term) + 1, me);
         self.log.write(&[Record::Vote(vote), Record::Purged(last)])?;
         let founder = plan.servers.first().map_or(me, |(id, _, _)| *id);
-        Bonds::open(me, Some(&self.directory))?.bind(cluster, founder, true)?;
+        Promises::open(me, Some(&self.directory))?.bind(cluster, founder, true)?;
         fs::remove_file(&mark)?;
         disk::sync_folder(&self.directory)?;
         Ok(plan)

@@ -8,12 +8,12 @@ use openraft::type_config::alias::SnapshotOf;
 use super::consensus::Consensus;
 use super::forward::Refused;
 use super::judge::{self, Own};
-use super::transport::Letter;
+use super::transport::Envelope;
 use super::types::{ServerId, Types};
 use crate::raft::membership::bootstrap::INVITATION_MAX;
 use crate::raft::membership::leave::Reconfiguration;
 use crate::raft::membership::promise::{Acceptance, Invitation};
-use crate::raft::read_index::Certainty;
+use crate::raft::read_index::Confirmation;
 use crate::raft::snapshot::files::Image;
 use crate::raft::snapshot::transfer::{Arrived, Piece};
 use crate::rpc::{Handlers, Method, Refusal};
@@ -26,10 +26,14 @@ impl Consensus {
         handlers
             .on(
                 Method::Append,
-                self.handler(|it, letter: Letter<AppendEntriesRequest<Types>>| async move {
-                    it.check(&letter, judge::append)?;
-                    let answer =
-                        it.inner.raft.append_entries(letter.body).await.map_err(Refusal::failed)?;
+                self.handler(|it, envelope: Envelope<AppendEntriesRequest<Types>>| async move {
+                    it.check(&envelope, judge::append)?;
+                    let answer = it
+                        .inner
+                        .raft
+                        .append_entries(envelope.body)
+                        .await
+                        .map_err(Refusal::failed)?;
                     if answer.is_success() || answer.is_conflict() {
                         it.inner.contact.heard();
                     }
@@ -38,29 +42,33 @@ impl Consensus {
             )
             .on(
                 Method::Vote,
-                self.handler(|it, letter: Letter<VoteRequest<Types>>| async move {
-                    it.check(&letter, judge::vote)?;
-                    it.inner.raft.vote(letter.body).await.map_err(Refusal::failed)
+                self.handler(|it, envelope: Envelope<VoteRequest<Types>>| async move {
+                    it.check(&envelope, judge::vote)?;
+                    it.inner.raft.vote(envelope.body).await.map_err(Refusal::failed)
                 }),
             )
             .on(
                 Method::PreVote,
-                self.handler(|it, letter: Letter<VoteRequest<Types>>| async move {
-                    it.check(&letter, judge::vote)?;
-                    it.inner.raft.pre_vote(letter.body).await.map_err(Refusal::failed)
+                self.handler(|it, envelope: Envelope<VoteRequest<Types>>| async move {
+                    it.check(&envelope, judge::vote)?;
+                    it.inner.raft.pre_vote(envelope.body).await.map_err(Refusal::failed)
                 }),
             )
             .on(
                 Method::Transfer,
-                self.handler(|it, letter: Letter<TransferLeaderRequest<Types>>| async move {
-                    it.check(&letter, judge::transfer)?;
-                    it.inner.raft.handle_transfer_leader(letter.body).await.map_err(Refusal::failed)
+                self.handler(|it, envelope: Envelope<TransferLeaderRequest<Types>>| async move {
+                    it.check(&envelope, judge::transfer)?;
+                    it.inner
+                        .raft
+                        .handle_transfer_leader(envelope.body)
+                        .await
+                        .map_err(Refusal::failed)
                 }),
             )
             .on(
                 Method::Snapshot,
-                self.handler(|it, letter: Letter<Piece>| async move {
-                    it.check(&letter, |own, from, piece| piece.judge(own, from))?;
+                self.handler(|it, envelope: Envelope<Piece>| async move {
+                    it.check(&envelope, |own, from, piece| piece.judge(own, from))?;
                     // A task of its own: a connection may break in the middle of a piece, and what
                     // has arrived so far must not go with it.
                     let taking = tokio::spawn(async move {
@@ -69,7 +77,7 @@ impl Consensus {
                         let Ok(mut incoming) = it.inner.incoming.try_lock() else {
                             return Err(Refusal::busy("a piece of a snapshot is being taken"));
                         };
-                        let taken = incoming.take(letter.from, letter.body).await;
+                        let taken = incoming.take(envelope.from, envelope.body).await;
                         match taken.map_err(Refusal::failed)? {
                             Err(wants) => Ok(wants),
                             Ok(arrived) => {
@@ -88,7 +96,7 @@ impl Consensus {
                     it.check_invitation(&invitation).await?;
                     let taking_part =
                         async { it.inner.raft.is_initialized().await.unwrap_or(true) };
-                    let answer = it.inner.network.bonds.answer(&invitation, taking_part).await;
+                    let answer = it.inner.network.promises.answer(&invitation, taking_part).await;
                     answer.map_err(Refusal::failed)
                 }),
             )
@@ -101,16 +109,16 @@ impl Consensus {
             )
             .on(
                 Method::Reconfigure,
-                self.handler(|it, letter: Letter<Reconfiguration>| async move {
-                    it.check(&letter, |_, _, _| Ok(()))?;
-                    let done = it.reconfigure(letter.from, letter.body).await;
+                self.handler(|it, envelope: Envelope<Reconfiguration>| async move {
+                    it.check(&envelope, |_, _, _| Ok(()))?;
+                    let done = it.reconfigure(envelope.from, envelope.body).await;
                     Ok::<_, Refusal>(done.map_err(Refused::from))
                 }),
             )
             .on(
                 Method::ReadIndex,
-                self.handler(|it, certainty: Certainty| async move {
-                    Ok::<_, Refusal>(it.read_index(certainty).await.map_err(Refused::from))
+                self.handler(|it, confirmation: Confirmation| async move {
+                    Ok::<_, Refusal>(it.read_index(confirmation).await.map_err(Refused::from))
                 }),
             )
     }
@@ -130,30 +138,35 @@ impl Consensus {
     /// Is a letter for this server, from its own cluster and from a server that is known? Only then its body is judged.
     fn check<T>(
         &self,
-        letter: &Letter<T>,
+        envelope: &Envelope<T>,
         judge: impl FnOnce(&Own, ServerId, &T) -> Result<(), String>,
     ) -> Result<(), Refusal> {
-        let ours = self.inner.network.bonds.now().map(|bond| bond.cluster);
-        if letter.to != self.inner.id {
+        let ours = self.inner.network.promises.now().map(|promise| promise.cluster);
+        if envelope.to != self.inner.id {
             return Err(Refusal::failed(format!("this is server {}", self.inner.id)));
         }
-        if ours != Some(letter.cluster) {
+        if ours != Some(envelope.cluster) {
             return Err(Refusal::failed("this server is not in that cluster"));
         }
-        if letter.from == self.inner.id {
+        if envelope.from == self.inner.id {
             return Err(Refusal::malformed("a letter in the name of its addressee"));
         }
-        if !self.knows(letter.from) {
-            return Err(Refusal::malformed(format!("server `{}` is not known here", letter.from)));
+        if !self.knows(envelope.from) {
+            return Err(Refusal::malformed(format!(
+                "server `{}` is not known here",
+                envelope.from
+            )));
         }
-        judge(&self.own(), letter.from, &letter.body).map_err(Refusal::malformed)
+        judge(&self.own(), envelope.from, &envelope.body).map_err(Refusal::malformed)
     }
 
     /// Does an invitation come from a server that gossip has told of, and does that server say so itself? A promise
     /// is for good: one to a cluster that nobody forms would keep this server out of all others.
     async fn check_invitation(&self, invitation: &Invitation) -> Result<(), Refusal> {
         let network = &self.inner.network;
-        if invitation.to != network.me || invitation.asks || network.bonds.is_of(invitation.cluster)
+        if invitation.to != network.me
+            || invitation.asks
+            || network.promises.is_of(invitation.cluster)
         {
             return Ok(());
         }
@@ -164,7 +177,7 @@ impl Consensus {
                 invitation.founder
             )));
         }
-        let address = network.roster.borrow().address(from).filter(|_| from != network.me);
+        let address = network.known_servers.borrow().address(from).filter(|_| from != network.me);
         let Some(address) = address else {
             return Err(Refusal::malformed(format!(
                 "an invitation from server `{from}`, of which gossip has not told"
@@ -186,7 +199,7 @@ impl Consensus {
     fn knows(&self, id: ServerId) -> bool {
         let roles = self.inner.roles.borrow_watched();
         roles.membership_config.membership().get_node(&id).is_some()
-            || self.inner.network.roster.borrow().servers.contains_key(&id)
+            || self.inner.network.known_servers.borrow().servers.contains_key(&id)
     }
 
     async fn install(

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::types::{LogId, Server, ServerId, Types, Vote};
-use crate::raft::membership::known_servers::Roster;
-use crate::raft::membership::promise::Bonds;
+use crate::raft::membership::known_servers::KnownServers;
+use crate::raft::membership::promise::Promises;
 use crate::raft::snapshot::files::Image;
 use crate::raft::snapshot::transfer;
 use crate::rpc::{self, Class, Method, Pool};
@@ -41,7 +41,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// A message of one server to another of the same cluster.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Letter<T> {
+pub(super) struct Envelope<T> {
     pub(super) cluster: Uuid,
     pub(super) from: ServerId,
     pub(super) to: ServerId,
@@ -53,14 +53,14 @@ pub(super) struct Letter<T> {
 pub(super) struct Network {
     pub(super) me: ServerId,
     pub(super) pool: Pool,
-    pub(super) roster: watch::Receiver<Roster>,
-    pub(super) bonds: Arc<Bonds>,
+    pub(super) known_servers: watch::Receiver<KnownServers>,
+    pub(super) promises: Arc<Promises>,
 }
 
 impl Network {
     /// The address of a server: what is known of it today, else what the log says.
     pub(super) fn address(&self, id: ServerId, server: &Server) -> Result<SocketAddr, String> {
-        if let Some(address) = self.roster.borrow().address(id) {
+        if let Some(address) = self.known_servers.borrow().address(id) {
             return Ok(address);
         }
         let Server { name, address } = server;
@@ -68,9 +68,9 @@ impl Network {
     }
 
     /// A message of this server's cluster.
-    pub(super) fn letter<T>(&self, to: ServerId, body: T) -> Result<Letter<T>, String> {
-        let bond = self.bonds.now().ok_or("this server is in no cluster")?;
-        Ok(Letter { cluster: bond.cluster, from: self.me, to, body })
+    pub(super) fn envelope<T>(&self, to: ServerId, body: T) -> Result<Envelope<T>, String> {
+        let promise = self.promises.now().ok_or("this server is in no cluster")?;
+        Ok(Envelope { cluster: promise.cluster, from: self.me, to, body })
     }
 }
 
@@ -91,11 +91,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn letter<T>(&self, body: T) -> Result<(SocketAddr, Letter<T>), Unreachable<Types>> {
+    fn envelope<T>(&self, body: T) -> Result<(SocketAddr, Envelope<T>), Unreachable<Types>> {
         let address = self.network.address(self.id, &self.server);
         let address = address.map_err(Unreachable::from_string)?;
-        let letter = self.network.letter(self.id, body).map_err(Unreachable::from_string)?;
-        Ok((address, letter))
+        let envelope = self.network.envelope(self.id, body).map_err(Unreachable::from_string)?;
+        Ok((address, envelope))
     }
 
     async fn call<Q, A>(
@@ -108,9 +108,9 @@ impl Peer {
         Q: Serialize + Sync,
         A: DeserializeOwned,
     {
-        let (address, letter) = self.letter(body)?;
+        let (address, envelope) = self.envelope(body)?;
         let deadline = Instant::now() + within;
-        self.network.pool.call(address, method, &letter, deadline).await.map_err(translate)
+        self.network.pool.call(address, method, &envelope, deadline).await.map_err(translate)
     }
 
     /// Sends what `input` yields without waiting for the answers, which come in the same order.
@@ -118,11 +118,11 @@ impl Peer {
         &mut self,
         input: S,
         within: Duration,
-    ) -> Result<Answers<'_>, RPCError<Types>>
+    ) -> Result<AppendResults<'_>, RPCError<Types>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
-        let (address, _) = self.letter(())?;
+        let (address, _) = self.envelope(())?;
         let deadline = Instant::now() + within;
         let connection =
             self.network.pool.ordered(address, Class::Raft, deadline).await.map_err(translate)?;
@@ -139,7 +139,7 @@ impl Peer {
     }
 }
 
-type Answers<'a> = BoxStream<'a, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+type AppendResults<'a> = BoxStream<'a, Result<StreamAppendResult<Types>, RPCError<Types>>>;
 
 /// Messages on their way to one follower.
 struct Pipeline<S> {
@@ -192,10 +192,10 @@ async fn send(
     request: AppendEntriesRequest<Types>,
 ) -> Result<Waiting, RPCError<Types>> {
     let (prev, last) = (request.prev_log_id, last_of(&request));
-    let (_, letter) = peer.letter(request)?;
+    let (_, envelope) = peer.envelope(request)?;
     let deadline = Instant::now() + APPEND_MAX;
     let answer = connection
-        .begin::<_, AppendEntriesResponse<Types>>(Method::Append, &letter, deadline)
+        .begin::<_, AppendEntriesResponse<Types>>(Method::Append, &envelope, deadline)
         .await
         .map_err(translate)?;
     Ok(async move { Ok(answer.await.map_err(translate)?.into_stream_result(prev, last)) }.boxed())
@@ -230,7 +230,7 @@ impl RaftNetworkV2<Types> for Peer {
         &mut self,
         input: S,
         option: RPCOption,
-    ) -> BoxFuture<'_, Result<Answers<'_>, RPCError<Types>>>
+    ) -> BoxFuture<'_, Result<AppendResults<'_>, RPCError<Types>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {

@@ -13,11 +13,11 @@ openraft::declare_raft_types!(
     /// Our choice for each of the library's types: standard Raft, one leader per term.
     pub Types:
         D = Proposal,
-        R = Outcome,
+        R = ProposalResult,
         NodeId = ServerId,
         Node = Server,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
-        AsyncRuntime = crate::raft::executor::Crewed,
+        AsyncRuntime = crate::raft::executor::ExecutorRuntime,
 );
 
 /// A position in the log together with the term that wrote it.
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for Proposal {
 
 /// Result of applying an entry, for its proposer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct ProposalResult {
     /// The store's answer.
     pub reply: Reply,
     /// The entry's position, which is the index of the change.

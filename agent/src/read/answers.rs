@@ -50,7 +50,7 @@ pub trait Query: Send + Sync {
 }
 
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct SharedAnswers {
     shards: Vec<Mutex<HashMap<String, Arc<Slot>>>>,
     hasher: RandomState,
     /// Of all questions and answers together, about: forms made later are counted at the next sweep.
@@ -63,7 +63,7 @@ pub(super) struct Answers {
 #[derive(Debug, Default)]
 struct Slot {
     latest: Mutex<Option<Made>>,
-    /// Milliseconds after `Answers::started`.
+    /// Milliseconds after `SharedAnswers::started`.
     used: AtomicU64,
     cached: AtomicBool,
     /// Bytes of the question.
@@ -80,9 +80,9 @@ struct Made {
     found: Arc<Found<Body>>,
 }
 
-impl Answers {
-    pub(super) fn new(bytes_max: usize) -> Answers {
-        Answers {
+impl SharedAnswers {
+    pub(super) fn new(bytes_max: usize) -> SharedAnswers {
+        SharedAnswers {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             bytes: AtomicUsize::new(0),
@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    impl Answers {
+    impl SharedAnswers {
         fn ask(&self, name: String, answer_bytes: usize) {
             let query = Named { name, answer_bytes };
             self.get(&query.text(), &query, &Store::default(), |store| query.evaluate(store));
@@ -284,7 +284,7 @@ mod tests {
         const BYTES_MAX: usize = 1 << 20;
         // Bytes of the question, bytes of the answer.
         for (question, answer) in [(12_000, 2), (60_000, 2), (20, 2), (8000, 8000), (20, 300_000)] {
-            let answers = Answers::new(BYTES_MAX);
+            let answers = SharedAnswers::new(BYTES_MAX);
             for n in 0..2000 {
                 answers.ask(format!("{n:0question$}"), answer);
                 assert!(answers.held() <= BYTES_MAX, "{question} {answer}: {}", answers.held());
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_again_is_not_asked_of_the_state() {
-        let answers = Answers::new(1 << 20);
+        let answers = SharedAnswers::new(1 << 20);
         let store = Store::default();
         let query = Named { name: "web".into(), answer_bytes: 10 };
         let mut evaluations = 0;

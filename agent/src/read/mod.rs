@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use answers::Answers;
 pub use answers::Query;
+use answers::SharedAnswers;
 pub use body::Body;
 pub use waits::Waits;
 
@@ -86,7 +86,7 @@ pub struct Options {
 
 /// Rows with what the headers of an answer say about them.
 #[derive(Debug, Clone)]
-pub struct Outcome<T> {
+pub struct ReadResult<T> {
     /// The rows.
     pub found: Arc<Found<T>>,
     /// At least 1: clients take 0 for "no index".
@@ -154,14 +154,14 @@ pub struct Reader {
 struct Inner {
     consensus: Consensus,
     settings: Settings,
-    answers: Answers,
+    answers: SharedAnswers,
     counters: Counters,
 }
 
 impl Reader {
     /// A read path over the given state.
     pub fn new(consensus: Consensus, settings: Settings) -> Reader {
-        let answers = Answers::new(settings.answers_bytes_max);
+        let answers = SharedAnswers::new(settings.answers_bytes_max);
         Reader {
             inner: Arc::new(Inner { consensus, settings, answers, counters: Counters::default() }),
         }
@@ -200,7 +200,7 @@ impl Reader {
         &self,
         options: Options,
         mut look: impl FnMut(&Store) -> Found<T>,
-    ) -> Result<Outcome<T>, Error> {
+    ) -> Result<ReadResult<T>, Error> {
         self.run(options, move |store| Arc::new(look(store))).await
     }
 
@@ -209,7 +209,7 @@ impl Reader {
         &self,
         options: Options,
         query: &dyn Query,
-    ) -> Result<Outcome<Body>, Error> {
+    ) -> Result<ReadResult<Body>, Error> {
         // A plain read of one row costs less than keeping its answer would.
         if options.index == 0 && query.is_cheap() {
             return self.read(options, |store| self.evaluate(query, store)).await;
@@ -220,7 +220,7 @@ impl Reader {
 
     /// Answers at once if that needs no waiting at all: what [`Reader::answer`] gives for a read
     /// that does not block while this server leads. `None` means: ask `answer`.
-    pub fn answer_now(&self, options: Options, query: &dyn Query) -> Option<Outcome<Body>> {
+    pub fn answer_now(&self, options: Options, query: &dyn Query) -> Option<ReadResult<Body>> {
         let consensus = &self.inner.consensus;
         let settled = match options.consistency {
             Consistency::Default => consensus.may_answer(),
@@ -269,7 +269,7 @@ impl Reader {
         &self,
         options: Options,
         mut look: impl FnMut(&Store) -> Arc<Found<T>>,
-    ) -> Result<Outcome<T>, Error> {
+    ) -> Result<ReadResult<T>, Error> {
         names::RPC_QUERY.add();
         let consistency = self.settle(options.consistency).await?;
         let (epoch, found) = {
@@ -328,9 +328,9 @@ impl Reader {
         }
     }
 
-    fn outcome<T>(&self, found: Arc<Found<T>>, consistency: Consistency) -> Outcome<T> {
+    fn outcome<T>(&self, found: Arc<Found<T>>, consistency: Consistency) -> ReadResult<T> {
         let consensus = &self.inner.consensus;
-        Outcome {
+        ReadResult {
             index: found.index.max(1),
             found,
             consistency,

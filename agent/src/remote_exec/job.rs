@@ -33,19 +33,19 @@ impl Summons {
     }
 
     /// Keys for the answers of a node.
-    pub fn place(&self, node: &str) -> Place {
-        Place { folder: self.folder(), node: node.to_owned() }
+    pub fn place(&self, node: &str) -> AnswerPaths {
+        AnswerPaths { folder: self.folder(), node: node.to_owned() }
     }
 }
 
 /// The keys of one job on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct AnswerPaths {
     folder: String,
     node: String,
 }
 
-impl Place {
+impl AnswerPaths {
     /// The job.
     pub fn job(&self) -> String {
         format!("{}/job", self.folder)

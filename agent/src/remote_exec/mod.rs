@@ -31,10 +31,10 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub use job::{EVENT, Job, Kind, Place, Summons};
+pub use job::{AnswerPaths, EVENT, Job, Kind, Summons};
 
 use crate::gossip::{Pools, UserEvent};
-use crate::local::{Audience, Local};
+use crate::local::{EventFilter, Local};
 use crate::processes::{self, Awaited};
 use crate::watches::program;
 use output::{Output, Piece};
@@ -76,7 +76,7 @@ pub async fn run(pools: Pools, local: Local, agent: Option<Client>, stop: Cancel
         };
         let place = summons.place(local.node_name());
         let seat = Arc::clone(&seats).try_acquire_owned();
-        let answers = Answers { agent: agent.clone(), place, session: summons.session };
+        let answers = AnswerWriter { agent: agent.clone(), place, session: summons.session };
         // It outlives a stop of the agent: a job may well be what restarts it.
         tokio::spawn(async move {
             if let Err(why) = take(&answers, seat.is_ok()).await {
@@ -89,17 +89,17 @@ pub async fn run(pools: Pools, local: Local, agent: Option<Client>, stop: Cancel
 
 fn concerns(event: &UserEvent, local: &Local) -> bool {
     let [node, service, tag] = &event.filters;
-    Audience::of([node, service, tag]).is_ok_and(|audience| audience.includes(local))
+    EventFilter::of([node, service, tag]).is_ok_and(|event_filter| event_filter.includes(local))
 }
 
 /// Writes the answers to one job.
-struct Answers {
+struct AnswerWriter {
     agent: Client,
-    place: Place,
+    place: AnswerPaths,
     session: String,
 }
 
-impl Answers {
+impl AnswerWriter {
     async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), String> {
         let held = PutOptions { acquire: Some(self.session.clone()), ..PutOptions::default() };
         match self.agent.kv().put(key, value, &held).await {
@@ -124,7 +124,7 @@ impl Answers {
     }
 }
 
-async fn take(answers: &Answers, seated: bool) -> Result<(), String> {
+async fn take(answers: &AnswerWriter, seated: bool) -> Result<(), String> {
     let job = answers.job().await?;
     answers.put(&answers.place.ack(), Vec::new()).await?;
     let (code, told) = if seated {
@@ -138,7 +138,7 @@ async fn take(answers: &Answers, seated: bool) -> Result<(), String> {
 }
 
 /// Runs a job to its end: its exit code, and whether its output reached whoever asked.
-async fn perform(answers: &Answers, job: &Job) -> (i32, Result<(), String>) {
+async fn perform(answers: &AnswerWriter, job: &Job) -> (i32, Result<(), String>) {
     let started = match job.kind() {
         Kind::Command(line) => start(&[line.to_owned()], true).map(|started| (started, None)),
         Kind::Words(words) => start(words, false).map(|started| (started, None)),

@@ -129,7 +129,7 @@ impl Connection {
         self: &Arc<Self>,
         request: Outgoing,
         deadline: Option<Instant>,
-    ) -> Result<(Place, mpsc::UnboundedReceiver<Result<Bytes, Error>>), Error> {
+    ) -> Result<(CallSlot, mpsc::UnboundedReceiver<Result<Bytes, Error>>), Error> {
         let (tell, parts) = mpsc::unbounded_channel();
         let place = self.send(request, deadline, Waiting::Parts(tell, WINDOW)).await?;
         Ok((place, parts))
@@ -140,7 +140,7 @@ impl Connection {
         request: Outgoing,
         deadline: Option<Instant>,
         waiting: Waiting,
-    ) -> Result<Place, Error> {
+    ) -> Result<CallSlot, Error> {
         let room = self.outbox.room_for(&request).await;
         let room = room.map_err(|_| self.unreachable("the connection has ended"))?;
         let within = deadline.map_or(WITHOUT_LIMIT, |deadline| {
@@ -163,7 +163,7 @@ impl Connection {
         }
         calls.waiting.insert(id, waiting);
         drop(calls);
-        Ok(Place { connection: Arc::clone(self), id, over: false })
+        Ok(CallSlot { connection: Arc::clone(self), id, over: false })
     }
 
     async fn run(self: Arc<Self>, socket: Socket, mut queue: Queue) {
@@ -298,13 +298,13 @@ impl Waiting {
 
 /// A call's place among those that wait; dropping it before the end cancels the call.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct CallSlot {
     connection: Arc<Connection>,
     id: u32,
     over: bool,
 }
 
-impl Drop for Place {
+impl Drop for CallSlot {
     fn drop(&mut self) {
         if !self.over && self.connection.calls().waiting.remove(&self.id).is_some() {
             self.connection.outbox.send_small(Outgoing::cancel(self.id));
@@ -315,7 +315,7 @@ impl Drop for Place {
 /// A call that was sent and has one answer.
 #[derive(Debug)]
 pub(super) struct Pending {
-    place: Place,
+    place: CallSlot,
     answer: oneshot::Receiver<Result<Bytes, Error>>,
     deadline: Instant,
 }
@@ -345,8 +345,8 @@ fn decode<A: DeserializeOwned>(peer: SocketAddr, body: &[u8]) -> Result<A, Error
 
 /// An answer in parts. Dropping it cancels the call.
 #[derive(Debug)]
-pub struct Answers<A> {
-    place: Place,
+pub struct ReplyStream<A> {
+    place: CallSlot,
     parts: mpsc::UnboundedReceiver<Result<Bytes, Error>>,
     /// Parts taken since the peer was last given credit.
     taken: u32,
@@ -354,13 +354,13 @@ pub struct Answers<A> {
     kind: PhantomData<fn() -> A>,
 }
 
-impl<A: DeserializeOwned> Answers<A> {
+impl<A: DeserializeOwned> ReplyStream<A> {
     pub(super) fn new(
-        place: Place,
+        place: CallSlot,
         parts: mpsc::UnboundedReceiver<Result<Bytes, Error>>,
         deadline: Option<Instant>,
-    ) -> Answers<A> {
-        Answers { place, parts, taken: 0, deadline, kind: PhantomData }
+    ) -> ReplyStream<A> {
+        ReplyStream { place, parts, taken: 0, deadline, kind: PhantomData }
     }
 
     /// The next part; `None` after the last one. After an error there is no more.

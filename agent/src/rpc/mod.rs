@@ -31,7 +31,7 @@ mod tests;
 
 use std::net::SocketAddr;
 
-pub use connection::Answers;
+pub use connection::ReplyStream;
 pub use frame::{FRAME_BYTES_MAX, PART_BYTES_MAX};
 pub use handlers::{Caller, Gone, Handlers, Limits, Parts};
 pub use method::{Class, Method};

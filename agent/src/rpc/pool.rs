@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::connection::{Answers, Connection};
+use super::connection::{Connection, ReplyStream};
 use super::frame::{Outgoing, VERSION};
 use super::serve::{FULL, WELCOME};
 use super::{Class, Error, Method};
@@ -149,7 +149,7 @@ impl Pool {
         method: Method,
         request: &Q,
         deadline: Option<Instant>,
-    ) -> Result<Answers<A>, Error>
+    ) -> Result<ReplyStream<A>, Error>
     where
         Q: Serialize + Sync + ?Sized,
         A: DeserializeOwned,
@@ -157,7 +157,7 @@ impl Pool {
         let request = encode(to, method, request)?;
         let connection = self.connect_before(to, method.class(), deadline).await?;
         let (place, parts) = connection.begin_stream(request, deadline).await?;
-        Ok(Answers::new(place, parts, deadline))
+        Ok(ReplyStream::new(place, parts, deadline))
     }
 
     /// A connection for calls that must begin in order. It breaks with the first lost connection.

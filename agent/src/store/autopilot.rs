@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::scope::Step;
+use super::scope::ApplyContext;
 use super::{Index, Reply, Store};
 
 /// Rules for adding and removing servers.
@@ -52,13 +52,17 @@ pub struct AutopilotChange {
 }
 
 impl Store {
-    pub(super) fn set_autopilot(&mut self, step: &Step, change: &AutopilotChange) -> Reply {
+    pub(super) fn set_autopilot(
+        &mut self,
+        context: &ApplyContext,
+        change: &AutopilotChange,
+    ) -> Reply {
         let now = self.autopilot.as_ref().map_or(0, |row| row.modify_index);
         if change.cas.is_some_and(|expected| expected != now) {
             return Reply::Decided(false);
         }
-        let create_index = self.autopilot.as_ref().map_or(step.index, |row| row.create_index);
-        let row = Autopilot { create_index, modify_index: step.index, ..change.row.clone() };
+        let create_index = self.autopilot.as_ref().map_or(context.index, |row| row.create_index);
+        let row = Autopilot { create_index, modify_index: context.index, ..change.row.clone() };
         self.autopilot = Some(Arc::new(row));
         Reply::Decided(true)
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use super::scope::Step;
+use super::scope::ApplyContext;
 use super::{Found, Index, Scope, SessionId};
 
 /// One key.
@@ -188,14 +188,14 @@ fn from<'a, V: Clone>(
 
 /// Writes. Each returns whether it did what was asked; what it touched is noted in the step.
 impl Kv {
-    pub(super) fn set(&mut self, step: &mut Step, key: &str, value: &[u8], flags: u64) {
-        self.put(step, key, value, flags, Lock::Keep);
+    pub(super) fn set(&mut self, context: &mut ApplyContext, key: &str, value: &[u8], flags: u64) {
+        self.put(context, key, value, flags, Lock::Keep);
     }
 
     /// `expected` 0 means: must not exist.
     pub(super) fn cas(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         key: &str,
         value: &[u8],
         flags: u64,
@@ -205,14 +205,14 @@ impl Kv {
         if current != expected {
             return false;
         }
-        self.put(step, key, value, flags, Lock::Keep);
+        self.put(context, key, value, flags, Lock::Keep);
         true
     }
 
     /// Takes the lock for a session that the caller has found to be alive.
     pub(super) fn lock(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         key: &str,
         value: &[u8],
         flags: u64,
@@ -226,13 +226,13 @@ impl Kv {
                 Some(_) => return false,
             },
         };
-        self.put(step, key, value, flags, Lock::Take(session.clone(), count));
+        self.put(context, key, value, flags, Lock::Take(session.clone(), count));
         true
     }
 
     pub(super) fn unlock(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         key: &str,
         value: &[u8],
         flags: u64,
@@ -241,7 +241,7 @@ impl Kv {
         match self.entries.get(key) {
             Some(entry) if entry.session.as_deref() == Some(session) => {
                 let count = entry.lock_index;
-                self.put(step, key, value, flags, Lock::Free(count));
+                self.put(context, key, value, flags, Lock::Free(count));
                 true
             }
             _ => false,
@@ -249,39 +249,44 @@ impl Kv {
     }
 
     /// Takes the lock away from whoever holds it; value and flags stay.
-    pub(super) fn release(&mut self, step: &mut Step, key: &str) {
+    pub(super) fn release(&mut self, context: &mut ApplyContext, key: &str) {
         if let Some(entry) = self.entries.get(key).cloned() {
-            self.put(step, key, &entry.value, entry.flags, Lock::Free(entry.lock_index));
+            self.put(context, key, &entry.value, entry.flags, Lock::Free(entry.lock_index));
         }
     }
 
-    pub(super) fn delete(&mut self, step: &mut Step, key: &str) {
-        if let Some(key) = self.remove(step.index, key) {
-            step.touch(Scope::Key(key));
+    pub(super) fn delete(&mut self, context: &mut ApplyContext, key: &str) {
+        if let Some(key) = self.remove(context.index, key) {
+            context.touch(Scope::Key(key));
         }
     }
 
     /// `true` also for a key that does not exist, as in the reference.
-    pub(super) fn delete_cas(&mut self, step: &mut Step, key: &str, expected: Index) -> bool {
+    pub(super) fn delete_cas(
+        &mut self,
+        context: &mut ApplyContext,
+        key: &str,
+        expected: Index,
+    ) -> bool {
         match self.entries.get(key) {
             None => true,
             Some(entry) if entry.modify_index == expected => {
-                self.delete(step, key);
+                self.delete(context, key);
                 true
             }
             Some(_) => false,
         }
     }
 
-    pub(super) fn delete_tree(&mut self, step: &mut Step, prefix: &str) {
+    pub(super) fn delete_tree(&mut self, context: &mut ApplyContext, prefix: &str) {
         let keys: Vec<Arc<str>> = self.under(prefix).map(|entry| entry.key.clone()).collect();
         if keys.len() > ANNOUNCED_MAX {
-            step.touch(Scope::Prefix(prefix.into()));
+            context.touch(Scope::Prefix(prefix.into()));
         }
         for key in &keys {
-            self.remove(step.index, key);
+            self.remove(context.index, key);
             if keys.len() <= ANNOUNCED_MAX {
-                step.touch(Scope::Key(key.clone()));
+                context.touch(Scope::Key(key.clone()));
             }
         }
     }
@@ -303,7 +308,7 @@ impl Kv {
         self.floor = self.floor.max(floor);
     }
 
-    fn put(&mut self, step: &mut Step, key: &str, value: &[u8], flags: u64, lock: Lock) {
+    fn put(&mut self, context: &mut ApplyContext, key: &str, value: &[u8], flags: u64, lock: Lock) {
         let old = self.entries.get(key).cloned();
         let (session, lock_index) = match lock {
             Lock::Keep => (old.as_ref().and_then(|entry| entry.session.clone()), 0),
@@ -330,16 +335,16 @@ impl Kv {
             flags,
             lock_index,
             session,
-            create_index: old.as_ref().map_or(step.index, |entry| entry.create_index),
-            modify_index: step.index,
+            create_index: old.as_ref().map_or(context.index, |entry| entry.create_index),
+            modify_index: context.index,
         });
         if let Some(holder) = old.as_ref().and_then(|entry| entry.session.clone())
             && entry.session.as_ref() != Some(&holder)
         {
             self.held.remove(&(holder, key.clone()));
         }
-        self.index = self.index.max(step.index);
-        step.touch(Scope::Key(key));
+        self.index = self.index.max(context.index);
+        context.touch(Scope::Key(key));
         self.place(entry);
     }
 

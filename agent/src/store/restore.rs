@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
-use super::scope::{Scope, Step};
+use super::scope::{ApplyContext, Scope};
 use super::snapshot::{self, Header};
 use super::{Store, Timestamp};
 
@@ -116,17 +116,21 @@ impl Store {
         }
     }
 
-    pub(super) fn restore(&mut self, step: &mut Step, restore: &Restore) -> Result<(), Refusal> {
+    pub(super) fn restore(
+        &mut self,
+        context: &mut ApplyContext,
+        restore: &Restore,
+    ) -> Result<(), Refusal> {
         match restore {
             Restore::Begin { id } => {
                 let id = Arc::from(id.as_str());
-                let outline = Outline { id, parts: 0, last: step.at, header: None };
+                let outline = Outline { id, parts: 0, last: context.at, header: None };
                 self.staging = Some(Staging::from_outline(outline));
             }
             Restore::Rows { id, number, records, .. } => {
                 let mut staging = self.take_staging(id)?;
                 // A part that makes no sense ends the restore: it is not put back.
-                staging.take(*number, records, step.at)?;
+                staging.take(*number, records, context.at)?;
                 self.staging = Some(staging);
             }
             Restore::Commit { id, parts } => {
@@ -141,7 +145,7 @@ impl Store {
                 }
                 let judged = staging.store.judge();
                 judged.map_err(|error| Refusal::Restore(error.to_string()))?;
-                self.become_successor(step, *staging.store);
+                self.become_successor(context, *staging.store);
             }
             Restore::Abandon { id } => {
                 if self.staging.as_ref().is_some_and(|staging| *staging.outline.id == **id) {
@@ -165,15 +169,15 @@ impl Store {
 
     /// Puts `state` in the place of this one. Its index becomes higher than any of the two states
     /// has shown, and none of its tables shows a lower one.
-    fn become_successor(&mut self, step: &mut Step, mut state: Store) {
-        let position = step.index - self.ahead;
+    fn become_successor(&mut self, context: &mut ApplyContext, mut state: Store) {
+        let position = context.index - self.ahead;
         state.ahead = self.ahead.max((state.index + 1).saturating_sub(position));
         state.epoch = self.epoch + 1;
         let index = state.index_of(position);
         state.raise(index);
         state.staging = None;
         *self = state;
-        step.index = index;
-        step.touch(Scope::Everything);
+        context.index = index;
+        context.touch(Scope::Everything);
     }
 }

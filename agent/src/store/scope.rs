@@ -92,7 +92,7 @@ impl Scope {
 /// Tables do not know each other. What concerns another table (a check that fell, a node that
 /// went) is noted here, and the store passes it on.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct ApplyContext {
     /// Position of the command in the log.
     pub(super) index: Index,
     /// When its proposer made it.
@@ -105,9 +105,9 @@ pub(super) struct Step {
     pub(super) gone_nodes: Vec<Arc<str>>,
 }
 
-impl Step {
+impl ApplyContext {
     pub(super) fn new(index: Index, at: Timestamp) -> Self {
-        Step {
+        ApplyContext {
             index,
             at,
             touched: BTreeSet::new(),

@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
-use super::scope::{Step, fold, fold_shared};
+use super::scope::{ApplyContext, fold, fold_shared};
 use super::{Found, Index, Scope, Timestamp};
 
 /// A session's UUID in its usual text form.
@@ -133,35 +133,35 @@ impl Sessions {
 impl Sessions {
     /// Puts a session whose node and checks were found good. An id that exists already is a
     /// repeated proposal: nothing changes.
-    pub(super) fn create(&mut self, step: &mut Step, session: &Session) {
+    pub(super) fn create(&mut self, context: &mut ApplyContext, session: &Session) {
         let id: SessionId = canonical(&session.id).into();
         if self.by_id.contains_key(&id) {
             return;
         }
-        self.index = self.index.max(step.index);
-        step.touch(Scope::Sessions);
-        step.touch(Scope::Session(id.clone()));
-        step.touch(Scope::NodeSessions(fold(&session.node).into()));
+        self.index = self.index.max(context.index);
+        context.touch(Scope::Sessions);
+        context.touch(Scope::Session(id.clone()));
+        context.touch(Scope::NodeSessions(fold(&session.node).into()));
         self.place(Session {
             id,
-            create_index: step.index,
-            modify_index: step.index,
+            create_index: context.index,
+            modify_index: context.index,
             ..session.clone()
         });
     }
 
     /// Takes a session out; its keys are the caller's business.
-    pub(super) fn remove(&mut self, step: &mut Step, id: &str) -> Option<Arc<Session>> {
+    pub(super) fn remove(&mut self, context: &mut ApplyContext, id: &str) -> Option<Arc<Session>> {
         let session = self.by_id.remove(&*canonical(id))?;
         let node: Arc<str> = fold(&session.node).into();
         self.by_node.remove(&(node.clone(), session.id.clone()));
         for check in session.check_ids() {
             self.by_check.remove(&(node.clone(), fold(check).into(), session.id.clone()));
         }
-        self.index = self.index.max(step.index);
-        step.touch(Scope::Sessions);
-        step.touch(Scope::Session(session.id.clone()));
-        step.touch(Scope::NodeSessions(node));
+        self.index = self.index.max(context.index);
+        context.touch(Scope::Sessions);
+        context.touch(Scope::Session(session.id.clone()));
+        context.touch(Scope::NodeSessions(node));
         Some(session)
     }
 
@@ -180,10 +180,10 @@ impl Sessions {
     }
 
     /// Keeps `key` unlockable for the session's lock-delay.
-    pub(super) fn delay(&mut self, step: &Step, session: &Session, key: Arc<str>) {
+    pub(super) fn delay(&mut self, context: &ApplyContext, session: &Session, key: Arc<str>) {
         let delay = session.lock_delay_ms();
         if delay > 0 {
-            self.place_delay(key, Timestamp(step.at.0.saturating_add(delay)));
+            self.place_delay(key, Timestamp(context.at.0.saturating_add(delay)));
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{validate_node_id, validate_service_name};
 use super::refusal::{Quoted, Refusal};
-use super::scope::Step;
+use super::scope::ApplyContext;
 use super::session::canonical;
 use super::{
     Catalog, Check, Entry, Index, KvChange, KvVerb, Node, Reply, Service, SessionId, Store,
@@ -107,32 +107,32 @@ impl Store {
     /// Answers a transaction of operations that only read, without the log. Whatever an
     /// operation would have written is lost with the copy that it is tried on.
     pub fn txn_read(&self, at: Timestamp, ops: &[TxnOp]) -> Reply {
-        let mut step = Step::new(self.index, at);
-        apply(&mut self.clone(), &mut step, ops)
+        let mut context = ApplyContext::new(self.index, at);
+        apply(&mut self.clone(), &mut context, ops)
     }
 }
 
 /// Does all operations, or none and reports every error.
-pub(super) fn apply(store: &mut Store, step: &mut Step, ops: &[TxnOp]) -> Reply {
+pub(super) fn apply(store: &mut Store, context: &mut ApplyContext, ops: &[TxnOp]) -> Reply {
     let failed =
         |(op_index, refusal): (usize, Refusal)| TxnError { op_index, what: refusal.to_string() };
     let mut errors: Vec<TxnError> = ops
         .iter()
         .enumerate()
-        .filter_map(|(position, op)| Some((position, validate(store, step.at, op).err()?)))
+        .filter_map(|(position, op)| Some((position, validate(store, context.at, op).err()?)))
         .map(failed)
         .collect();
     let mut results = Vec::new();
     if errors.is_empty() {
         let before = store.clone();
         for (position, op) in ops.iter().enumerate() {
-            let outcome = store.operate(step, op, &mut results);
-            store.end_orphaned_sessions(step);
+            let outcome = store.operate(context, op, &mut results);
+            store.end_orphaned_sessions(context);
             errors.extend(outcome.err().map(|refusal| failed((position, refusal))));
         }
         if !errors.is_empty() {
             *store = before;
-            *step = Step::new(step.index, step.at);
+            *context = ApplyContext::new(context.index, context.at);
             results.clear();
         }
     }
@@ -173,12 +173,12 @@ fn validate(store: &Store, at: Timestamp, op: &TxnOp) -> Result<(), Refusal> {
 impl Store {
     fn operate(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         op: &TxnOp,
         results: &mut Vec<TxnResult>,
     ) -> Result<(), Refusal> {
         match op {
-            TxnOp::Kv(change) => self.operate_write(step, change, results)?,
+            TxnOp::Kv(change) => self.operate_write(context, change, results)?,
             TxnOp::KvGet(key) => {
                 let entry =
                     self.kv.get(key).rows.ok_or_else(|| {
@@ -224,17 +224,18 @@ impl Store {
                 }
             }
             TxnOp::Node(verb, node) => {
-                results.extend(self.catalog.operate_node(step, *verb, node)?.map(TxnResult::Node));
+                results
+                    .extend(self.catalog.operate_node(context, *verb, node)?.map(TxnResult::Node));
             }
             TxnOp::Service(verb, node, service) => {
-                let row = self.catalog.operate_service(step, *verb, node, service)?;
+                let row = self.catalog.operate_service(context, *verb, node, service)?;
                 results.extend(row.map(TxnResult::Service));
             }
             TxnOp::Check(verb, check) => {
-                let row = self.catalog.operate_check(step, *verb, check)?;
+                let row = self.catalog.operate_check(context, *verb, check)?;
                 results.extend(row.map(TxnResult::Check));
             }
-            TxnOp::SessionDelete(id) => self.end_session(step, id),
+            TxnOp::SessionDelete(id) => self.end_session(context, id),
             TxnOp::Unknown(what) => return Err(Refusal::Text(what.clone())),
         }
         Ok(())
@@ -243,12 +244,12 @@ impl Store {
     /// A write to a key. What a single write answers with `false` is an error here.
     fn operate_write(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         change: &KvChange,
         results: &mut Vec<TxnResult>,
     ) -> Result<(), Refusal> {
         let key = Quoted(&change.key);
-        if self.change_key(step, change)? == Reply::Decided(false) {
+        if self.change_key(context, change)? == Reply::Decided(false) {
             return Err(Refusal::Text(match change.verb {
                 KvVerb::Cas(_) => format!("failed to set key {key}, index is stale"),
                 KvVerb::DeleteCas(_) => format!("failed to delete key {key}, index is stale"),
@@ -281,7 +282,7 @@ fn unchanged(current: Option<Index>, expected: Index) -> bool {
 impl Catalog {
     fn operate_node(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         verb: CatalogVerb,
         node: &Node,
     ) -> Result<Option<Arc<Node>>, Refusal> {
@@ -292,12 +293,12 @@ impl Catalog {
         match verb {
             CatalogVerb::Get => {}
             CatalogVerb::Cas if !unchanged(current, node.modify_index) => return Err(stale("set")),
-            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_node(step, node)?,
+            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_node(context, node)?,
             CatalogVerb::DeleteCas if current.is_none_or(|index| index != node.modify_index) => {
                 return Err(stale("delete"));
             }
             CatalogVerb::Delete | CatalogVerb::DeleteCas => {
-                self.remove_node(step, &node.name);
+                self.remove_node(context, &node.name);
                 return Ok(None);
             }
         }
@@ -314,7 +315,7 @@ impl Catalog {
 
     fn operate_service(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         verb: CatalogVerb,
         node: &str,
         service: &Service,
@@ -331,12 +332,12 @@ impl Catalog {
             CatalogVerb::Cas if !unchanged(current, service.modify_index) => {
                 return Err(stale("set"));
             }
-            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_service(step, node, service)?,
+            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_service(context, node, service)?,
             CatalogVerb::DeleteCas if current.is_none_or(|index| index != service.modify_index) => {
                 return Err(stale("delete"));
             }
             CatalogVerb::Delete | CatalogVerb::DeleteCas => {
-                self.remove_service(step, node, id);
+                self.remove_service(context, node, id);
                 return Ok(None);
             }
         }
@@ -348,7 +349,7 @@ impl Catalog {
 
     fn operate_check(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         verb: CatalogVerb,
         check: &Check,
     ) -> Result<Option<Arc<Check>>, Refusal> {
@@ -363,12 +364,12 @@ impl Catalog {
             CatalogVerb::Cas if !unchanged(current, check.modify_index) => {
                 return Err(stale("set"));
             }
-            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_check(step, node, check)?,
+            CatalogVerb::Set | CatalogVerb::Cas => self.ensure_check(context, node, check)?,
             CatalogVerb::DeleteCas if current.is_none_or(|index| index != check.modify_index) => {
                 return Err(stale("delete"));
             }
             CatalogVerb::Delete | CatalogVerb::DeleteCas => {
-                self.remove_check(step, node, id);
+                self.remove_check(context, node, id);
                 return Ok(None);
             }
         }

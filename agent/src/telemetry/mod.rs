@@ -134,7 +134,7 @@ pub fn start(settings: &Settings) -> Result<(), Error> {
         listeners: Mutex::default(),
     });
     if LOG.set(Arc::clone(&log)).is_ok() {
-        let subscriber = tracing_subscriber::registry().with(Door(log));
+        let subscriber = tracing_subscriber::registry().with(EventLayer(log));
         // Only a subscriber of somebody else could be there already, and it stays.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
@@ -248,9 +248,9 @@ impl Log {
 }
 
 /// Receives events from `tracing`.
-struct Door(Arc<Log>);
+struct EventLayer(Arc<Log>);
 
-impl<S: Subscriber> Layer<S> for Door {
+impl<S: Subscriber> Layer<S> for EventLayer {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if metadata.is_event() && self.wants(metadata) {
             Interest::always()
@@ -272,7 +272,7 @@ impl<S: Subscriber> Layer<S> for Door {
     }
 }
 
-impl Door {
+impl EventLayer {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         self.0.wanted.load().would_enable(metadata.target(), metadata.level())
     }

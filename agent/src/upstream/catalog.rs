@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{CALL_MAX, Error, Repeat, Upstream};
-use crate::local::{Catalog, Held, LOOK_MAX, Unavailable};
+use crate::local::{CatalogAccess, Held, LOOK_MAX, Unavailable};
 use crate::raft::{self, Consensus};
 use crate::rpc::{self, Handlers, Method, Refusal};
 use crate::store::{Change, Reply};
@@ -20,7 +20,7 @@ const LEADER_RETRY: Duration = Duration::from_millis(50);
 
 /// Request for the catalog's rows of a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Look {
+struct NodeRequest {
     node: Arc<str>,
     /// If it is not 0: as soon as the rows are others than those with this mark.
     after: u64,
@@ -30,7 +30,7 @@ struct Look {
 pub fn answer_claims(handlers: Handlers, consensus: Consensus, hold: Duration) -> Handlers {
     let keeper = consensus.clone();
     handlers
-        .on(Method::NodeClaims, move |look: Look, _| {
+        .on(Method::NodeClaims, move |look: NodeRequest, _| {
             let consensus = consensus.clone();
             async move {
                 until_led(hold, || consensus.read_barrier()).await?;
@@ -86,7 +86,7 @@ impl From<Error> for Unavailable {
     }
 }
 
-impl Catalog for Upstream {
+impl CatalogAccess for Upstream {
     fn reachable(&self) -> BoxFuture<'_, ()> {
         self.inner.router.reachable().boxed()
     }
@@ -98,7 +98,7 @@ impl Catalog for Upstream {
     fn held(&self, node: Arc<str>, after: u64) -> BoxFuture<'_, Result<Held, Unavailable>> {
         async move {
             let limit = if after == 0 { CALL_MAX } else { LOOK_MAX + CALL_MAX };
-            let look = Look { node, after };
+            let look = NodeRequest { node, after };
             Ok(self.ask(Method::NodeClaims, &look, Repeat::Safe, limit).await?)
         }
         .boxed()

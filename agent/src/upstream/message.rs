@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::accept;
 use crate::read::body::counted;
-use crate::rpc::{self, Answers};
+use crate::rpc::{self, ReplyStream};
 
 /// The largest body of a request that is passed on. No end point takes a larger one.
 pub const BODY_BYTES_MAX: u64 = 8 << 20;
@@ -154,9 +154,9 @@ impl Head {
     }
 
     /// An answer with all of its body in it.
-    pub(super) fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> ForwardedReply {
         let Head { status, headers, body, .. } = self.clone();
-        Answer { status, headers, body: Body::Whole(body) }
+        ForwardedReply { status, headers, body: Body::Whole(body) }
     }
 }
 
@@ -171,7 +171,7 @@ pub enum Part {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ForwardedReply {
     /// Status code.
     pub status: u16,
     /// Headers of the end point.
@@ -200,12 +200,12 @@ impl fmt::Debug for Body {
     }
 }
 
-impl Answer {
+impl ForwardedReply {
     /// Takes an answer in: whole, if it is not too large for that.
     pub(super) async fn receive(
         server: SocketAddr,
-        mut parts: Answers<Part>,
-    ) -> Result<Answer, rpc::Error> {
+        mut parts: ReplyStream<Part>,
+    ) -> Result<ForwardedReply, rpc::Error> {
         let lost = |why: &str| rpc::Error::Lost { peer: server, why: why.to_owned() };
         let head = match parts.next().await {
             Some(Ok(Part::Head(head))) => head,
@@ -224,10 +224,14 @@ impl Answer {
                 Some((piece, parts))
             });
             let pieces = futures::StreamExt::chain(futures::stream::iter([Ok(body)]), rest);
-            return Ok(Answer { status, headers, body: Body::Pieces(length, Box::pin(pieces)) });
+            return Ok(ForwardedReply {
+                status,
+                headers,
+                body: Body::Pieces(length, Box::pin(pieces)),
+            });
         };
         if body.len() as u64 == length {
-            return Ok(Answer { status, headers, body: Body::Whole(counted(body)) });
+            return Ok(ForwardedReply { status, headers, body: Body::Whole(counted(body)) });
         }
         let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
         whole.extend_from_slice(&body);
@@ -242,7 +246,7 @@ impl Answer {
         if whole.len() as u64 != length {
             return Err(lost("the answer is shorter than it said"));
         }
-        Ok(Answer { status, headers, body: Body::Whole(counted(whole.freeze())) })
+        Ok(ForwardedReply { status, headers, body: Body::Whole(counted(whole.freeze())) })
     }
 
     /// In a form that many can send, if it is in one piece.

@@ -36,7 +36,7 @@ use uuid::Uuid;
 pub use catalog::answer_claims;
 pub use limit::Rate;
 pub use message::{
-    Agent, Answer, BODY_BYTES_MAX, Body, CHUNK_BYTES, Head, Part, Piece, Pieces, Request,
+    Agent, BODY_BYTES_MAX, Body, CHUNK_BYTES, ForwardedReply, Head, Part, Piece, Pieces, Request,
 };
 pub use router::Server;
 
@@ -166,15 +166,15 @@ impl Upstream {
     }
 
     /// Has a server answer a whole HTTP request.
-    pub async fn http(&self, request: Request) -> Result<Answer, Error> {
+    pub async fn http(&self, request: Request) -> Result<ForwardedReply, Error> {
         self.admit()?;
         match request.waits() {
             Some((index, wait)) if request.may_be_shared() => {
                 self.wait_together(request, index, wait).await
             }
             Some((index, wait)) => self.pass(&request, self.wait(index, wait)).await,
-            None if request.is_endless() => self.pass(&request, Patience::Endless).await,
-            None => self.pass(&request, Patience::Call).await,
+            None if request.is_endless() => self.pass(&request, Timeout::Endless).await,
+            None => self.pass(&request, Timeout::Call).await,
         }
     }
 
@@ -183,7 +183,7 @@ impl Upstream {
         &self,
         mut request: Request,
         mut body: mpsc::Receiver<io::Result<Bytes>>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<ForwardedReply, Error> {
         self.admit()?;
         let server = self.inner.router.current().ok_or(Error::NoServers)?;
         let upload = Uuid::new_v4();
@@ -207,7 +207,7 @@ impl Upstream {
             }
             send(None).await.map(|_: bool| ())
         };
-        let answer = Answer::receive(server, parts);
+        let answer = ForwardedReply::receive(server, parts);
         tokio::pin!(answer);
         tokio::select! {
             biased;
@@ -220,15 +220,15 @@ impl Upstream {
     }
 
     /// Patience with a wait as a client asks for it.
-    fn wait(&self, index: u64, asked: Duration) -> Patience {
+    fn wait(&self, index: u64, asked: Duration) -> Timeout {
         let waits = self.inner.waits;
         let decided = waits.decide(asked);
         let wait = if decided { waits.bounded(asked) } else { waits.longest() };
-        Patience::Wait { index, until: Instant::now() + wait, decided }
+        Timeout::Wait { index, until: Instant::now() + wait, decided }
     }
 
     /// Passes a request on. A server that knows no leader may be cut off from the others: it is asked again elsewhere.
-    async fn pass(&self, request: &Request, patience: Patience) -> Result<Answer, Error> {
+    async fn pass(&self, request: &Request, patience: Timeout) -> Result<ForwardedReply, Error> {
         let repeat = if request.only_reads() { Repeat::Safe } else { Repeat::Never };
         let pass = |server, deadline| self.pass_to(server, request, patience, deadline);
         let deadline = || patience.deadline(self.inner.waits);
@@ -247,20 +247,20 @@ impl Upstream {
         &self,
         server: SocketAddr,
         request: &Request,
-        patience: Patience,
+        patience: Timeout,
         deadline: Option<Instant>,
-    ) -> Result<(SocketAddr, Answer), rpc::Error> {
+    ) -> Result<(SocketAddr, ForwardedReply), rpc::Error> {
         let waiting = match patience {
             // Only what is left of the wait, should this not be the first server.
-            Patience::Wait { index, until, decided } => {
+            Timeout::Wait { index, until, decided } => {
                 let left = decided.then(|| until.saturating_duration_since(Instant::now()));
                 Some(request.waiting(Some((index, left))))
             }
-            Patience::Call | Patience::Endless => None,
+            Timeout::Call | Timeout::Endless => None,
         };
         let request = waiting.as_ref().unwrap_or(request);
         let parts = self.inner.pool.stream(server, Method::Http, request, deadline).await?;
-        Ok((server, Answer::receive(server, parts).await?))
+        Ok((server, ForwardedReply::receive(server, parts).await?))
     }
 
     /// Asks a server.
@@ -292,10 +292,10 @@ impl Upstream {
         F: Future<Output = Result<A, rpc::Error>>,
     {
         let router = &self.inner.router;
-        let mut trouble = Trouble::default();
+        let mut backoff = Backoff::default();
         loop {
             let Some(server) = router.current() else {
-                if trouble.give_up.is_none_or(|at| Instant::now() >= at) {
+                if backoff.give_up.is_none_or(|at| Instant::now() >= at) {
                     return Err(Error::NoServers);
                 }
                 tokio::time::sleep(RETRY).await;
@@ -321,11 +321,11 @@ impl Upstream {
                 rpc::Error::Refused { refusal, .. } => refusal.reason == Reason::Busy,
             };
             let over = deadline.is_some_and(|at| Instant::now() >= at);
-            if !may_repeat || over || !trouble.goes_on(begun, self.inner.hold) {
+            if !may_repeat || over || !backoff.goes_on(begun, self.inner.hold) {
                 return Err(error.into());
             }
-            if router.current() == Some(server) || trouble.failures as usize > router.len() {
-                tokio::time::sleep(trouble.pause()).await;
+            if router.current() == Some(server) || backoff.failures as usize > router.len() {
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }
@@ -342,7 +342,7 @@ async fn after_leaving(router: &Router, server: SocketAddr, repeat: Repeat) {
 
 /// Time-out of an answer.
 #[derive(Debug, Clone, Copy)]
-enum Patience {
+enum Timeout {
     /// It is made at once.
     Call,
     /// It comes with a change after this index, or after this time.
@@ -356,31 +356,31 @@ enum Patience {
     Endless,
 }
 
-impl Patience {
+impl Timeout {
     fn deadline(self, waits: Waits) -> Option<Instant> {
         match self {
-            Patience::Call => Some(Instant::now() + CALL_MAX),
+            Timeout::Call => Some(Instant::now() + CALL_MAX),
             // Servers prolong waits by a part of them.
-            Patience::Wait { until, .. } => Some(until + waits.longest() / 16 + CALL_MAX),
-            Patience::Endless => None,
+            Timeout::Wait { until, .. } => Some(until + waits.longest() / 16 + CALL_MAX),
+            Timeout::Endless => None,
         }
     }
 }
 
 /// Failures of one request so far, and the pause before the next attempt.
 #[derive(Debug, Default)]
-struct Trouble {
+struct Backoff {
     give_up: Option<Instant>,
     failures: u32,
 }
 
-impl Trouble {
+impl Backoff {
     /// Counts the failure of an attempt; is it worth another one?
     fn goes_on(&mut self, begun: Instant, hold: Duration) -> bool {
         let now = Instant::now();
         if now - begun >= hold {
             // That server was there for a good while: patience begins anew.
-            *self = Trouble::default();
+            *self = Backoff::default();
         }
         self.failures += 1;
         now < *self.give_up.get_or_insert(now + hold)

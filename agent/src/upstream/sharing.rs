@@ -13,8 +13,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
-use super::message::{Answer, Head, Request};
-use super::{Error, Patience, Upstream};
+use super::message::{ForwardedReply, Head, Request};
+use super::{Error, Timeout, Upstream};
 
 /// `None`: an answer that is too large to be held in whole.
 type Call = BoxFuture<'static, Result<Option<Arc<Head>>, Error>>;
@@ -68,7 +68,7 @@ impl Upstream {
         request: Request,
         index: u64,
         wait: Duration,
-    ) -> Result<Answer, Error> {
+    ) -> Result<ForwardedReply, Error> {
         let waits = self.inner.waits;
         let decided = waits.decide(wait);
         let longest = if decided { waits.with_jitter(wait) } else { waits.longest() };
@@ -79,7 +79,7 @@ impl Upstream {
             let answer = if joined {
                 match tokio::time::timeout_at(until, call).await {
                     Ok(answer) => answer?,
-                    Err(_) => return self.pass(&request.waiting(None), Patience::Call).await,
+                    Err(_) => return self.pass(&request.waiting(None), Timeout::Call).await,
                 }
             } else {
                 call.await?
@@ -87,7 +87,7 @@ impl Upstream {
             left = until.saturating_duration_since(Instant::now());
             let Some(answer) = answer else {
                 // Everybody gets their own.
-                return self.pass(&request.waiting(None), Patience::Call).await;
+                return self.pass(&request.waiting(None), Timeout::Call).await;
             };
             // Where the server chooses the time, it has chosen it for all who joined.
             if answer.index() != Some(index) || left.is_zero() || !joined || !decided {

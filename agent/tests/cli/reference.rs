@@ -156,16 +156,16 @@ fn hold(table: &str) {
     let mut found = String::new();
     if let Ok(reference) = std::env::var("MUSTER_REFERENCE") {
         let theirs = PathBuf::from(&reference);
-        let truth = run(&theirs, &agent(&reference), &rows);
+        let backend = run(&theirs, &agent(&reference), &rows);
         if std::env::var_os("MUSTER_RECORD").is_some() {
-            rows = truth;
+            rows = backend;
             for row in rows.iter_mut().filter(|row| row.differs.is_some()) {
                 row.out.clear();
                 row.err.clear();
             }
             fs::write(&path, print(&rows)).unwrap();
         } else {
-            found += &differences("their program, their agent", &rows, &truth);
+            found += &differences("their program, their agent", &rows, &backend);
         }
         let mixed = run(&theirs, &agent(env!("CARGO_BIN_EXE_muster")), &rows);
         found += &differences("their program, our agent", &rows, &mixed);

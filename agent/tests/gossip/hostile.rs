@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_agent::gossip::message::{Answer, Claim, Knowledge, Known, Message, Request, Summary};
+use muster_agent::gossip::message::{
+    Claim, Knowledge, KnownMember, Message, Request, Response, Summary,
+};
 use muster_agent::gossip::{
     self, Details, Keyring, NEW_NAMES_A_MINUTE, Name, Order, Refused, State, Status, Tags,
     UserEvent, wire,
@@ -45,7 +47,7 @@ fn details(name: &str, tags: &[(&str, &str)]) -> Details {
 }
 
 fn knowledge(names: impl Iterator<Item = String>) -> Knowledge {
-    let known = |name: String| Known {
+    let known = |name: String| KnownMember {
         details: Arc::new(details(&name, &[])),
         state: State::Alive,
         age: Duration::ZERO,
@@ -113,7 +115,7 @@ async fn an_event_that_is_too_long_is_neither_fired_nor_heard() {
     // Nothing waits in the queue for a room that no packet has.
     for agent in &agents {
         timeout(PATIENCE, async {
-            while agent.members.vitals().news > 0 {
+            while agent.members.vitals().updates > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -128,13 +130,13 @@ async fn an_event_that_is_too_long_is_neither_fired_nor_heard() {
 #[tokio::test]
 async fn tags_that_no_datagram_has_room_for_are_refused_and_change_nothing() {
     let agents = pool(2, &[]).await;
-    let before = agents[0].members.roll()["n0"].details.clone();
+    let before = agents[0].members.member_list()["n0"].details.clone();
     for value in ["x".repeat(2000), "a\nb".to_owned()] {
         let mut tags = before.tags.clone();
         tags.insert("k".into(), value);
         assert!(matches!(agents[0].members.set_tags(tags).await, Err(Refused::Unfit(_))));
     }
-    assert_eq!(agents[0].members.roll()["n0"].details, before);
+    assert_eq!(agents[0].members.member_list()["n0"].details, before);
 }
 
 #[tokio::test]
@@ -156,8 +158,8 @@ async fn names_that_no_node_may_have_do_not_come_in() {
         tell(to, &wire::datagram("", &[Message::Alive(Arc::new(details("tagged", &[tag])))])).await;
     }
     for agent in &agents {
-        until(agent, |members| members.roll().contains_key("good")).await;
-        let names: Vec<Name> = agent.members.roll().keys().cloned().collect();
+        until(agent, |members| members.member_list().contains_key("good")).await;
+        let names: Vec<Name> = agent.members.member_list().keys().cloned().collect();
         assert_eq!(names, ["good", "hostile", "n0", "n1"].map(Name::from));
     }
     assert!(agents[0].members.vitals().counters.refused >= wrong.len() as u64);
@@ -173,17 +175,17 @@ async fn a_flood_of_names_comes_in_slowly_and_a_fleet_at_once() {
     let begun = std::time::Instant::now();
     let fleet = knowledge((0..5_000).map(|number| format!("fleet-{number}")));
     ask(to, &wire::question(&Request::Exchange(Box::new(fleet)))).await.expect("an answer");
-    assert_eq!(agent.members.roll().len(), 5_002);
+    assert_eq!(agent.members.member_list().len(), 5_002);
     let flood = knowledge((0..100_000).map(|number| format!("flood-{number}")));
     let frame = wire::question(&Request::Exchange(Box::new(flood)));
     ask(to, &frame).await.expect("an answer");
     let more = usize::try_from(begun.elapsed().as_secs()).unwrap() * 100 + 200;
-    let known = agent.members.roll().len();
+    let known = agent.members.member_list().len();
     assert!(known <= NEW_NAMES_A_MINUTE as usize + more, "{known}");
     // Who wishes to join a large pool learns of all at once.
     let large = start(settings("large", "dc1", &[])).await;
     large.members.join(to).await.unwrap();
-    assert!(large.members.roll().len() >= known);
+    assert!(large.members.member_list().len() >= known);
 }
 
 #[tokio::test]
@@ -193,7 +195,7 @@ async fn little_that_becomes_much_costs_little() {
     // Many members that take as little as a member can, all alike: 98 KB become tens of megabytes.
     let mut one = details("m", &[]);
     one.tags = Tags::new();
-    let one = Known { details: Arc::new(one), state: State::Alive, age: Duration::ZERO };
+    let one = KnownMember { details: Arc::new(one), state: State::Alive, age: Duration::ZERO };
     let frames: Vec<Vec<u8>> = [400_000, 120_000]
         .map(|count| {
             let members = vec![one.clone(); count];
@@ -227,7 +229,7 @@ async fn orders_to_the_keyring_are_taken_only_if_they_are_sealed() {
         assert!(!answer.windows(key.len()).any(|part| part == key), "a key in clear");
         let answer = wire::read_answer(&answer).expect("an answer in clear");
         let expected = "orders to the keyring are taken only if they are encrypted";
-        assert_eq!(answer, Answer::Refused(expected.into()));
+        assert_eq!(answer, Response::Refused(expected.into()));
     }
     assert_eq!(keyring.keys(), std::slice::from_ref(&key));
     // Members that say everything else openly seal these, and their answers.
@@ -393,7 +395,7 @@ impl Hostile {
             _ => {
                 let states = [State::Alive, State::Suspect, State::Failed, State::Left];
                 let count = self.one_of(&[0, 1, 10, 200]);
-                let members = (0..count).map(|_| Known {
+                let members = (0..count).map(|_| KnownMember {
                     details: self.details(),
                     state: self.one_of(&states),
                     age: Duration::from_secs(self.number()),
@@ -468,10 +470,10 @@ impl Hostile {
 /// Is everybody honest where it was, and as it was?
 async fn unharmed(agents: &[Agent], honest: &[Arc<Details>], replay: &str) {
     for agent in agents {
-        let mut roll = agent.members.watch();
-        let whole = roll.wait_for(|roll| {
+        let mut member_list = agent.members.watch();
+        let whole = member_list.wait_for(|member_list| {
             honest.iter().all(|it| {
-                roll.get(&it.name).is_some_and(|member| {
+                member_list.get(&it.name).is_some_and(|member| {
                     let found = &member.details;
                     member.status == Status::Alive
                         && (found.id, found.address, &found.tags) == (it.id, it.address, &it.tags)
@@ -479,11 +481,11 @@ async fn unharmed(agents: &[Agent], honest: &[Arc<Details>], replay: &str) {
             })
         });
         if timeout(PATIENCE, whole).await.is_err() {
-            let (name, roll) = (agent.members.name(), agent.members.roll());
-            let seen: Vec<_> = honest.iter().map(|it| roll.get(&it.name)).collect();
+            let (name, member_list) = (agent.members.name(), agent.members.member_list());
+            let seen: Vec<_> = honest.iter().map(|it| member_list.get(&it.name)).collect();
             panic!("{name} does not see everybody: {seen:#?}\nbut {honest:#?}\n{replay}");
         }
-        for name in agent.members.roll().keys() {
+        for name in agent.members.member_list().keys() {
             assert!(gossip::node_name(name).is_ok(), "{name:?}\n{replay}");
         }
     }
@@ -502,8 +504,10 @@ async fn a_hostile_peer_harms_nobody() {
     // An open pool, and one that is sealed, against somebody inside.
     for keys in [&[][..], &keys] {
         let agents = pool(3, keys).await;
-        let honest: Vec<Arc<Details>> =
-            agents.iter().map(|it| it.members.roll()[it.members.name()].details.clone()).collect();
+        let honest: Vec<Arc<Details>> = agents
+            .iter()
+            .map(|it| it.members.member_list()[it.members.name()].details.clone())
+            .collect();
         let mut hostile = Hostile {
             rng: SmallRng::seed_from_u64(seed),
             honest: honest.clone(),

@@ -69,17 +69,17 @@ pub(crate) async fn pool(count: usize, keys: &[Vec<u8>]) -> Vec<Agent> {
 }
 
 pub(crate) async fn until(agent: &Agent, done: impl Fn(&Members) -> bool) {
-    let mut roll = agent.members.watch();
+    let mut member_list = agent.members.watch();
     let waited = tokio::time::timeout(PATIENCE, async {
         while !done(&agent.members) {
-            roll.changed().await.unwrap();
+            member_list.changed().await.unwrap();
         }
     });
     waited.await.expect("it comes to be in time");
 }
 
 pub(crate) fn sees(members: &Members, name: &str) -> Option<Status> {
-    members.roll().get(name).map(|member| member.status)
+    members.member_list().get(name).map(|member| member.status)
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn members_find_each_other_die_and_leave() {
     assert!(!agents[0].members.force_leave("nobody", false).await.unwrap());
     let tags = [("dc", "dc1"), ("role", "x")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     agents[1].members.set_tags(tags.into()).await.unwrap();
-    until(&agents[0], |members| members.roll()["n1"].tag("role") == Some("x")).await;
+    until(&agents[0], |members| members.member_list()["n1"].tag("role") == Some("x")).await;
 }
 
 #[tokio::test]
@@ -104,18 +104,19 @@ async fn what_cannot_be_one_pool_stays_apart() {
         (start(settings("a", "dc1", &[])).await, start(settings("b", "dc2", &[])).await);
     let error = there.members.join(here.members.address()).await.unwrap_err();
     assert_eq!(error, "Member 'a' part of wrong datacenter 'dc1'");
-    let twin = Settings { id: here.members.roll()["a"].details.id, ..settings("c", "dc1", &[]) };
+    let twin =
+        Settings { id: here.members.member_list()["a"].details.id, ..settings("c", "dc1", &[]) };
     let twin = start(twin).await;
     let error = twin.members.join(here.members.address()).await.unwrap_err();
     assert!(error.contains("has conflicting node ID"), "{error}");
     // Nor is one let in that has the id of a third, whose name is not its.
     let third = start(settings("third", "dc1", &[])).await;
     third.members.join(here.members.address()).await.unwrap();
-    let id = third.members.roll()["third"].details.id;
+    let id = third.members.member_list()["third"].details.id;
     let other = start(Settings { id, ..settings("fourth", "dc1", &[]) }).await;
     let error = other.members.join(here.members.address()).await.unwrap_err();
     assert!(error.contains("has conflicting node ID"), "{error}");
-    assert!(here.members.roll().get("fourth").is_none());
+    assert!(here.members.member_list().get("fourth").is_none());
     third.members.leave().await;
     until(&here, |members| sees(members, "third") == Some(Status::Left)).await;
     let sealed = start(settings("d", "dc1", &[vec![1; 16]])).await;
@@ -170,8 +171,8 @@ async fn segments_stay_apart_and_servers_know_all_of_them() {
         until(agent, |members| members.live() == 3).await;
     }
     for pools in &servers {
-        let mut roll = pools.watch();
-        let whole = roll.wait_for(|roll| roll.len() == 4);
+        let mut member_list = pools.watch();
+        let whole = member_list.wait_for(|member_list| member_list.len() == 4);
         let whole = tokio::time::timeout(PATIENCE, whole).await.unwrap().unwrap();
         // A server is what the default segment says of it.
         let tag = |name: &str| whole[name].tag("segment");
@@ -217,24 +218,25 @@ async fn segments_stay_apart_and_servers_know_all_of_them() {
     // Whoever goes is gone for the servers, and the other segment has never heard of it.
     alpha.stop.cancel();
     for pools in &servers {
-        let mut roll = pools.watch();
-        let is_gone = |roll: &gossip::Roll| roll["in-alpha"].status == Status::Failed;
-        tokio::time::timeout(PATIENCE, roll.wait_for(is_gone)).await.unwrap().unwrap();
+        let mut member_list = pools.watch();
+        let is_gone =
+            |member_list: &gossip::MemberList| member_list["in-alpha"].status == Status::Failed;
+        tokio::time::timeout(PATIENCE, member_list.wait_for(is_gone)).await.unwrap().unwrap();
     }
-    assert!(home.members.roll().get("in-alpha").is_none());
+    assert!(home.members.member_list().get("in-alpha").is_none());
     assert!(servers[0].force_leave("in-alpha", true).await.unwrap());
     for pools in &servers {
-        let mut roll = pools.watch();
-        let is_forgotten = |roll: &gossip::Roll| roll.get("in-alpha").is_none();
-        tokio::time::timeout(PATIENCE, roll.wait_for(is_forgotten)).await.unwrap().unwrap();
+        let mut member_list = pools.watch();
+        let is_forgotten = |member_list: &gossip::MemberList| member_list.get("in-alpha").is_none();
+        tokio::time::timeout(PATIENCE, member_list.wait_for(is_forgotten)).await.unwrap().unwrap();
     }
     // Leaving says good-bye everywhere.
     servers[1].leave().await;
     until(&home, |members| sees(members, "s1") == Some(Status::Left)).await;
     let rest = servers[0].segment("alpha").unwrap();
-    let mut roll = rest.watch();
-    let has_left = |roll: &gossip::Roll| roll["s1"].status == Status::Left;
-    tokio::time::timeout(PATIENCE, roll.wait_for(has_left)).await.unwrap().unwrap();
+    let mut member_list = rest.watch();
+    let has_left = |member_list: &gossip::MemberList| member_list["s1"].status == Status::Left;
+    tokio::time::timeout(PATIENCE, member_list.wait_for(has_left)).await.unwrap().unwrap();
     stop.cancel();
 }
 
@@ -283,7 +285,7 @@ async fn keys_are_rotated_under_way() {
     newer.members.join(agents[0].members.address()).await.unwrap();
     for agent in &agents {
         until(agent, |members| members.live() == 4).await;
-        assert!(agent.members.roll().values().all(|it| it.status == Status::Alive));
+        assert!(agent.members.member_list().values().all(|it| it.status == Status::Alive));
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_agent::gossip::core::{Input, Notice, Output, Token, Unanswered};
-use muster_agent::gossip::message::{Answer, Knowledge, Known, Message, Request};
+use muster_agent::gossip::message::{Knowledge, KnownMember, Message, Request, Response};
 use muster_agent::gossip::{Core, Details, State, Status, TIME_AT_START, Tags, Time, Timing};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -234,9 +234,12 @@ impl World {
     /// Has all that run know each other, as if they had met long ago.
     pub fn acquaint(&mut self) {
         let all = self.running().map(|(_, core)| core.me());
-        let known =
-            |it: &Arc<Details>| Known { details: it.clone(), state: State::Alive, age: self.now };
-        let all: Vec<Known> = all.map(known).collect();
+        let known = |it: &Arc<Details>| KnownMember {
+            details: it.clone(),
+            state: State::Alive,
+            age: self.now,
+        };
+        let all: Vec<KnownMember> = all.map(known).collect();
         for who in 0..self.nodes.len() {
             let Some(core) = &mut self.nodes[who].core else { continue };
             core.step(self.now, Input::Join { token: 0, address: address(who) }, &mut self.out);
@@ -254,7 +257,7 @@ impl World {
                 events: Vec::new(),
                 event_clock: 2,
             };
-            let result = Ok(Answer::Exchange(Box::new(knowledge)));
+            let result = Ok(Response::Exchange(Box::new(knowledge)));
             let token = token.expect("who joins asks");
             core.step(self.now, Input::Answered { token, result }, &mut self.out);
             self.out.clear();
@@ -437,7 +440,7 @@ impl World {
                     self.send(to, way, Event::Asked(who, token, request));
                 }
             }
-            Output::Answer { token, answer } => {
+            Output::Response { token, answer } => {
                 if let Some((asker, theirs)) = self.nodes[who].asked.remove(&token) {
                     self.answer(who, asker, theirs, answer);
                 }
@@ -448,7 +451,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self, who: Who, asker: Who, token: Token, answer: Answer) {
+    fn answer(&mut self, who: Who, asker: Who, token: Token, answer: Response) {
         if self.weigh_streams {
             self.stream_bytes += muster_agent::gossip::wire::answer(&answer).len() as u64;
         }

@@ -31,12 +31,12 @@ async fn server() -> (Option<Server>, SocketAddr) {
     if let Ok(address) = std::env::var("MUSTER_CONFORMANCE_SERVER") {
         return (None, address.parse().unwrap());
     }
-    let claims = local::Settings {
+    let registrations = local::Settings {
         enable_script_checks: true,
         check_update_interval: Duration::ZERO,
         ..local::Settings::default()
     };
-    let server = Server::start_claiming(Settings::default(), claims).await;
+    let server = Server::start_claiming(Settings::default(), registrations).await;
     let address = server.address;
     (Some(server), address)
 }

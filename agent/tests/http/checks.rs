@@ -478,12 +478,12 @@ async fn every_kind_in_the_words_of_the_reference() {
     let server = if elsewhere.is_some() {
         None
     } else {
-        let claims = local::Settings {
+        let registrations = local::Settings {
             enable_script_checks: true,
             check_update_interval: Duration::ZERO,
             ..local::Settings::default()
         };
-        Some(Server::start_claiming(Settings::default(), claims).await)
+        Some(Server::start_claiming(Settings::default(), registrations).await)
     };
     let address: SocketAddr = match (&server, &elsewhere) {
         (Some(server), _) => server.address,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use muster_agent::gossip;
 use muster_agent::http::{
-    Departure, Listener, Parts, Reload, Settings, Truth, serve, serve_passing,
+    Backend, Departure, Listener, Parts, Reload, Settings, serve, serve_passing,
 };
 use muster_agent::local::{self, Local};
 use muster_agent::raft::{self, Consensus, LogBackend};
@@ -53,14 +53,17 @@ impl Server {
     }
 
     /// A whole agent: its checks run, and the catalog follows its claims.
-    pub(crate) async fn start_claiming(settings: Settings, claims: local::Settings) -> Server {
-        Server::start_all(settings, Vec::new(), claims, true).await
+    pub(crate) async fn start_claiming(
+        settings: Settings,
+        registrations: local::Settings,
+    ) -> Server {
+        Server::start_all(settings, Vec::new(), registrations, true).await
     }
 
     async fn start_all(
         settings: Settings,
         mut listeners: Vec<Listener>,
-        claims: local::Settings,
+        registrations: local::Settings,
         running: bool,
     ) -> Server {
         let consensus = Consensus::start(raft::Settings {
@@ -93,14 +96,14 @@ impl Server {
         let shutdown = CancellationToken::new();
         let lifetimes = Lifetimes::new(Pool::default());
         tokio::spawn(lifetimes.clone().run(consensus, shutdown.child_token()));
-        let claims = local::Settings {
+        let registrations = local::Settings {
             datacenter: "dc1".into(),
             node_name: "n1".into(),
             node_id: uuid::Uuid::new_v4().to_string(),
             address: "127.0.0.1".into(),
-            ..claims
+            ..registrations
         };
-        let local = Local::open(claims, Arc::new(reader.consensus().clone())).unwrap();
+        let local = Local::open(registrations, Arc::new(reader.consensus().clone())).unwrap();
         if running {
             let (own, stop) = (local.clone(), shutdown.child_token());
             tokio::spawn(async move { own.run(stop).await });
@@ -111,22 +114,22 @@ impl Server {
             identity: Arc::default(),
             reload: Reload::default(),
             pools: alone(&shutdown).await.into(),
-            truth: Truth::Here { reader: reader.clone(), lifetimes, leader: None },
+            backend: Backend::Here { reader: reader.clone(), lifetimes, leader: None },
             leave: departure.clone(),
             datacenter: "dc1".into(),
             node_name: "n1".into(),
         };
-        let (passing, door) = serve_passing(listeners, parts, settings, shutdown.child_token());
-        let (serving, pieces) = (tokio::spawn(door), passing.clone());
+        let (forwarder, door) = serve_passing(listeners, parts, settings, shutdown.child_token());
+        let (serving, pieces) = (tokio::spawn(door), forwarder.clone());
         let handlers =
             answer_claims(Handlers::new(), reader.consensus().clone(), Duration::from_secs(7));
         let handlers = handlers.on_stream(Method::Http, move |request, _, parts| {
-            let passing = passing.clone();
-            async move { passing.answer(request, parts).await }
+            let forwarder = forwarder.clone();
+            async move { forwarder.answer(request, parts).await }
         });
         let handlers = handlers.on(Method::Piece, move |piece, _| {
-            let passing = pieces.clone();
-            async move { Ok(passing.piece(piece).await) }
+            let forwarder = pieces.clone();
+            async move { Ok(forwarder.piece(piece).await) }
         });
         let (rpc, rpc_open) = open_rpc("127.0.0.1:0", &handlers, &shutdown).await;
         Server { address, reader, shutdown, serving, handlers, rpc, rpc_open, departure }
@@ -234,7 +237,7 @@ impl Client {
             known,
             upstream::Settings { hold, rate: None, waits: settings.waits },
         );
-        let claims = local::Settings {
+        let registrations = local::Settings {
             datacenter: "dc1".into(),
             node_name: name.into(),
             node_id: uuid::Uuid::new_v4().to_string(),
@@ -242,12 +245,12 @@ impl Client {
             sync_interval: Duration::from_secs(1),
             ..local::Settings::default()
         };
-        let local = Local::open(claims, Arc::new(upstream.clone())).unwrap();
+        let local = Local::open(registrations, Arc::new(upstream.clone())).unwrap();
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let parts = Parts {
-            truth: Truth::Elsewhere(upstream.clone()),
+            backend: Backend::Elsewhere(upstream.clone()),
             local: local.clone(),
             identity: Arc::default(),
             reload: Reload::default(),

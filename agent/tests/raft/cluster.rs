@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use muster_agent::raft::log::{LogReader, LogStore, Record};
 use muster_agent::raft::types::ServerId;
 use muster_agent::raft::{
-    Consensus, Error, Links, Listed, LogBackend, Participant, Presence, Roster, Settings,
+    Consensus, Error, KnownServer, KnownServers, Links, LogBackend, Participant, Presence, Settings,
 };
 use muster_agent::rpc::{self, Dial, Handlers, Pool, Socket};
 use muster_agent::store::{Change, Index, Reply};
@@ -162,7 +162,7 @@ pub(crate) struct Cluster {
     pub(crate) servers: Vec<Option<Running>>,
     /// How fast each server's disk is.
     pub(crate) disks: Vec<Disk>,
-    roster: watch::Sender<Roster>,
+    known_servers: watch::Sender<KnownServers>,
     pub(crate) expect: u32,
     pub(crate) snapshot_threshold: u64,
     pub(crate) trailing_logs: u64,
@@ -187,13 +187,13 @@ impl Cluster {
         let servers = (0..count).map(|_| None).collect();
         let disks = (0..count).map(|_| Disk::default()).collect();
         let folder = tempfile::tempdir().unwrap();
-        let roster = watch::Sender::new(Roster::default());
+        let known_servers = watch::Sender::new(KnownServers::default());
         Cluster {
             folder,
             net: Arc::new(net),
             servers,
             disks,
-            roster,
+            known_servers,
             expect,
             snapshot_threshold: 16_384,
             trailing_logs: 10_240,
@@ -211,7 +211,7 @@ impl Cluster {
     pub(crate) fn rebuild(&mut self, number: usize) {
         assert!(self.servers[number].is_none(), "it runs");
         let old = self.id(number);
-        self.roster.send_modify(|roster| drop(roster.servers.remove(&old)));
+        self.known_servers.send_modify(|known_servers| drop(known_servers.servers.remove(&old)));
         self.lives[number] += 1;
     }
 
@@ -235,20 +235,24 @@ impl Cluster {
 
     /// Starts a server, at a new address.
     pub(crate) async fn start(&mut self, number: usize) {
-        self.start_seeing(number, self.roster.subscribe()).await;
+        self.start_seeing(number, self.known_servers.subscribe()).await;
     }
 
     /// Starts a server with a view of its own.
-    pub(crate) async fn start_seeing(&mut self, number: usize, roster: watch::Receiver<Roster>) {
+    pub(crate) async fn start_seeing(
+        &mut self,
+        number: usize,
+        known_servers: watch::Receiver<KnownServers>,
+    ) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         self.net.addresses.lock().unwrap().insert(address, number);
         let (id, listed) = (self.id(number), self.listed(number, address));
-        self.roster.send_modify(|roster| {
-            roster.servers.insert(id, listed);
+        self.known_servers.send_modify(|known_servers| {
+            known_servers.servers.insert(id, listed);
         });
         let pool = Pool::new(Wire { net: Arc::clone(&self.net), from: number });
-        let links = Links { pool, roster, expect: self.expect };
+        let links = Links { pool, known_servers, expect: self.expect };
         let settings = Settings {
             snapshot_threshold: self.snapshot_threshold,
             trailing_logs: self.trailing_logs,
@@ -264,8 +268,8 @@ impl Cluster {
         self.servers[number] = Some(Running { consensus, stop, door, address });
     }
 
-    pub(crate) fn listed(&self, number: usize, address: SocketAddr) -> Listed {
-        Listed {
+    pub(crate) fn listed(&self, number: usize, address: SocketAddr) -> KnownServer {
+        KnownServer {
             name: format!("s{}", number + 1),
             address,
             expect: self.expect,
@@ -280,8 +284,8 @@ impl Cluster {
 
     /// What everybody is told of a server.
     pub(crate) fn tell(&self, number: usize, presence: Presence) {
-        self.roster.send_modify(|roster| {
-            roster.servers.get_mut(&self.id(number)).unwrap().presence = presence;
+        self.known_servers.send_modify(|known_servers| {
+            known_servers.servers.get_mut(&self.id(number)).unwrap().presence = presence;
         });
     }
 

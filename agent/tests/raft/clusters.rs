@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_agent::raft::{Error, Presence, Roster};
+use muster_agent::raft::{Error, KnownServers, Presence};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -47,7 +47,7 @@ async fn different_views_never_form_two_clusters() {
     let mut cluster = Cluster::new(4, 3);
     let mut senders = Vec::new();
     for number in 0..4 {
-        let (sender, view) = watch::channel(Roster::default());
+        let (sender, view) = watch::channel(KnownServers::default());
         cluster.start_seeing(number, view).await;
         senders.push(sender);
     }
@@ -55,8 +55,9 @@ async fn different_views_never_form_two_clusters() {
         let address = cluster.address(number);
         (id(number), cluster.listed(number, address))
     };
-    let view =
-        |numbers: &[usize]| Roster { servers: numbers.iter().map(|it| listed(*it)).collect() };
+    let view = |numbers: &[usize]| KnownServers {
+        servers: numbers.iter().map(|it| listed(*it)).collect(),
+    };
     senders[0].send_replace(view(&[0, 2, 3]));
     for sender in &senders[1..] {
         sender.send_replace(view(&[1, 2, 3]));

@@ -55,8 +55,8 @@ struct Piece {
 
 fn kept_cluster(folder: &Path) -> Uuid {
     let text = fs::read(folder.join("raft/cluster.json")).unwrap();
-    let bond: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    bond["cluster"].as_str().unwrap().parse().unwrap()
+    let promise: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    promise["cluster"].as_str().unwrap().parse().unwrap()
 }
 
 fn stat(cluster: &Cluster, server: usize, name: &str) -> u64 {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use muster_agent::raft::log::{Record, Room};
+use muster_agent::raft::log::{DiskQuota, Record};
 use muster_agent::raft::{Consensus, Error, LogBackend};
 
 use crate::cluster::PATIENCE;
@@ -196,13 +196,13 @@ fn a_server_whose_log_fails_gives_up() {
 #[test]
 fn no_room_on_the_disk() {
     if let Some((backend, folder)) = told() {
-        let room = Room::default();
-        let (mut store, _) = open_with(backend, &folder, room.clone()).unwrap();
+        let quota = DiskQuota::default();
+        let (mut store, _) = open_with(backend, &folder, quota.clone()).unwrap();
         let mut next = 0;
         let deadline = Instant::now() + Duration::from_mins(1);
         // What the handle does: ask for room before each write.
         let refusal = loop {
-            if let Some(error) = room.refusal() {
+            if let Some(error) = quota.refusal() {
                 break error;
             }
             assert!(Instant::now() < deadline, "nothing was refused");

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use muster_agent::raft::log::wal::Wal;
-use muster_agent::raft::log::{LogStore, Record, Room, log_id};
+use muster_agent::raft::log::{DiskQuota, LogStore, Record, log_id};
 use muster_agent::raft::{Consensus, Error, LogBackend};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 const SMALLEST: u64 = 256 << 10;
 
 fn open(folder: &Path) -> Wal {
-    Wal::open(folder, &Room::default()).unwrap().0
+    Wal::open(folder, &DiskQuota::default()).unwrap().0
 }
 
 /// The segments with their sizes, the oldest first.
@@ -297,8 +297,8 @@ async fn a_full_disk_refuses_every_writer_and_keeps_none_waiting() {
 fn what_a_leader_sends_waits_for_room_but_not_beyond_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("wal");
-    let room = Room::default();
-    let mut wal = Wal::open(&log, &room).unwrap().0;
+    let quota = DiskQuota::default();
+    let mut wal = Wal::open(&log, &quota).unwrap().0;
     wal.write(&entries(1, 0, 9)).unwrap();
     until("the next segment is prepared", || segments(&log).len() == 2);
     let full = Full::fill(&log);
@@ -312,7 +312,7 @@ fn what_a_leader_sends_waits_for_room_but_not_beyond_the_end() {
             }
         }
     });
-    until("nothing can be prepared", || room.refusal().is_some());
+    until("nothing can be prepared", || quota.refusal().is_some());
     let mut last = 9;
     while let Ok((index, written)) = told.recv_timeout(Duration::from_secs(2)) {
         written.unwrap();
@@ -322,11 +322,11 @@ fn what_a_leader_sends_waits_for_room_but_not_beyond_the_end() {
     full.empty();
     let (index, written) = told.recv_timeout(PATIENCE).unwrap();
     assert_eq!((index, written), (last + 1, Ok(())));
-    assert!(room.refusal().is_none());
+    assert!(quota.refusal().is_none());
 
     let full = Full::fill(&log);
-    until("nothing can be prepared", || room.refusal().is_some());
-    room.end();
+    until("nothing can be prepared", || quota.refusal().is_some());
+    quota.end();
     let error = told.iter().find_map(|(_, written)| written.err()).unwrap();
     assert!(error.contains("no room for the log's next segment"), "{error}");
     writer.join().unwrap();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use muster_agent::raft::log::sled::Sled;
 use muster_agent::raft::log::wal::Wal;
-use muster_agent::raft::log::{Log, Room};
+use muster_agent::raft::log::{DiskQuota, Log};
 use muster_agent::raft::machine::{Machine, Published};
 use muster_agent::raft::snapshot::files::Snapshots;
-use muster_agent::raft::snapshot::policy::Upkeep;
+use muster_agent::raft::snapshot::policy::Policy;
 use muster_agent::raft::types::Types;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -26,12 +26,12 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Kind {
             Kind::Memory => Log::in_memory(),
             Kind::Wal => {
                 let (store, recovered) =
-                    Wal::open(&folder.path().join("wal"), &Room::default()).unwrap();
+                    Wal::open(&folder.path().join("wal"), &DiskQuota::default()).unwrap();
                 Log::over(store, &recovered).unwrap()
             }
             Kind::Sled => {
                 let (store, recovered) =
-                    Sled::open(&folder.path().join("sled"), Room::default()).unwrap();
+                    Sled::open(&folder.path().join("sled"), DiskQuota::default()).unwrap();
                 Log::over(store, &recovered).unwrap()
             }
         };
@@ -39,9 +39,10 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Kind {
             Kind::Memory => None,
             Kind::Wal | Kind::Sled => Some(Snapshots::open(&folder.path().join("snap")).unwrap()),
         };
-        let upkeep = Arc::new(Upkeep::new(16_384));
+        let snapshot_policy = Arc::new(Policy::new(16_384));
         let machine =
-            Machine::open(snapshots, None, Arc::new(Published::default()), upkeep).unwrap();
+            Machine::open(snapshots, None, Arc::new(Published::default()), snapshot_policy)
+                .unwrap();
         Ok((folder, log, machine))
     }
 }

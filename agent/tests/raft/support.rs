@@ -5,7 +5,7 @@ use std::path::Path;
 
 use muster_agent::raft::log::sled::Sled;
 use muster_agent::raft::log::wal::Wal;
-use muster_agent::raft::log::{LogStore, Record, Recovered, Room, log_id};
+use muster_agent::raft::log::{DiskQuota, LogStore, Record, Recovered, log_id};
 use muster_agent::raft::types::{Entry, LogId, Payload, Proposal};
 use muster_agent::raft::{Consensus, LogBackend, Settings};
 use muster_agent::store::{Change, Command, KvChange, KvVerb, Timestamp};
@@ -56,21 +56,21 @@ pub(crate) fn open(
     backend: LogBackend,
     folder: &Path,
 ) -> io::Result<(Box<dyn LogStore>, Recovered)> {
-    open_with(backend, folder, Room::default())
+    open_with(backend, folder, DiskQuota::default())
 }
 
 pub(crate) fn open_with(
     backend: LogBackend,
     folder: &Path,
-    room: Room,
+    quota: DiskQuota,
 ) -> io::Result<(Box<dyn LogStore>, Recovered)> {
     Ok(match backend {
         LogBackend::Wal => {
-            let (store, recovered) = Wal::open(folder, &room)?;
+            let (store, recovered) = Wal::open(folder, &quota)?;
             (Box::new(store), recovered)
         }
         LogBackend::Sled => {
-            let (store, recovered) = Sled::open(folder, room)?;
+            let (store, recovered) = Sled::open(folder, quota)?;
             (Box::new(store), recovered)
         }
     })

@@ -138,7 +138,7 @@ async fn exit_codes_output_and_refusals() {
     ];
     for (container, status, output) in rows {
         let outcome = probe(&command(container, Duration::from_secs(20)), &engine).await;
-        assert_eq!(outcome, Outcome::new(status, output), "{container}");
+        assert_eq!(outcome, CheckResult::new(status, output), "{container}");
     }
     let requests = fake.requests.lock().unwrap().clone();
     let created = requests.iter().find(|r| r.starts_with("containers/exits-0/exec ")).unwrap();
@@ -155,11 +155,13 @@ async fn a_program_that_hangs_is_not_started_again() {
     let hanging = command("hangs", Duration::from_secs(2));
     assert_eq!(
         probe(&hanging, &engine).await,
-        Outcome::critical("Timed out (2s) running check\n\nout of hangs\nerr\n").decisive()
+        CheckResult::critical("Timed out (2s) running check\n\nout of hangs\nerr\n").decisive()
     );
     assert_eq!(
         probe(&hanging, &engine).await,
-        Outcome::critical("the previous run in container hangs has not ended; no other is started")
+        CheckResult::critical(
+            "the previous run in container hangs has not ended; no other is started"
+        )
     );
     let requests = fake.requests.lock().unwrap().clone();
     let started = requests.iter().filter(|r| r.starts_with("exec/hangs/start")).count();

@@ -72,7 +72,7 @@ async fn server(answer: Answer) -> (String, Arc<Mutex<Vec<String>>>) {
     (address, seen)
 }
 
-async fn run(target: &str, tls: Option<Verify>, with: &Tls) -> Outcome {
+async fn run(target: &str, tls: Option<Verify>, with: &Tls) -> CheckResult {
     let timeout = Duration::from_secs(20);
     probe(&Target { target: target.to_owned(), tls, timeout }, with).await
 }
@@ -126,7 +126,7 @@ async fn only_serving_passes() {
         let (address, _) = server(answer).await;
         let outcome = run(&address, None, &Tls::default()).await;
         let success = format!("gRPC check {address}: success");
-        assert_eq!(outcome, Outcome::new(status, output.unwrap_or(&success)));
+        assert_eq!(outcome, CheckResult::new(status, output.unwrap_or(&success)));
     }
 }
 
@@ -159,7 +159,7 @@ async fn over_tls_the_certificate_counts() {
     let outcome = run(&named, Some(Verify::default()), &Tls::default()).await;
     assert_eq!(
         outcome,
-        Outcome::critical(
+        CheckResult::critical(
             "rpc error: code = Unavailable desc = connection error: desc = \"transport: authentication handshake failed: x509: certificate signed by unknown authority\""
         )
     );
@@ -175,12 +175,14 @@ async fn who_cannot_be_called_is_critical() {
     let hanging = Target { target: address.clone(), tls: None, timeout: Duration::from_millis(50) };
     assert_eq!(
         probe(&hanging, &Tls::default()).await,
-        Outcome::critical("rpc error: code = DeadlineExceeded desc = context deadline exceeded")
+        CheckResult::critical(
+            "rpc error: code = DeadlineExceeded desc = context deadline exceeded"
+        )
     );
     drop(listener);
     assert_eq!(
         run(&address, None, &Tls::default()).await,
-        Outcome::critical(format!(
+        CheckResult::critical(format!(
             "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing dial tcp {address}: connect: connection refused\""
         ))
     );

@@ -78,7 +78,10 @@ async fn every_class_of_status() {
     for (line, status) in rows {
         let outcome = probe(&target(&url), &Tls::default()).await;
         let body = if line.starts_with("204") || line.starts_with("304") { "" } else { "body" };
-        assert_eq!(outcome, Outcome::new(status, format!("HTTP GET {url}: {line} Output: {body}")));
+        assert_eq!(
+            outcome,
+            CheckResult::new(status, format!("HTTP GET {url}: {line} Output: {body}"))
+        );
     }
     let requests = thread.join().unwrap();
     assert!(requests.iter().all(|request| request.starts_with("GET /health HTTP/1.1\r\n")));
@@ -135,7 +138,7 @@ async fn redirects_are_followed_to_their_end() {
     let circle = "HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_owned();
     let (address, _thread) = server(vec![circle; 11]);
     let outcome = probe(&target(&format!("http://{address}/")), &Tls::default()).await;
-    assert_eq!(outcome, Outcome::critical("Get \"/\": stopped after 10 redirects"));
+    assert_eq!(outcome, CheckResult::critical("Get \"/\": stopped after 10 redirects"));
 }
 
 #[tokio::test]
@@ -200,7 +203,7 @@ async fn what_is_no_answer_is_critical() {
         ("ftp://x/".into(), "Get \"ftp://x/\": unsupported protocol scheme \"ftp\"".into()),
     ];
     for (url, expected) in rows {
-        assert_eq!(probe(&target(&url), &Tls::default()).await, Outcome::critical(expected));
+        assert_eq!(probe(&target(&url), &Tls::default()).await, CheckResult::critical(expected));
     }
     let mut odd = target("http://127.0.0.1:1/");
     odd.method = "b ad".into();
@@ -228,7 +231,7 @@ async fn a_server_that_hangs_is_a_timeout_and_one_that_breaks_off_is_not() {
 
     let (address, _thread) = server(vec![String::new()]);
     let outcome = probe(&target(&format!("http://{address}/")), &Tls::default()).await;
-    assert_eq!(outcome, Outcome::critical(format!("Get \"http://{address}/\": EOF")));
+    assert_eq!(outcome, CheckResult::critical(format!("Get \"http://{address}/\": EOF")));
 }
 
 /// Serves one request over an encrypted connection.
@@ -294,7 +297,10 @@ async fn over_tls_the_certificate_counts() {
     assert_eq!(outcome.output, format!("HTTP GET http://{plain}/: 200 OK Output: /ok"));
     from.follow = false;
     let outcome = probe(&from, &known).await;
-    assert_eq!(outcome, Outcome::critical(format!("HTTP GET http://{plain}/: 302 Found Output: ")));
+    assert_eq!(
+        outcome,
+        CheckResult::critical(format!("HTTP GET http://{plain}/: 302 Found Output: "))
+    );
 }
 
 #[tokio::test]
@@ -309,7 +315,7 @@ async fn a_plain_server_behind_an_encrypted_url_is_told_so() {
     });
     let outcome = probe(&target(&url), &Tls::default()).await;
     let expected = format!("Get \"{url}\": http: server gave HTTP response to HTTPS client");
-    assert_eq!(outcome, Outcome::critical(expected));
+    assert_eq!(outcome, CheckResult::critical(expected));
     thread.join().unwrap();
 }
 
@@ -328,7 +334,7 @@ async fn a_proxy_is_asked_instead() {
     let (address, thread) = server(vec!["HTTP/1.1 403 Forbidden\r\n\r\n".to_owned()]);
     let proxies = Proxies::new(|name| (name == "HTTPS_PROXY").then(|| address.clone()));
     let outcome = probe_through(&target("https://web.example/x"), &Tls::default(), &proxies).await;
-    assert_eq!(outcome, Outcome::critical("Get \"https://web.example/x\": 403 Forbidden"));
+    assert_eq!(outcome, CheckResult::critical("Get \"https://web.example/x\": 403 Forbidden"));
     let request = thread.join().unwrap().remove(0);
     assert!(request.starts_with("CONNECT web.example:443 HTTP/1.1\r\n"), "{request}");
 }

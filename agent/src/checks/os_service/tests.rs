@@ -80,7 +80,7 @@ fn bus(folder: &tempfile::TempDir, said: Vec<u8>) -> Bus {
     Bus::new(path)
 }
 
-async fn run(name: &str, bus: &Bus) -> Outcome {
+async fn run(name: &str, bus: &Bus) -> CheckResult {
     probe(&Target { unit: name.to_owned(), timeout: Duration::from_secs(20) }, bus).await
 }
 
@@ -148,7 +148,7 @@ async fn the_state_of_a_unit_is_the_status() {
     ];
     for (name, said, status, output) in rows {
         let bus = bus(&folder, said);
-        assert_eq!(run(name, &bus).await, Outcome::new(status, output));
+        assert_eq!(run(name, &bus).await, CheckResult::new(status, output));
     }
 }
 
@@ -161,13 +161,13 @@ async fn without_a_bus_it_is_critical_and_says_why() {
         "systemd could not be asked: no bus at {}: No such file or directory (os error 2)",
         path.display()
     );
-    assert_eq!(outcome, Outcome::critical(expected));
+    assert_eq!(outcome, CheckResult::critical(expected));
 
     let silent = folder.path().join("silent");
     let _listener = UnixListener::bind(&silent).unwrap();
     let target = Target { unit: "web".into(), timeout: Duration::from_millis(50) };
     assert_eq!(
         probe(&target, &Bus::new(silent)).await,
-        Outcome::critical("systemd could not be asked: no answer in time")
+        CheckResult::critical("systemd could not be asked: no answer in time")
     );
 }

@@ -6,7 +6,7 @@ use muster_client::Client;
 use muster_client::types::format_duration;
 use serde_json::{Map, Value};
 
-use crate::cli::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
+use crate::cli::command::{Call, CommonFlags, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
 use crate::cli::layout::document;
 
 const PATH: &str = "/v1/operator/autopilot/configuration";
@@ -23,7 +23,7 @@ pub(in crate::cli) static GET_CONFIG: Spec = Spec {
     operands: "",
     about: "Prints the rules by which the leader looks after the servers.",
     flags: &[FORMAT_FLAG],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: get_config,
 };
 
@@ -68,7 +68,7 @@ changes them at the same moment, nothing is written and the command fails.",
             "A Consul Enterprise feature; only \"\" is taken.",
         ),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: set_config,
 };
 

@@ -7,7 +7,7 @@ use http::Method;
 use muster_client::Client;
 use serde::Deserialize;
 
-use crate::cli::command::{Call, Door, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
+use crate::cli::command::{Call, CommonFlags, FORMAT_FLAG, Failure, Flag, Outcome, Spec, wait};
 
 pub(in crate::cli) const ABOUT: &str = "Looks at the servers that agree on the state.
 
@@ -21,7 +21,7 @@ pub(in crate::cli) static LIST_PEERS: Spec = Spec {
     about: "Prints the servers that take part in the agreement. With -stale it works without a \
 leader too.",
     flags: &[FORMAT_FLAG],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: list_peers,
 };
 
@@ -38,7 +38,7 @@ server that is gone for good and that nobody removed. If it still shows among th
         Flag::text("address", "ip:port", "Which server, by its address."),
         Flag::text("id", "uuid", "Which server, by its ID."),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: remove_peer,
 };
 
@@ -49,7 +49,7 @@ pub(in crate::cli) static TRANSFER_LEADER: Spec = Spec {
     about: "Has the leader hand over to another server, before it is taken down for instance. \
 Without -id the leader chooses the one that has most of the log.",
     flags: &[Flag::text("id", "uuid", "Which server is to lead.")],
-    door: Door::Api,
+    common_flags: CommonFlags::Api,
     run: transfer_leader,
 };
 

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::cli::command::{Call, Door, Failure, Flag, Outcome, Spec};
-use crate::raft::recover::{Folder, Kept, Plan, Wanted};
+use crate::cli::command::{Call, CommonFlags, Failure, Flag, Outcome, Spec};
+use crate::raft::recover::{Folder, FolderContent, Plan, Wanted};
 use crate::raft::types::{Server, ServerId};
 
 pub(in crate::cli) static RECOVER: Spec = Spec {
@@ -53,7 +53,7 @@ back cannot disturb it, and must be emptied before they can join.",
              several.",
         ),
     ],
-    door: Door::None,
+    common_flags: CommonFlags::None,
     run: recover,
 };
 
@@ -119,7 +119,7 @@ fn node_id(data_dir: &Path) -> Result<ServerId, String> {
 }
 
 fn explain(data_dir: &Path, me: ServerId, plan: &Plan, dry: bool) -> String {
-    let Kept { last: (term, index), servers, counts, .. } = &plan.kept;
+    let FolderContent { last: (term, index), servers, counts, .. } = &plan.kept;
     let mut text = format!(
         "{} of server {me} holds everything up to term {term}, index {index}:\n   {} keys, {} \
          nodes, {} instances of services, {} sessions\nThe servers were:\n",

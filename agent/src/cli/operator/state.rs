@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::command::{Call, Door, Failure, Flag, Outcome, Spec, wait};
+use crate::cli::command::{Call, CommonFlags, Failure, Flag, Outcome, Spec, wait};
 use crate::cli::layout;
 
 pub(in crate::cli) static STATE: Spec = Spec {
@@ -16,7 +16,7 @@ pub(in crate::cli) static STATE: Spec = Spec {
     about: "Prints how the servers are, as the leader sees them: who votes, who is healthy and \
 since when, and how many may fail before nothing can be agreed on.",
     flags: &[Flag::text("format", "pretty|json", "How to print it; pretty by default.")],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: state,
 };
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use muster_client::types::{Member, MemberStatus};
 
-use super::look::{Health, Look};
+use super::look::{Health, Observation};
 use crate::cli::layout::columns;
 use crate::cli::members::status;
 
@@ -52,7 +52,12 @@ impl Line {
 }
 
 /// The lines of a look; `before` is the one before it, for rates.
-pub(super) fn frame(program: &str, now: &Look, before: Option<&Look>, size: Size) -> Vec<Line> {
+pub(super) fn frame(
+    program: &str,
+    now: &Observation,
+    before: Option<&Observation>,
+    size: Size,
+) -> Vec<Line> {
     let role = if now.server { "server" } else { "client" };
     let mut lines = vec![Line::bold(format!(
         "{program} top   {} ({role})   {}   {}",
@@ -172,7 +177,7 @@ fn badness(member: &Member) -> u8 {
 }
 
 /// Counts and rates, as far as the agent tells them.
-fn figures(now: &Look, before: Option<&Look>) -> Vec<String> {
+fn figures(now: &Observation, before: Option<&Observation>) -> Vec<String> {
     let gauge = |name: &str| now.figures.get(name).copied();
     let whole = |value: f64, what: &str| format!("{value:.0} {what}");
     let rate = |name: &str, what: &str| {
@@ -229,14 +234,14 @@ mod tests {
     use super::super::look::Peer;
     use super::*;
 
-    fn look() -> Look {
+    fn look() -> Observation {
         let member = |name: &str, status: u8| -> Member {
             let json = serde_json::json!({
                 "Name": name, "Addr": "10.0.0.1", "Port": 8301, "Status": status,
             });
             serde_json::from_value(json).expect("a member")
         };
-        Look {
+        Observation {
             taken: Instant::now(),
             node: "n1".into(),
             datacenter: "dc1".into(),

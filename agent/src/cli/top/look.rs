@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Answers of an agent at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct Observation {
     pub(super) taken: Instant,
     pub(super) node: String,
     pub(super) datacenter: String,
@@ -61,8 +61,8 @@ pub(super) struct Health {
     pub(super) critical: usize,
 }
 
-impl Look {
-    pub(super) async fn take(client: &Client) -> Result<Look, Error> {
+impl Observation {
+    pub(super) async fn take(client: &Client) -> Result<Observation, Error> {
         let stale = ReadOptions { consistency: Consistency::Stale, ..ReadOptions::default() };
         let about = client.agent().self_().await?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -76,7 +76,7 @@ impl Look {
         let names = catalog.services(&stale).await.map(|found| found.value).unwrap_or_default();
         let checks = client.health().state("any", &stale).await;
         let figures = client.get::<Figures>("/v1/agent/metrics", vec![], &stale).await;
-        Ok(Look {
+        Ok(Observation {
             taken: Instant::now(),
             node: text(&config["NodeName"]),
             datacenter: text(&config["Datacenter"]),

@@ -10,10 +10,10 @@ mod screen;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use super::command::{Call, Door, Failure, Flag, Outcome, Output, Spec, wait};
+use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
 use super::lock::interrupted;
 use frame::{Size, frame};
-use look::Look;
+use look::Observation;
 use screen::{Key, Screen};
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pipe, one look is printed.
         Flag::duration("interval", "Time between two looks; 2s by default, 200ms at least."),
         Flag::switch("once", "Print one look and end."),
     ],
-    door: Door::StaleApi,
+    common_flags: CommonFlags::StaleApi,
     run: top,
 };
 
@@ -46,13 +46,13 @@ fn top(call: &Call) -> Outcome {
     let failed = |error| call.failed("Error querying {} agent", &error);
     let once = call.values.on("once") || !std::io::stdout().is_terminal();
     wait(async {
-        let mut last = Look::take(&client).await.map_err(failed)?;
+        let mut last = Observation::take(&client).await.map_err(failed)?;
         if once {
             let lines = frame(call.program.name, &last, None, Size::UNLIMITED);
             let lines: Vec<String> = lines.into_iter().map(|line| line.text + "\n").collect();
             return Ok(lines.concat().into());
         }
-        let mut before: Option<Look> = None;
+        let mut before: Option<Observation> = None;
         let mut screen = Screen::open()
             .map_err(|error| Failure::new(format!("cannot use the terminal: {error}")))?;
         let mut tick = tokio::time::interval(interval);
@@ -76,7 +76,7 @@ fn top(call: &Call) -> Outcome {
                 _ = tick.tick() => {}
             }
             let looked = tokio::select! {
-                looked = Look::take(&client) => looked,
+                looked = Observation::take(&client) => looked,
                 () = interrupted() => return Ok(Output::default()),
                 () = screen.quit() => return Ok(Output::default()),
             };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gossip::member::{Name, Tags, UserEvent};
-use crate::gossip::message::{Answer, Message, Request};
+use crate::gossip::message::{Message, Request, Response};
 
 /// The paces of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub enum Input {
         /// Of [`Output::Ask`].
         token: Token,
         /// The answer, or the reason why there is none.
-        result: Result<Answer, Unanswered>,
+        result: Result<Response, Unanswered>,
     },
     /// Meet the pool through whoever lives there.
     Join {
@@ -147,11 +147,11 @@ pub enum Output {
         patience: Duration,
     },
     /// Answer a question that came as [`Input::Asked`].
-    Answer {
+    Response {
         /// Of the question.
         token: Token,
         /// The answer.
-        answer: Answer,
+        answer: Response,
     },
     /// A join has ended.
     Joined {

@@ -42,7 +42,7 @@ use super::message::{Claim, Knowledge, Message, Summary};
 use super::newcomers::Newcomers;
 use super::suspicion::{Awareness, Suspicion};
 use super::validate::CLOCKS_DIFFER_MAX;
-use super::vivaldi::{Coordinate, Place};
+use super::vivaldi::{Coordinate, LocalCoordinate};
 use digest::Digest;
 pub use io::{Counters, Input, Notice, Output, Timing, Token, Unanswered};
 use push_pull::Purpose;
@@ -113,7 +113,7 @@ pub struct Core {
     refusals: refusal::Refusals,
     broadcasts: Broadcasts,
     awareness: Awareness,
-    place: Place,
+    place: LocalCoordinate,
     /// Coordinates of other members.
     places: OrdMap<Name, Coordinate>,
     digest: Digest,
@@ -171,7 +171,7 @@ impl Core {
             refusals: refusal::Refusals::default(),
             broadcasts: Broadcasts::default(),
             awareness: Awareness::default(),
-            place: Place::default(),
+            place: LocalCoordinate::default(),
             places: OrdMap::new(),
             digest,
             next_comparison: now,
@@ -205,7 +205,7 @@ impl Core {
             }
             Input::Asked { token, request } => {
                 let answer = self.asked(now, request, out);
-                out.push(Output::Answer { token, answer });
+                out.push(Output::Response { token, answer });
             }
             Input::Answered { token, result } => self.answered(now, token, result, out),
             Input::Join { token, address } => {
@@ -309,12 +309,12 @@ impl Core {
     }
 
     /// News waiting to be passed on.
-    pub fn news(&self) -> usize {
+    pub fn updates(&self) -> usize {
         self.broadcasts.len()
     }
 
     /// Coordinate of this member.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &LocalCoordinate {
         &self.place
     }
 
@@ -434,8 +434,8 @@ impl Core {
         self.digest.toggle(&self.me, State::Alive);
         self.me = Arc::new(me);
         self.digest.toggle(&self.me, State::Alive);
-        let news = Message::Alive(Arc::clone(&self.me));
-        self.broadcasts.push(news, Some(self.me.name.clone()));
+        let updates = Message::Alive(Arc::clone(&self.me));
+        self.broadcasts.push(updates, Some(self.me.name.clone()));
     }
 
     /// The largest incarnation that anybody believes. It grows with time, so that there is always room for a member to
@@ -478,8 +478,8 @@ impl Core {
                 from: self.me.name.clone(),
             };
             let claim = Arc::new(claim);
-            let news = Message::Left { claim, prune: false };
-            self.broadcasts.push(news, Some(self.me.name.clone()));
+            let updates = Message::Left { claim, prune: false };
+            self.broadcasts.push(updates, Some(self.me.name.clone()));
             self.gossip(now, out);
         }
         out.push(Output::Notice(Notice::Updated(self.me.name.clone())));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::{Core, Name, Output, Phase, State, Time, Token, Unanswered};
-use crate::gossip::message::{Answer, Claim, Message, Request};
+use crate::gossip::message::{Claim, Message, Request, Response};
 use crate::gossip::vivaldi::Coordinate;
 
 /// Requests of others to ask somebody, at once; more are not answered.
@@ -295,12 +295,12 @@ impl Core {
     pub(super) fn probe_answered(
         &mut self,
         token: Token,
-        result: &Result<Answer, Unanswered>,
+        result: &Result<Response, Unanswered>,
     ) -> bool {
         match &mut self.probe {
             Some(probe) if probe.stream == Some(token) => {
                 probe.by_stream = match result {
-                    Ok(Answer::Pong) => ByStream::Heard,
+                    Ok(Response::Pong) => ByStream::Heard,
                     Err(Unanswered { refused: true, .. }) => ByStream::Refused,
                     _ => ByStream::Nothing,
                 };

@@ -14,7 +14,7 @@ use crate::gossip::core::digest::Digest;
 use crate::gossip::core::probe::exchange_pause;
 use crate::gossip::core::{Core, Output, Peer, Phase, State, Time, Token, Unanswered};
 use crate::gossip::member::{Details, Name, UserEvent};
-use crate::gossip::message::{Answer, Claim, Knowledge, Known, Request};
+use crate::gossip::message::{Claim, Knowledge, KnownMember, Request, Response};
 use crate::gossip::validate;
 
 /// Longest time of a meeting.
@@ -95,36 +95,36 @@ impl Core {
     }
 
     /// A question over a connection.
-    pub(super) fn asked(&mut self, now: Time, request: Request, out: &mut Vec<Output>) -> Answer {
+    pub(super) fn asked(&mut self, now: Time, request: Request, out: &mut Vec<Output>) -> Response {
         match request {
-            Request::Ping { target } if target == self.called(&self.me.name) => Answer::Pong,
+            Request::Ping { target } if target == self.called(&self.me.name) => Response::Pong,
             Request::Ping { target } => {
-                Answer::Refused(format!("here lives {}, not {target}", self.me.name))
+                Response::Refused(format!("here lives {}, not {target}", self.me.name))
             }
             Request::Compare(theirs) => {
                 let mine = self.summary(now);
                 self.catch_up(now, &theirs.events, theirs.event_clock, false, out);
                 if mine.digest == theirs.digest {
-                    Answer::Same(Box::new(mine))
+                    Response::Same(Box::new(mine))
                 } else {
-                    Answer::Exchange(Box::new(self.knowledge(now, false)))
+                    Response::Exchange(Box::new(self.knowledge(now, false)))
                 }
             }
-            Request::Keys(_) => Answer::Refused("keys are not the core's".into()),
+            Request::Keys(_) => Response::Refused("keys are not the core's".into()),
             Request::Exchange(theirs) => {
                 if theirs.join
                     && let Err(reason) =
                         self.acceptable(&theirs).and_then(|()| self.is_nobody_else(&theirs.from))
                 {
                     if self.is_at_home(&theirs.from) {
-                        return Answer::Refused(reason);
+                        return Response::Refused(reason);
                     }
                     // Who asked says it better itself: it came to the wrong place.
                     return self.introduction(now);
                 }
                 if let Err(unfit) = theirs.from.validate() {
                     self.refuse(now, &unfit, out);
-                    return Answer::Refused(unfit.to_string());
+                    return Response::Refused(unfit.to_string());
                 }
                 if !self.is_at_home(&theirs.from) {
                     // It takes this member for who lived here before.
@@ -135,20 +135,20 @@ impl Core {
                     // It was cut off for longer than it was remembered. What it said last is not
                     // believed any more, so it must hear that it has to speak again.
                     let (details, age) = (Arc::clone(&theirs.from), Duration::ZERO);
-                    mine.members.push(Known { details, state: State::Failed, age });
+                    mine.members.push(KnownMember { details, state: State::Failed, age });
                 }
                 self.merge(now, &theirs, out);
-                Answer::Exchange(Box::new(mine))
+                Response::Exchange(Box::new(mine))
             }
         }
     }
 
     /// Only who lives here.
-    fn introduction(&self, now: Time) -> Answer {
+    fn introduction(&self, now: Time) -> Response {
         let mut mine = self.knowledge(now, true);
         mine.members.clear();
         mine.events.clear();
-        Answer::Exchange(Box::new(mine))
+        Response::Exchange(Box::new(mine))
     }
 
     /// An answer over a connection.
@@ -156,7 +156,7 @@ impl Core {
         &mut self,
         now: Time,
         token: Token,
-        result: Result<Answer, Unanswered>,
+        result: Result<Response, Unanswered>,
         out: &mut Vec<Output>,
     ) {
         if self.probe_answered(token, &result) {
@@ -165,7 +165,7 @@ impl Core {
         let Some(purpose) = self.meetings.remove(&token) else { return };
         let is_join = matches!(purpose, Purpose::Join(_));
         let result = match result {
-            Ok(Answer::Exchange(theirs)) => {
+            Ok(Response::Exchange(theirs)) => {
                 let well = if is_join { self.acceptable(&theirs) } else { Ok(()) };
                 // A pool may be larger than what comes in otherwise: this member asked for it.
                 self.newcomers.expect(if is_join { theirs.members.len() + 1 } else { 0 });
@@ -177,11 +177,11 @@ impl Core {
                 }
                 merged
             }
-            Ok(Answer::Same(theirs)) if !is_join => {
+            Ok(Response::Same(theirs)) if !is_join => {
                 self.catch_up(now, &theirs.events, theirs.event_clock, false, out);
                 Ok(())
             }
-            Ok(Answer::Refused(reason)) | Err(Unanswered { reason, .. }) => Err(reason),
+            Ok(Response::Refused(reason)) | Err(Unanswered { reason, .. }) => Err(reason),
             Ok(other) => Err(format!("answered with something else: {other:?}")),
         };
         if let Purpose::Join(token) = purpose {
@@ -290,7 +290,7 @@ impl Core {
         self.event_clock += u64::from(u32::try_from(ahead).unwrap_or(0));
     }
 
-    fn merge_one(&mut self, now: Time, known: &Known, spread: bool, out: &mut Vec<Output>) {
+    fn merge_one(&mut self, now: Time, known: &KnownMember, spread: bool, out: &mut Vec<Output>) {
         let details = &known.details;
         if let Err(unfit) = details.validate() {
             self.refuse(now, &unfit, out);
@@ -326,8 +326,8 @@ impl Core {
 
     /// A member that was gone before this one came: it is listed as everywhere else, and forgotten
     /// at the same time.
-    fn hear_of_gone(&mut self, now: Time, known: &Known, out: &mut Vec<Output>) {
-        let Known { details, state, age } = known;
+    fn hear_of_gone(&mut self, now: Time, known: &KnownMember, out: &mut Vec<Output>) {
+        let KnownMember { details, state, age } = known;
         let name = &details.name;
         let limit = details.remembered(*state, &self.timing);
         if *age >= limit || self.is_forgotten(details) || !self.is_at_home(details) {

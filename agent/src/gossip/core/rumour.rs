@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rival::is_disputed;
 use super::{Core, FORGOTTEN_MAX, Notice, Output, Peer, Phase, State, Time};
 use crate::gossip::member::{Details, Incarnation, Name};
-use crate::gossip::message::{Claim, Known, Message};
+use crate::gossip::message::{Claim, KnownMember, Message};
 use crate::gossip::suspicion::Suspicion;
 use crate::gossip::validate::{self, Unfit};
 
@@ -18,9 +18,9 @@ impl Peer {
         Time::from_secs(self.since.into())
     }
 
-    pub(super) fn known(&self, now: Time) -> Known {
+    pub(super) fn known(&self, now: Time) -> KnownMember {
         let age = now.saturating_sub(self.since());
-        Known { details: Arc::clone(&self.details), state: self.state, age }
+        KnownMember { details: Arc::clone(&self.details), state: self.state, age }
     }
 
     /// Is the claim about what is known now, or older?
@@ -185,8 +185,8 @@ impl Core {
             }
             State::Failed | State::Left => return,
         }
-        let news = Message::Suspect(Arc::clone(claim));
-        self.broadcasts.push(news, Some(claim.name.clone()));
+        let updates = Message::Suspect(Arc::clone(claim));
+        self.broadcasts.push(updates, Some(claim.name.clone()));
     }
 
     /// Doubts that lasted long enough become certainty.
@@ -260,12 +260,12 @@ impl Core {
             return;
         }
         let name = claim.name.clone();
-        let news = Message::Left { claim: Arc::clone(claim), prune };
+        let updates = Message::Left { claim: Arc::clone(claim), prune };
         match peer.state {
             State::Alive | State::Suspect if claim.from != claim.name => {
                 // Whoever is alive will object. Until it does, it is taken to be leaving.
                 if self.leaving.insert(name.clone()) {
-                    self.broadcasts.push(news, Some(name.clone()));
+                    self.broadcasts.push(updates, Some(name.clone()));
                     out.push(Output::Notice(Notice::Updated(name)));
                 }
                 return;
@@ -285,7 +285,7 @@ impl Core {
         }
         self.suspicions.remove(&name);
         self.leaving.remove(&name);
-        self.broadcasts.push(news, Some(name.clone()));
+        self.broadcasts.push(updates, Some(name.clone()));
         if prune {
             self.forget(&name, claim.incarnation, out);
         }

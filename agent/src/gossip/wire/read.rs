@@ -13,7 +13,7 @@ use super::{
 };
 use crate::gossip::keyring::{Order, Report};
 use crate::gossip::member::{Details, Name, State, Tags, UserEvent};
-use crate::gossip::message::{Claim, Knowledge, Known, Message, Summary};
+use crate::gossip::message::{Claim, Knowledge, KnownMember, Message, Summary};
 use crate::gossip::vivaldi::{Coordinate, DIMENSIONS};
 
 /// The bytes that are left to read.
@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
                 };
                 // No age is beyond what clocks can subtract.
                 let age = Duration::from_secs(self.number()?.min(u64::from(u32::MAX)));
-                Ok(Known { details: Arc::new(self.details()?), state, age })
+                Ok(KnownMember { details: Arc::new(self.details()?), state, age })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Knowledge { join, from, members, events, event_clock })

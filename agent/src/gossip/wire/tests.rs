@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::gossip::keyring::{Order, Report};
 use crate::gossip::member::{Details, State, UserEvent};
-use crate::gossip::message::{Claim, Knowledge, Known, Summary};
+use crate::gossip::message::{Claim, Knowledge, KnownMember, Summary};
 use crate::gossip::vivaldi::Coordinate;
 
 fn details(name: &str, id: u128) -> Arc<Details> {
@@ -62,7 +62,7 @@ fn messages() -> Vec<Message> {
 
 fn knowledge(count: u64) -> Knowledge {
     let states = [State::Alive, State::Suspect, State::Failed, State::Left];
-    let members = (0..count).map(|number| Known {
+    let members = (0..count).map(|number| KnownMember {
         details: details(&format!("n{number}"), number.into()),
         state: states[usize::try_from(number % 4).unwrap()],
         age: Duration::from_secs(number),
@@ -103,11 +103,11 @@ fn what_is_said_is_understood() {
         assert_eq!(read_question(&question(&request)).unwrap(), request);
     }
     for said in [
-        Answer::Exchange(Box::new(knowledge(1000))),
-        Answer::Same(Box::new(summary())),
-        Answer::Pong,
-        Answer::Refused("no".into()),
-        Answer::Keys(Report { error: "x".into(), keys: vec![vec![1; 16], vec![2; 32]] }),
+        Response::Exchange(Box::new(knowledge(1000))),
+        Response::Same(Box::new(summary())),
+        Response::Pong,
+        Response::Refused("no".into()),
+        Response::Keys(Report { error: "x".into(), keys: vec![vec![1; 16], vec![2; 32]] }),
     ] {
         assert_eq!(read_answer(&answer(&said)).unwrap(), said);
     }

@@ -30,11 +30,11 @@ pub(super) fn list(request: Request) -> Result<Answer, Error> {
             parsed => Some(parsed.map_err(super::no_filter)?),
         },
     };
-    let checks = request.door.parts.local.checks();
+    let checks = request.app.parts.local.checks();
     let rows: BTreeMap<&str, CheckRow<'_>> = checks
         .iter()
         .filter(|(_, check)| {
-            let node = &request.door.parts.node_name;
+            let node = &request.app.parts.node_name;
             may(&request.token, node, &check.service_name, Access::Read).is_ok()
                 && filter.as_ref().is_none_or(|filter| filter.matches(&**check))
         })
@@ -43,7 +43,7 @@ pub(super) fn list(request: Request) -> Result<Answer, Error> {
     if !request.params.has("times") {
         return now(request.json(&rows));
     }
-    let times = request.door.parts.local.check_times();
+    let times = request.app.parts.local.check_times();
     let timed = |(id, row)| {
         let times = times.get(id).copied().unwrap_or_default();
         (
@@ -78,7 +78,7 @@ fn may(token: &Token, node: &str, service: &str, access: Access) -> Result<(), a
 
 /// May the request change this check, if there is one?
 fn may_write(request: &Request, id: &str) -> Result<(), Error> {
-    let parts = &request.door.parts;
+    let parts = &request.app.parts;
     match parts.local.check(id) {
         None => Ok(()),
         Some(check) => {
@@ -90,8 +90,8 @@ fn may_write(request: &Request, id: &str) -> Result<(), Error> {
 /// Takes a check over.
 pub(super) fn register(request: Request) -> Result<Answer, Error> {
     request.no_namespace()?;
-    let local = request.door.parts.local.clone();
-    let (token, node) = (request.token.clone(), request.door.parts.node_name.clone());
+    let local = request.app.parts.local.clone();
+    let (token, node) = (request.token.clone(), request.app.parts.node_name.clone());
     later(async move {
         let definition = local.parse_check(body(request).await?, Source::Api)?;
         let service = definition.service_id.as_deref().and_then(|id| local.service(id));
@@ -107,7 +107,7 @@ pub(super) fn deregister(request: Request) -> Result<Answer, Error> {
     request.no_namespace()?;
     let id = request.rest().to_owned();
     may_write(&request, &id)?;
-    let local = request.door.parts.local.clone();
+    let local = request.app.parts.local.clone();
     drop(request);
     later(async move {
         local.deregister_check(&id).await?;
@@ -135,7 +135,7 @@ fn noted(request: Request, status: Status) -> Result<Answer, Error> {
     let id = request.rest().to_owned();
     may_write(&request, &id)?;
     let note = request.params.get("note").unwrap_or_default().to_owned();
-    let local = request.door.parts.local.clone();
+    let local = request.app.parts.local.clone();
     drop(request);
     later(report(local, id, status, note))
 }
@@ -150,7 +150,7 @@ pub(super) fn update(request: Request) -> Result<Answer, Error> {
     request.no_namespace()?;
     let id = request.rest().to_owned();
     may_write(&request, &id)?;
-    let local = request.door.parts.local.clone();
+    let local = request.app.parts.local.clone();
     later(async move {
         let malformed = |error: crate::json::Malformed| {
             Error::invalid(format!("Request decode failed: {error}"))

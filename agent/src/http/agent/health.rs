@@ -133,7 +133,7 @@ pub(super) fn by_id(request: Request) -> Result<Answer, Error> {
         return Err(Error::refused("Bad request: Missing serviceID"));
     }
     request.no_namespace()?;
-    let local = &request.door.parts.local;
+    let local = &request.app.parts.local;
     let Some(service) = local.service(id) else {
         let reason = format!("ServiceId {id} not found");
         // The text form of this one answer is a JSON text in the reference.
@@ -161,7 +161,7 @@ pub(super) fn by_name(request: Request) -> Result<Answer, Error> {
     }
     request.no_namespace()?;
     request.authorize(Resource::Service(name), Access::Read)?;
-    let local = &request.door.parts.local;
+    let local = &request.app.parts.local;
     let mut services: Vec<_> = local.services().into_values().collect();
     services.retain(|service| &*service.name == name);
     let checks: Vec<_> = local.checks().into_values().collect();

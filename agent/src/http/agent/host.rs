@@ -15,7 +15,7 @@ use crate::http::routes::{Answer, later};
 pub(super) fn host(request: Request) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Read)?;
     let layout = request.layout;
-    let path = request.door.parts.local.settings().data_dir.clone().unwrap_or("/".into());
+    let path = request.app.parts.local.settings().data_dir.clone().unwrap_or("/".into());
     drop(request);
     later(async move {
         let collected = tokio::task::spawn_blocking(move || {

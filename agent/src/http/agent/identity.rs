@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 use super::member::{self, Pool};
 use crate::acl::{Access, Resource};
 use crate::gossip::{Members, Status};
-use crate::http::Truth;
+use crate::http::Backend;
 use crate::http::error::Error;
 use crate::http::extract::Request;
 use crate::http::routes::{Answer, now};
 
 fn may(request: &Request, access: Access) -> Result<(), Error> {
-    request.authorize(Resource::Agent(&request.door.parts.node_name), access)
+    request.authorize(Resource::Agent(&request.app.parts.node_name), access)
 }
 
 /// Configuration, figures, and the agent as a member.
 pub(super) fn myself(request: Request) -> Result<Answer, Error> {
     may(&request, Access::Read)?;
-    let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
+    let (parts, identity) = (&request.app.parts, &request.app.parts.identity);
     let local = &parts.local;
     let place = parts.pools.own().vitals().coordinate;
     let shown = json!({
@@ -46,7 +46,7 @@ pub(super) fn myself(request: Request) -> Result<Answer, Error> {
 
 /// Figures by part; all of them texts.
 fn stats(request: &Request) -> Value {
-    let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
+    let (parts, identity) = (&request.app.parts, &request.app.parts.identity);
     let (monitors, ttls) = parts.local.check_counts();
     let processors = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     let mut stats = json!({
@@ -75,10 +75,10 @@ fn stats(request: &Request) -> Value {
     for pool in &parts.pools.each()[1..] {
         stats[format!("serf_segment_{}", pool.segment())] = of_pool(pool);
     }
-    if let Truth::Elsewhere(upstream) = &parts.truth {
+    if let Backend::Elsewhere(upstream) = &parts.backend {
         stats["consul"]["known_servers"] = upstream.servers().to_string().into();
     }
-    if let Some(reader) = parts.truth.reader() {
+    if let Some(reader) = parts.backend.reader() {
         let consensus = reader.consensus();
         let consul = &mut stats["consul"];
         consul["bootstrap"] = identity.bootstrap.to_string().into();
@@ -96,19 +96,19 @@ fn stats(request: &Request) -> Value {
 
 /// Figures of a pool; all of them texts.
 fn of_pool(pool: &Members) -> Value {
-    let (roll, vitals) = (pool.roll(), pool.vitals());
-    let count = |status| roll.values().filter(|member| member.status == status).count();
+    let (member_list, vitals) = (pool.member_list(), pool.vitals());
+    let count = |status| member_list.values().filter(|member| member.status == status).count();
     json!({
         "coordinate_resets": "0",
         "encrypted": pool.keyring().is_on().to_string(),
-        "event_queue": vitals.news.to_string(),
+        "event_queue": vitals.updates.to_string(),
         "event_time": vitals.event_clock.to_string(),
         "failed": count(Status::Failed).to_string(),
         "health_score": vitals.health_score.to_string(),
         "intent_queue": "0",
         "left": count(Status::Left).to_string(),
         "member_time": "1",
-        "members": roll.len().to_string(),
+        "members": member_list.len().to_string(),
         "query_queue": "0",
         "query_time": "1",
     })
@@ -117,7 +117,7 @@ fn of_pool(pool: &Members) -> Value {
 /// The version as newer clients ask for it.
 pub(super) fn version(request: Request) -> Result<Answer, Error> {
     may(&request, Access::Read)?;
-    let identity = &request.door.parts.identity;
+    let identity = &request.app.parts.identity;
     now(request.json(&json!({
         "SHA": identity.build,
         "BuildDate": "0001-01-01T00:00:00Z",
@@ -135,16 +135,16 @@ pub(super) fn live(request: Request) -> Result<Answer, Error> {
 /// The agent can do its work: there is a leader, or a server to ask, and the catalog holds what the agent claims. If
 /// it does not, what stood in the way of the last attempt is told.
 pub(super) fn ready(request: Request) -> Result<Answer, Error> {
-    let parts = &request.door.parts;
+    let parts = &request.app.parts;
     let synced = parts.local.is_synced();
     let mut shown = json!({ "Synced": synced });
-    let is_led = match &parts.truth {
-        Truth::Here { reader, .. } => {
+    let is_led = match &parts.backend {
+        Backend::Here { reader, .. } => {
             let leader = reader.consensus().leader();
             shown["Leader"] = leader.clone().unwrap_or_default().into();
             leader.is_some()
         }
-        Truth::Elsewhere(upstream) => {
+        Backend::Elsewhere(upstream) => {
             shown["Servers"] = upstream.servers().into();
             upstream.servers() > 0
         }

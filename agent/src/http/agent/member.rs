@@ -65,9 +65,9 @@ pub(super) enum Pool {
 
 /// This agent as a member of a pool; nothing if the pool is off.
 pub(super) fn myself(request: &Request, pool: Pool) -> Option<Member> {
-    let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
+    let (parts, identity) = (&request.app.parts, &request.app.parts.identity);
     let own = parts.pools.own();
-    let mut member = Member::from(&**own.roll().get(own.name())?);
+    let mut member = Member::from(&**own.member_list().get(own.name())?);
     if pool == Pool::Wan {
         // There is one datacenter: its own pool of servers is all that the wide area has.
         member.name = format!("{}.{}", parts.node_name, parts.datacenter);
@@ -85,24 +85,24 @@ fn pool(request: &Request) -> Pool {
 /// Lists the members of the pool.
 pub(super) fn members(request: Request) -> Result<Answer, Error> {
     let pool = pool(&request);
-    let pools = &request.door.parts.pools;
-    let roll = match request.params.get("segment").unwrap_or_default() {
-        "" => pools.own().roll(),
-        "_all" => pools.roll(),
+    let pools = &request.app.parts.pools;
+    let member_list = match request.params.get("segment").unwrap_or_default() {
+        "" => pools.own().member_list(),
+        "_all" => pools.member_list(),
         _ if pool == Pool::Wan => {
             return Err(Error::invalid("Cannot provide a segment with wan=true"));
         }
-        segment => pools.segment(segment).ok_or_else(|| unknown(segment, pools))?.roll(),
+        segment => pools.segment(segment).ok_or_else(|| unknown(segment, pools))?.member_list(),
     };
     let may = |name: &str| authorize(&request.token, Resource::Node(name), Access::Read).is_ok();
     let members: Vec<Member> = match pool {
-        Pool::Lan => roll
+        Pool::Lan => member_list
             .values()
             .filter(|member| may(&member.details.name))
             .map(|member| Member::from(&**member))
             .collect(),
         Pool::Wan => {
-            let name = &request.door.parts.node_name;
+            let name = &request.app.parts.node_name;
             myself(&request, pool).into_iter().filter(|_| may(name)).collect()
         }
     };
@@ -125,7 +125,7 @@ fn unknown(segment: &str, pools: &gossip::Pools) -> Error {
 
 /// Meets another agent.
 pub(super) fn join(request: Request) -> Result<Answer, Error> {
-    let (parts, identity) = (&request.door.parts, &request.door.parts.identity);
+    let (parts, identity) = (&request.app.parts, &request.app.parts.identity);
     request.authorize(Resource::Agent(&parts.node_name), Access::Write)?;
     let address = request.rest().to_owned();
     if pool(&request) == Pool::Wan {
@@ -159,7 +159,7 @@ pub(super) fn force_leave(request: Request) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Write)?;
     let name = request.rest().to_owned();
     let prune = request.params.get("prune").is_some();
-    let pools = request.door.parts.pools.clone();
+    let pools = request.app.parts.pools.clone();
     if name == pools.name() {
         // Whoever is alive refutes it.
         return now(Reply::empty());
@@ -175,7 +175,7 @@ pub(super) fn force_leave(request: Request) -> Result<Answer, Error> {
 
 /// Leaves and stops. Answers when the others know, as the reference does.
 pub(super) fn leave(request: Request) -> Result<Answer, Error> {
-    let parts = &request.door.parts;
+    let parts = &request.app.parts;
     request.authorize(Resource::Agent(&parts.node_name), Access::Write)?;
     let departure = parts.leave.clone();
     departure.want();

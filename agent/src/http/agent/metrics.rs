@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::acl::{Access, Resource};
 use crate::gossip::{Members, Pools};
-use crate::http::Truth;
+use crate::http::Backend;
 use crate::http::error::Error;
 use crate::http::extract::{self, Request};
 use crate::http::routes::{Answer, now};
@@ -18,7 +18,7 @@ const PREFIX: &str = "consul";
 
 /// All figures as they are now, as gauges.
 pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
-    let parts = &request.door.parts;
+    let parts = &request.app.parts;
     request.authorize(Resource::Agent(&parts.node_name), Access::Read)?;
     let wants_prometheus = request.params.get("format") == Some("prometheus")
         || extract::accepts(&request.headers, "application/openmetrics-text");
@@ -48,7 +48,7 @@ pub(super) fn metrics(request: Request) -> Result<Answer, Error> {
         ("agent.check_late_max_ms", late.max.into()),
     ];
     figures.extend(of_pools(&parts.pools));
-    if let Truth::Here { reader, lifetimes, .. } = &parts.truth {
+    if let Backend::Here { reader, lifetimes, .. } = &parts.backend {
         figures.extend(of_server(reader));
         figures.extend(of_leader(reader, lifetimes));
     }
@@ -131,7 +131,7 @@ fn of_pool(members: &Members) -> [(&'static str, u64); 13] {
         ("memberlist.suspicions", counters.suspicions),
         ("memberlist.refutations", counters.refutations),
         ("memberlist.failures", counters.failures),
-        ("serf.queue.Event", vitals.news as u64),
+        ("serf.queue.Event", vitals.updates as u64),
         ("serf.members", members.live() as u64),
     ]
 }

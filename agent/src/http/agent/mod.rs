@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 
 pub use departure::Departure;
-pub use reload::{Reload, Wish};
+pub use reload::{Reload, ReloadRequest};
 
 use super::error::Error;
 use super::extract::Request;
@@ -118,7 +118,7 @@ impl From<local::Error> for Error {
             }
             local::Error::Configured { .. }
             | local::Error::Authority(_)
-            | local::Error::Drawer(_) => {
+            | local::Error::Persistence(_) => {
                 tracing::error!(%error, "the agent's own state could not be changed");
                 Error::Refused(error.to_string())
             }

@@ -14,7 +14,7 @@ use crate::telemetry;
 
 /// `?loglevel=` says how much, `?logjson` in which form.
 pub(super) fn monitor(request: Request) -> Result<Answer, Error> {
-    let node = &request.door.parts.node_name;
+    let node = &request.app.parts.node_name;
     request.authorize(Resource::Agent(node), Access::Read)?;
     let level = request.params.get("loglevel").filter(|level| !level.is_empty()).unwrap_or("INFO");
     let Some(level) = telemetry::level(level) else {

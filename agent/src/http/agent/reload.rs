@@ -13,14 +13,14 @@ const WAITING_MAX: usize = 4;
 
 /// The door's end: asks for the configuration to be read anew. The default one asks nobody.
 #[derive(Debug, Clone, Default)]
-pub struct Reload(Option<mpsc::Sender<Wish>>);
+pub struct Reload(Option<mpsc::Sender<ReloadRequest>>);
 
 /// One wish; it must be answered with what came of it.
-pub type Wish = oneshot::Sender<Result<(), String>>;
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
 
 impl Reload {
     /// Both ends.
-    pub fn new() -> (Reload, mpsc::Receiver<Wish>) {
+    pub fn new() -> (Reload, mpsc::Receiver<ReloadRequest>) {
         let (sender, wishes) = mpsc::channel(WAITING_MAX);
         (Reload(Some(sender)), wishes)
     }
@@ -36,7 +36,7 @@ impl Reload {
 
 /// Reads the configuration anew; if anything in it is wrong, nothing changes.
 pub(super) fn reload(request: Request) -> Result<Answer, Error> {
-    let parts = &request.door.parts;
+    let parts = &request.app.parts;
     request.authorize(Resource::Agent(&parts.node_name), Access::Write)?;
     let reload = parts.reload.clone();
     drop(request);

@@ -22,7 +22,7 @@ use crate::store::Service;
 pub(super) fn list(request: Request) -> Result<Answer, Error> {
     request.no_namespace()?;
     let filter = filter(&request)?;
-    let services = request.door.parts.local.services();
+    let services = request.app.parts.local.services();
     let rows: BTreeMap<&str, ServiceRow<'_>> = services
         .iter()
         .filter(|(_, service)| {
@@ -46,12 +46,12 @@ pub(super) fn one(request: Request) -> Result<Answer, Error> {
     let (_, wait) = request.index_and_wait()?;
     let id = request.rest().to_owned();
     let hash = request.params.get("hash").unwrap_or_default().to_owned();
-    let local = request.door.parts.local.clone();
+    let local = request.app.parts.local.clone();
     let layout = request.layout;
-    let (token, door) = (request.token.clone(), Arc::clone(&request.door));
-    let waits = door.settings.waits;
+    let (token, app) = (request.token.clone(), Arc::clone(&request.app));
+    let waits = app.settings.waits;
     let may = move |service: &Service| {
-        let _ = &door;
+        let _ = &app;
         crate::acl::authorize(&token, Resource::Service(&service.name), Access::Read)
     };
     drop(request);
@@ -95,7 +95,7 @@ pub(super) fn register(request: Request) -> Result<Answer, Error> {
         Some("" | "true") => Existing::Replace,
         _ => Existing::Keep,
     };
-    let local = request.door.parts.local.clone();
+    let local = request.app.parts.local.clone();
     let token = request.token.clone();
     later(async move {
         let definition = local.parse_service(body(request).await?, Source::Api)?;
@@ -113,7 +113,7 @@ pub(super) fn register(request: Request) -> Result<Answer, Error> {
 pub(super) fn deregister(request: Request) -> Result<Answer, Error> {
     request.no_namespace()?;
     let id = request.rest().to_owned();
-    let local = request.door.parts.local.clone();
+    let local = request.app.parts.local.clone();
     if let Some(service) = local.service(&id) {
         request.authorize(Resource::Service(&service.name), Access::Write)?;
     }
@@ -133,7 +133,7 @@ pub(super) fn maintenance(request: Request) -> Result<Answer, Error> {
     let enable = enable(&request)?;
     request.no_namespace()?;
     let reason = request.params.get("reason").unwrap_or_default().to_owned();
-    let local = request.door.parts.local.clone();
+    let local = request.app.parts.local.clone();
     if let Some(service) = local.service(&id) {
         request.authorize(Resource::Service(&service.name), Access::Write)?;
     }
@@ -152,8 +152,8 @@ pub(super) fn maintenance(request: Request) -> Result<Answer, Error> {
 pub(super) fn node_maintenance(request: Request) -> Result<Answer, Error> {
     let enable = enable(&request)?;
     let reason = request.params.get("reason").unwrap_or_default().to_owned();
-    let local = request.door.parts.local.clone();
-    request.authorize(Resource::Node(&request.door.parts.node_name), Access::Write)?;
+    let local = request.app.parts.local.clone();
+    request.authorize(Resource::Node(&request.app.parts.node_name), Access::Write)?;
     drop(request);
     later(async move {
         if enable {

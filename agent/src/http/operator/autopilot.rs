@@ -58,12 +58,12 @@ pub(super) fn configuration(request: Request) -> Result<Answer, Error> {
     let read = request.read_options()?;
     request.authorize(Resource::Operator, Access::Read)?;
     request.datacenter_is_here()?;
-    let (door, layout) = (Arc::clone(&request.door), request.layout);
+    let (app, layout) = (Arc::clone(&request.app), request.layout);
     drop(request);
     later(async move {
         // This end point does not wait for changes.
         let options = Options { consistency: read.options.consistency, ..Options::default() };
-        let outcome = door
+        let outcome = app
             .reader()?
             .read(options, |store| Found {
                 rows: store.autopilot().map(Arc::clone).unwrap_or_default(),
@@ -76,7 +76,7 @@ pub(super) fn configuration(request: Request) -> Result<Answer, Error> {
 }
 
 pub(super) fn set_configuration(request: Request) -> Result<Answer, Error> {
-    let (door, layout) = (Arc::clone(&request.door), request.layout);
+    let (app, layout) = (Arc::clone(&request.app), request.layout);
     let cas = request.params.get("cas").map(go_unsigned).transpose();
     let elsewhere = request.datacenter_is_here();
     request.authorize(Resource::Operator, Access::Write)?;
@@ -89,7 +89,7 @@ pub(super) fn set_configuration(request: Request) -> Result<Answer, Error> {
         let row = parse(&body).map_err(|error| bad("autopilot config", &error))?;
         let cas = cas.map_err(|error| bad("cas value", &error))?;
         elsewhere?;
-        let (applied, _) = door.propose(Change::Autopilot(AutopilotChange { row, cas })).await?;
+        let (applied, _) = app.propose(Change::Autopilot(AutopilotChange { row, cas })).await?;
         Ok(Reply::json(&!matches!(applied, Applied::Decided(false)), layout))
     })
 }

@@ -98,13 +98,13 @@ fn assessment(request: &Request) -> Result<Option<Assessment>, Error> {
     request.read_options()?;
     request.authorize(Resource::Operator, Access::Read)?;
     request.datacenter_is_here()?;
-    Ok(request.door.reader()?.consensus().assessment())
+    Ok(request.app.reader()?.consensus().assessment())
 }
 
 /// 200 if all are healthy, and 429 if not, for monitors that look at the status alone.
 pub(super) fn health(request: Request) -> Result<Answer, Error> {
     let seen = assessment(&request)?;
-    let version = &request.door.parts.identity.version;
+    let version = &request.app.parts.identity.version;
     let server = |it: &Assessed| Server {
         id: it.id.to_string(),
         name: it.name.clone(),
@@ -139,7 +139,7 @@ pub(super) fn state(request: Request) -> Result<Answer, Error> {
         failure_tolerance: 0,
         servers: Vec::new(),
     });
-    let version = &request.door.parts.identity.version;
+    let version = &request.app.parts.identity.version;
     let server = |it: &Assessed| StateServer {
         id: it.id.to_string(),
         name: it.name.clone(),
@@ -171,7 +171,7 @@ pub(super) fn state(request: Request) -> Result<Answer, Error> {
         optimistic_failure_tolerance: seen.failure_tolerance,
         leader: ids(|it| it.leader).pop().unwrap_or_default(),
         voters: ids(|it| it.voter),
-        no_leader_because: request.door.reader()?.consensus().leaderless_because(),
+        no_leader_because: request.app.reader()?.consensus().leaderless_because(),
         servers: seen.servers.iter().map(|it| (it.id.to_string(), server(it))).collect(),
     };
     now(request.json(&shown))

@@ -66,8 +66,8 @@ fn options(request: &Request, lists: bool) -> Result<(), Error> {
 pub(super) fn list(request: Request) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Read)?;
     options(&request, true)?;
-    let (pools, layout) = (request.door.parts.pools.clone(), request.layout);
-    let datacenter = request.door.parts.datacenter.clone();
+    let (pools, layout) = (request.app.parts.pools.clone(), request.layout);
+    let datacenter = request.app.parts.datacenter.clone();
     later(async move {
         let all = order_all(&pools, &datacenter, &Order::List).await?;
         let shown: Vec<Pool> =
@@ -130,8 +130,8 @@ pub(super) fn remove(request: Request) -> Result<Answer, Error> {
 fn order(request: Request, order: fn(Vec<u8>) -> Order) -> Result<Answer, Error> {
     request.authorize(Resource::Operator, Access::Write)?;
     options(&request, false)?;
-    let pools = request.door.parts.pools.clone();
-    let datacenter = request.door.parts.datacenter.clone();
+    let pools = request.app.parts.pools.clone();
+    let datacenter = request.app.parts.datacenter.clone();
     let body = request.into_body();
     later(async move {
         let body = payload::collect(body, BODY_BYTES_MAX).await?;

@@ -54,10 +54,10 @@ pub(super) fn configuration(request: Request) -> Result<Answer, Error> {
     let read = request.read_options()?;
     request.authorize(Resource::Operator, Access::Read)?;
     request.datacenter_is_here()?;
-    let (door, layout) = (Arc::clone(&request.door), request.layout);
+    let (app, layout) = (Arc::clone(&request.app), request.layout);
     drop(request);
     later(async move {
-        let reader = door.reader()?;
+        let reader = app.reader()?;
         let consensus = reader.consensus();
         if !matches!(read.options.consistency, Consistency::Stale { .. }) {
             // Without a leader nobody can say what is agreed.
@@ -93,10 +93,10 @@ pub(super) fn remove_peer(request: Request) -> Result<Answer, Error> {
     };
     request.datacenter_is_here()?;
     request.authorize(Resource::Operator, Access::Write)?;
-    let door = Arc::clone(&request.door);
+    let app = Arc::clone(&request.app);
     drop(request);
     later(async move {
-        let consensus = door.reader()?.consensus();
+        let consensus = app.reader()?.consensus();
         let (what, name) = wanted;
         let servers = consensus.configuration().servers;
         let found = servers.iter().find(|server| match what {
@@ -129,10 +129,10 @@ pub(super) fn transfer_leader(request: Request) -> Result<Answer, Error> {
             .map_err(|_| Error::BadRequest(format!("id {id:?} is not the ID of a server")))
     });
     let to = to.transpose()?;
-    let (door, layout) = (Arc::clone(&request.door), request.layout);
+    let (app, layout) = (Arc::clone(&request.app), request.layout);
     drop(request);
     later(async move {
-        door.reader()?.consensus().transfer_leader(to).await?;
+        app.reader()?.consensus().transfer_leader(to).await?;
         Ok(Reply::json(&Transferred { success: true }, layout))
     })
 }

@@ -11,7 +11,7 @@ pub(super) fn list(request: Request) -> Result<Answer, Error> {
     request.datacenter_is_here()?;
     request.authorize(Resource::Operator, Access::Read)?;
     let mut names: Vec<&str> =
-        request.door.parts.pools.each().iter().map(Members::segment).collect();
+        request.app.parts.pools.each().iter().map(Members::segment).collect();
     names.sort_unstable();
     now(request.json(&names))
 }

@@ -62,13 +62,13 @@ struct Named {
 }
 
 fn watch(request: Request) -> Result<Answer, Error> {
-    let dispatch = Dispatch { door: Arc::clone(&request.door), peer: request.peer };
+    let dispatch = Dispatch { app: Arc::clone(&request.app), peer: request.peer };
     let headers = headers(&request);
     let body = request.into_body();
     later(async move {
         let body = payload::collect(body, REQUEST_BYTES_MAX).await?;
         let questions = parse(&body)?;
-        let place = dispatch.door.watching.enter(dispatch.peer, questions.len())?;
+        let place = dispatch.app.watching.enter(dispatch.peer, questions.len())?;
         Ok(answers(Arc::new(Asker { dispatch, headers }), questions, place))
     })
 }

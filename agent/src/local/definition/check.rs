@@ -20,7 +20,7 @@ pub(crate) fn check(
 ) -> Result<CheckDefinition, Error> {
     let mut odd_status = false;
     let object = Object::from(value, "body")?;
-    let definition = check_fields(object, Place::Alone, source, &mut odd_status)?;
+    let definition = check_fields(object, DefinitionContext::Alone, source, &mut odd_status)?;
     if definition.name.is_empty() {
         return Err(invalid("Missing check name"));
     }
@@ -38,23 +38,23 @@ pub(super) fn invalid_check(error: checks::Invalid) -> Error {
 
 /// Context of a check's definition: the name of its id field depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum DefinitionContext {
     Alone,
     InService,
 }
 
 pub(super) fn check_fields(
     object: Object,
-    place: Place,
+    place: DefinitionContext,
     source: Source,
     odd_status: &mut bool,
 ) -> Result<CheckDefinition, Error> {
     let mut object = object.snake_case();
     let mut id = None;
-    if place == Place::Alone || source == Source::Config {
+    if place == DefinitionContext::Alone || source == Source::Config {
         id = id.or(text(&mut object, "ID")?);
     }
-    if place == Place::InService || source == Source::Config {
+    if place == DefinitionContext::InService || source == Source::Config {
         id = id.or(text(&mut object, "CheckID")?);
     }
     let status = object.string("Status")?;

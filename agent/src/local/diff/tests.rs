@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::super::definition::{CheckRegistration, Registration, Source, maintenance};
 use super::super::state::{Effect, Outputs};
 use super::*;
-use crate::checks::{Outcome, Shared, Status};
+use crate::checks::{CheckResult, Shared, Status};
 use crate::store::{Command, Reply, Store, Timestamp};
 use muster_client::types::{CheckDefinition, ServiceDefinition};
 
@@ -22,28 +22,28 @@ fn node() -> Node {
 
 /// An agent's claims and a real store that they are written to.
 struct World {
-    claims: Claims,
+    registrations: Registrations,
     store: Store,
     index: u64,
 }
 
 impl World {
     fn new() -> World {
-        World { claims: Claims::default(), store: Store::default(), index: 0 }
+        World { registrations: Registrations::default(), store: Store::default(), index: 0 }
     }
 
     fn service(&mut self, definition: &ServiceDefinition) {
         let read = Registration::new(definition, "n1", Shared::default()).unwrap();
-        self.claims.put_service(read.row, Source::Api);
+        self.registrations.put_service(read.row, Source::Api);
         for check in read.checks {
-            self.claims.put_check(check.row, Some(check.run), 1, Source::Api);
+            self.registrations.put_check(check.row, Some(check.run), 1, Source::Api);
         }
     }
 
     fn node_check(&mut self, name: &str) {
         let written = ttl(name);
         let read = CheckRegistration::new(written, "n1", None, Shared::default()).unwrap();
-        self.claims.put_check(read.row, Some(read.run), 1, Source::Api);
+        self.registrations.put_check(read.row, Some(read.run), 1, Source::Api);
     }
 
     fn apply(&mut self, change: Change) {
@@ -59,27 +59,27 @@ impl World {
 
     /// Writes all that is not settled; answers what, in short.
     fn push(&mut self) -> Vec<String> {
-        let steps = steps(&self.claims, &node());
+        let steps = steps(&self.registrations, &node());
         let shown = steps.iter().map(|step| show(&step.change)).collect();
         for step in steps {
             self.apply(step.change);
             for (subject, version) in step.settles {
-                self.claims.settle(&subject, version);
+                self.registrations.settle(&subject, version);
             }
         }
-        assert!(self.claims.is_settled());
+        assert!(self.registrations.is_settled());
         shown
     }
 
     fn audit(&mut self) {
         let held = self.held();
-        let read_at = self.claims.version();
-        audit(&mut self.claims, &node(), &held, read_at);
+        let read_at = self.registrations.version();
+        audit(&mut self.registrations, &node(), &held, read_at);
     }
 
     fn observe(&mut self, id: &str, status: Status, output: &str, outputs: Outputs) -> Effect {
-        let outcome = Outcome::new(status, output);
-        self.claims.observe(id, 1, outcome, outputs, Instant::now(), 0.5)
+        let outcome = CheckResult::new(status, output);
+        self.registrations.observe(id, 1, outcome, outputs, Instant::now(), 0.5)
     }
 }
 
@@ -151,9 +151,9 @@ fn an_output_alone_waits_for_its_time() {
     assert_eq!(world.observe("service:web:1", Status::Critical, "two", LATER), Effect::Output);
     world.audit();
     assert_eq!(world.push(), Vec::<String>::new(), "neither at once nor by an audit");
-    let due = world.claims.release_outputs(start).expect("one output waits");
+    let due = world.registrations.release_outputs(start).expect("one output waits");
     assert!(due >= start + Duration::from_mins(5), "half the chance is the whole delay");
-    assert_eq!(world.claims.release_outputs(due), None);
+    assert_eq!(world.registrations.release_outputs(due), None);
     assert_eq!(world.push(), ["put web [service:web:1]"]);
     assert_eq!(world.held().checks[0].output, "two");
 
@@ -161,7 +161,7 @@ fn an_output_alone_waits_for_its_time() {
     world.observe("service:web:1", Status::Critical, "three", LATER);
     world.observe("service:web:1", Status::Passing, "four", LATER);
     assert_eq!(world.push(), ["put web [service:web:1]"]);
-    assert_eq!(world.claims.release_outputs(due), None);
+    assert_eq!(world.registrations.release_outputs(due), None);
     assert_eq!(world.observe("service:web:1", Status::Passing, "five", AT_ONCE), Effect::Status);
     assert_eq!(world.push(), ["put web [service:web:1]"]);
     let silent = Outputs { discard: true, delay: Duration::ZERO };
@@ -176,16 +176,19 @@ fn what_is_given_up_goes() {
     world.service(&web());
     world.node_check("disk");
     world.push();
-    assert_eq!(world.claims.remove_service("web").unwrap().len(), 2);
-    assert!(world.claims.remove_check("disk"));
-    assert!(world.claims.remove_service("web").is_none() && !world.claims.remove_check("disk"));
+    assert_eq!(world.registrations.remove_service("web").unwrap().len(), 2);
+    assert!(world.registrations.remove_check("disk"));
+    assert!(
+        world.registrations.remove_service("web").is_none()
+            && !world.registrations.remove_check("disk")
+    );
     assert_eq!(world.push(), ["drop web -", "drop - disk"]);
     assert!(world.held().services.is_empty() && world.held().checks.is_empty());
 
     // Registered again before it went: it stays.
     world.service(&web());
     world.push();
-    world.claims.remove_service("web");
+    world.registrations.remove_service("web");
     world.service(&web());
     assert_eq!(world.push(), ["put web [service:web:1 service:web:2]"]);
 }
@@ -239,7 +242,7 @@ fn tags_belong_to_the_catalog_where_their_owner_says_so() {
         world.audit();
         world.push();
         assert_eq!(world.held().services[0].tags, [expected]);
-        assert_eq!(world.claims.services()["web"].row.tags, [expected]);
+        assert_eq!(world.registrations.services()["web"].row.tags, [expected]);
     }
 }
 
@@ -249,12 +252,12 @@ fn a_push_that_was_overtaken_settles_nothing() {
     world.service(&web());
     world.push();
     world.observe("service:web:1", Status::Passing, "ok", LATER);
-    let under_way = steps(&world.claims, &node());
+    let under_way = steps(&world.registrations, &node());
     world.observe("service:web:1", Status::Critical, "no", LATER);
     for step in under_way {
         world.apply(step.change);
         for (subject, version) in step.settles {
-            world.claims.settle(&subject, version);
+            world.registrations.settle(&subject, version);
         }
     }
     assert_eq!(world.push(), ["put web [service:web:1]"]);
@@ -267,11 +270,12 @@ fn registered_again_a_check_keeps_its_status() {
     world.service(&web());
     world.observe("service:web:1", Status::Passing, "ok", LATER);
     world.service(&web());
-    let claim = &world.claims.checks()["service:web:1"];
+    let claim = &world.registrations.checks()["service:web:1"];
     assert_eq!((claim.row.status.as_str(), claim.row.output.as_str()), ("passing", "ok"));
     // Results of the earlier registration do not count.
-    let outcome = Outcome::critical("old");
-    let effect = world.claims.observe("service:web:1", 7, outcome, LATER, Instant::now(), 0.5);
+    let outcome = CheckResult::critical("old");
+    let effect =
+        world.registrations.observe("service:web:1", 7, outcome, LATER, Instant::now(), 0.5);
     assert_eq!(effect, Effect::None);
 }
 
@@ -279,7 +283,7 @@ fn registered_again_a_check_keeps_its_status() {
 fn critical_time_begins_with_the_first_failure() {
     let mut world = World::new();
     world.service(&web());
-    let since = |world: &World| world.claims.checks()["service:web:1"].critical_since;
+    let since = |world: &World| world.registrations.checks()["service:web:1"].critical_since;
     assert_eq!(since(&world), None);
     world.observe("service:web:1", Status::Critical, "x", LATER);
     let first = since(&world).expect("critical");
@@ -304,9 +308,9 @@ fn a_restart_does_not_fail_what_was_well() {
     world.observe("service:web:2", Status::Passing, "ok", LATER);
     world.push();
 
-    world.claims = Claims::default();
+    world.registrations = Registrations::default();
     world.service(&web);
-    world.claims.recall();
+    world.registrations.recall();
     world.audit();
     // The one that will run again is as it was. The other's owner has to say so again.
     assert_eq!(world.push(), ["put web [service:web:2]"]);

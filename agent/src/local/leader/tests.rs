@@ -28,7 +28,7 @@ fn member(name: &str, id: u128, role: &str, status: gossip::Status) -> Member {
     Member { details: Arc::new(details), status, conflict: None }
 }
 
-fn roll(members: &[Member]) -> Roll {
+fn member_list(members: &[Member]) -> MemberList {
     let named = members.iter().map(|it| (it.details.name.clone(), Arc::new(it.clone())));
     named.collect()
 }
@@ -41,7 +41,7 @@ fn health_of(store: &Store, node: &str) -> String {
 fn members_are_registered_once_and_again_when_they_were_removed() {
     let server = member("n1", 1, "consul", gossip::Status::Alive);
     let client = member("n2", 2, "node", gossip::Status::Alive);
-    let now = roll(&[server, client]);
+    let now = member_list(&[server, client]);
     let mut store = Store::default();
     let changes = all(&now, "n1", &store);
     assert_eq!(changes.len(), 2, "one write each");
@@ -69,9 +69,9 @@ fn members_are_registered_once_and_again_when_they_were_removed() {
 #[test]
 fn each_turn_of_a_member_is_one_write() {
     let own = member("n1", 1, "consul", gossip::Status::Alive);
-    let turn = |status| roll(&[own.clone(), member("n2", 2, "node", status)]);
+    let turn = |status| member_list(&[own.clone(), member("n2", 2, "node", status)]);
     let mut store = Store::default();
-    let mut before = Roll::default();
+    let mut before = MemberList::default();
     for (status, expected) in [
         (gossip::Status::Alive, Some("passing")),
         (gossip::Status::Failed, Some("critical")),
@@ -93,7 +93,7 @@ fn each_turn_of_a_member_is_one_write() {
     let all_there = turn(gossip::Status::Alive);
     let changes = all(&all_there, "n1", &store);
     apply(&mut store, changes);
-    let changes = news(&all_there, &Roll::default(), "n1", &store);
+    let changes = news(&all_there, &MemberList::default(), "n1", &store);
     assert_eq!(changes.len(), 1);
     apply(&mut store, changes);
     assert!(store.catalog().node_named("n2").is_none());
@@ -142,7 +142,7 @@ fn the_row_of_a_name_is_judged_by_the_living_member_of_that_name() {
     ];
     for (members, expected) in rows {
         for whole in [true, false] {
-            let before = roll(&[at(member("n", 1, "node", Alive), 1)]);
+            let before = member_list(&[at(member("n", 1, "node", Alive), 1)]);
             let mut store = Store::default();
             let changes = all(&before, "leader", &store);
             apply(&mut store, changes);
@@ -154,7 +154,7 @@ fn the_row_of_a_name_is_judged_by_the_living_member_of_that_name() {
                     at(member(name, *id, "node", *status), later)
                 })
                 .collect();
-            let now = roll(&members);
+            let now = member_list(&members);
             if whole && members.is_empty() {
                 // Whom nobody has heard of gets time; see below.
                 continue;
@@ -185,7 +185,7 @@ fn rows_that_are_no_members_are_left_alone() {
     let external = Register { node, skip_node_update: false, service: None, checks: vec![] };
     apply(&mut store, [Change::Register(Box::new(external))]);
     for status in [gossip::Status::Failed, gossip::Status::Left] {
-        let now = roll(&[member("n", 2, "node", status)]);
+        let now = member_list(&[member("n", 2, "node", status)]);
         assert_eq!(all(&now, "", &store), [], "{status:?}");
     }
 }
@@ -193,9 +193,9 @@ fn rows_that_are_no_members_are_left_alone() {
 #[test]
 fn a_row_that_was_taken_meanwhile_is_not_removed() {
     let mut store = Store::default();
-    let changes = all(&roll(&[member("n", 1, "node", gossip::Status::Alive)]), "", &store);
+    let changes = all(&member_list(&[member("n", 1, "node", gossip::Status::Alive)]), "", &store);
     apply(&mut store, changes);
-    let now = roll(&[member("n", 2, "node", gossip::Status::Alive)]);
+    let now = member_list(&[member("n", 2, "node", gossip::Status::Alive)]);
     let late = all(&now, "", &store);
     // The agent itself was faster, and has a service there.
     let changes = all(&now, "", &store);
@@ -213,7 +213,7 @@ fn a_row_that_was_taken_meanwhile_is_not_removed() {
 async fn nodes_that_the_pool_does_not_know_get_time() {
     let mut store = Store::default();
     let known = member("n", 1, "node", gossip::Status::Alive);
-    let changes = all(&roll(&[known]), "", &store);
+    let changes = all(&member_list(&[known]), "", &store);
     apply(&mut store, changes);
     let node = Node { name: "external".into(), address: "10.0.0.1".into(), ..Node::default() };
     let external = Register { node, skip_node_update: false, service: None, checks: vec![] };
@@ -221,7 +221,7 @@ async fn nodes_that_the_pool_does_not_know_get_time() {
     let (mut absent, start) = (BTreeMap::new(), Instant::now());
     let hours = Duration::from_hours;
     let mut look = |store: &Store, later| {
-        absences(&mut absent, &Roll::default(), store, start + later, hours(72))
+        absences(&mut absent, &MemberList::default(), store, start + later, hours(72))
     };
     assert_eq!(look(&store, Duration::ZERO), []);
     let changes = look(&store, ABSENCE_MAX);
@@ -248,12 +248,12 @@ fn after_any_history_each_row_has_a_member_that_justifies_it() {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut store = Store::default();
         let mut members: BTreeMap<&str, Member> = BTreeMap::new();
-        let (mut before, mut clock) = (Roll::default(), 0);
+        let (mut before, mut clock) = (MemberList::default(), 0);
         for _ in 0..rng.random_range(1..30) {
             clock += 1;
             step(&mut rng, &mut members, clock);
             if rng.random_bool(0.5) {
-                let now = roll(&members.values().cloned().collect::<Vec<_>>());
+                let now = member_list(&members.values().cloned().collect::<Vec<_>>());
                 let changes = if rng.random_bool(0.2) {
                     all(&now, "leader", &store)
                 } else {
@@ -268,11 +268,11 @@ fn after_any_history_each_row_has_a_member_that_justifies_it() {
             }
         }
         // Nobody answers to a name that its agent has given up: gossip notices.
-        let now = roll(&members.values().cloned().collect::<Vec<_>>());
+        let now = member_list(&members.values().cloned().collect::<Vec<_>>());
         for member in members.values_mut().filter(|it| is_living(it) && is_renamed(it, &now)) {
             member.status = gossip::Status::Failed;
         }
-        let now = roll(&members.values().cloned().collect::<Vec<_>>());
+        let now = member_list(&members.values().cloned().collect::<Vec<_>>());
         let changes = news(&before, &now, "leader", &store);
         apply(&mut store, changes);
         // A name may wait for another to be given up.
@@ -336,7 +336,7 @@ fn step(rng: &mut SmallRng, members: &mut BTreeMap<&str, Member>, clock: u64) {
 fn no_more_nodes_come_in_than_a_minute_may_bring() {
     let mut store = Store::default();
     let known = member("known", 1, "node", gossip::Status::Alive);
-    let changes = all(&roll(&[known]), "n1", &store);
+    let changes = all(&member_list(&[known]), "n1", &store);
     apply(&mut store, changes);
     let named = |name: &str| {
         let node = Node { name: name.into(), ..Node::default() };

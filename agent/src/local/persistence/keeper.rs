@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use sled::IVec;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
-use super::{Error, FORMAT, Kept, Kind, Write};
+use super::{Error, FORMAT, Kind, PersistedState, Write};
 use crate::disk;
 
 /// sled keeps pages in memory up to this; the drawer is small.
@@ -113,10 +113,10 @@ impl Open {
 
 impl Keeper {
     /// Opens the database and reads all of it.
-    pub(super) fn open(path: &Path) -> Result<(Keeper, Kept), Error> {
+    pub(super) fn open(path: &Path) -> Result<(Keeper, PersistedState), Error> {
         let open = Open::at(path)?;
         let [services, checks, ttl] = &open.trees;
-        let kept = Kept {
+        let kept = PersistedState {
             services: read(services, Kind::Services)?,
             checks: read(checks, Kind::Checks)?,
             reports: read(ttl, Kind::Ttl)?,

@@ -1,7 +1,7 @@
 //! Checks when much happens at once, or the same again and again.
 
 use super::*;
-use crate::checks::Damping;
+use crate::checks::FlapLimit;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_of_a_thousand_checks_changes_nothing() {
@@ -40,9 +40,9 @@ async fn a_reload_of_a_thousand_checks_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_flaps_is_held_back() {
-    let damping = Damping { changes_max: 2, window: Duration::from_hours(1) };
+    let flap_limit = FlapLimit { changes_max: 2, window: Duration::from_hours(1) };
     let agent = agent(Settings {
-        check_damping: Some(damping),
+        check_flap_limit: Some(flap_limit),
         checks: vec![json!({"name": "web", "ttl": "1h"})],
         ..settings(None)
     })

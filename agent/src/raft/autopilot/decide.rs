@@ -85,7 +85,7 @@ pub(super) struct Health {
 
 /// Next action. Only one change of the servers is under way at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Action {
     /// Give the learner a voice.
     Promote(ServerId),
     /// Take the server out.
@@ -132,16 +132,16 @@ pub(super) fn decide(
     now: Duration,
     rules: &Rules,
     servers: &[Seen],
-) -> Vec<Step> {
+) -> Vec<Action> {
     let age = |seen: &Seen| known.get(&seen.id).map(|health| now.saturating_sub(health.since));
     let stable = |seen: &Seen| {
         let healthy = known.get(&seen.id).is_some_and(|health| health.healthy);
         healthy && age(seen).is_some_and(|age| age >= rules.stabilization)
     };
-    let mut steps: Vec<Step> = servers
+    let mut steps: Vec<Action> = servers
         .iter()
         .filter(|seen| !seen.voter && stable(seen))
-        .map(|seen| Step::Promote(seen.id))
+        .map(|seen| Action::Promote(seen.id))
         .collect();
     if !rules.cleanup {
         return steps;
@@ -159,7 +159,7 @@ pub(super) fn decide(
                 }
             }
     };
-    let remove = |seen: &Seen| Step::Remove(seen.id);
+    let remove = |seen: &Seen| Action::Remove(seen.id);
     // Who has no voice is missed by nobody.
     steps.extend(servers.iter().filter(|seen| !seen.voter).filter(is_dead).map(remove));
     let voters = servers.iter().filter(|seen| seen.voter).count();
@@ -241,7 +241,7 @@ mod tests {
             decide(&known, NOW, &rules(), &servers)
         };
         assert_eq!(steps(9), []);
-        assert_eq!(steps(10), [Step::Promote(2.into())]);
+        assert_eq!(steps(10), [Action::Promote(2.into())]);
         // One bad look begins the time anew.
         let mut known = judged(&rules(), Duration::from_mins(1), &servers);
         let mut silent = servers;
@@ -259,8 +259,9 @@ mod tests {
             let others = (2..).zip(others);
             servers.extend(others.map(|(n, (voter, presence))| server(n, *voter, *presence)));
             let known = judged(&rules, Duration::from_secs(90), &servers);
-            let removed: Vec<Step> = decide(&known, NOW, &rules, &servers);
-            let expected: Vec<Step> = expected.iter().map(|n| Step::Remove((*n).into())).collect();
+            let removed: Vec<Action> = decide(&known, NOW, &rules, &servers);
+            let expected: Vec<Action> =
+                expected.iter().map(|n| Action::Remove((*n).into())).collect();
             assert_eq!(removed, expected, "{servers:?}");
         };
         check(&[(true, Alive), (true, Failed)], rules(), &[3]);
@@ -289,7 +290,7 @@ mod tests {
                 let known = judged(&rules, patience.mul_f64(0.9), &servers);
                 assert_eq!(decide(&known, NOW, &rules, &servers), [], "{presence:?} {seconds}");
                 let known = judged(&rules, patience, &servers);
-                assert_eq!(decide(&known, NOW, &rules, &servers), [Step::Remove(3.into())]);
+                assert_eq!(decide(&known, NOW, &rules, &servers), [Action::Remove(3.into())]);
             }
         }
     }
@@ -332,22 +333,22 @@ mod tests {
             let rules = Rules { cleanup, quorum_min, ..rules() };
             let known = judged(&rules, Duration::from_secs(age), &servers);
             let steps = decide(&known, NOW, &rules, &servers);
-            let removed = |seen: &&Seen| steps.contains(&Step::Remove(seen.id));
+            let removed = |seen: &&Seen| steps.contains(&Action::Remove(seen.id));
             let voters: Vec<&Seen> = servers.iter().filter(|seen| seen.voter).collect();
             let gone = voters.iter().copied().filter(removed).count();
             prop_assert!(2 * gone < voters.len());
             prop_assert!(gone == 0 || voters.len() - gone >= quorum_min);
-            prop_assert!(cleanup || !steps.iter().any(|step| matches!(step, Step::Remove(_))));
+            prop_assert!(cleanup || !steps.iter().any(|step| matches!(step, Action::Remove(_))));
             for step in &steps {
-                let (Step::Promote(id) | Step::Remove(id)) = step;
+                let (Action::Promote(id) | Action::Remove(id)) = step;
                 let seen = servers.iter().find(|seen| seen.id == *id).unwrap();
                 prop_assert!(!seen.leader);
                 match step {
-                    Step::Promote(_) => {
+                    Action::Promote(_) => {
                         prop_assert!(!seen.voter && known[id].healthy);
                         prop_assert!(NOW.saturating_sub(known[id].since) >= rules.stabilization);
                     }
-                    Step::Remove(_) => prop_assert!(seen.presence != Presence::Alive),
+                    Action::Remove(_) => prop_assert!(seen.presence != Presence::Alive),
                 }
                 prop_assert_eq!(steps.iter().filter(|other| *other == step).count(), 1);
             }

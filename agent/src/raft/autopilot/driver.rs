@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Assessed, Assessment, Health, Leader, Presence, Rules, Seen, Step, decide, failure_tolerance,
+    Action, Assessed, Assessment, Health, Leader, Presence, Rules, Seen, decide, failure_tolerance,
     judge,
 };
 use crate::raft::Consensus;
@@ -177,8 +177,8 @@ fn look(consensus: &Consensus) -> Option<(Leader, Vec<Seen>)> {
 
 /// Liveness of a server according to the roster.
 fn presence(consensus: &Consensus, id: ServerId) -> Presence {
-    let roster = consensus.inner.network.roster.borrow();
-    match roster.servers.get(&id).map(|server| server.presence) {
+    let known_servers = consensus.inner.network.known_servers.borrow();
+    match known_servers.servers.get(&id).map(|server| server.presence) {
         None => Presence::Unknown,
         Some(known_servers::Presence::Alive) => Presence::Alive,
         Some(known_servers::Presence::Failed) => Presence::Failed,
@@ -186,13 +186,13 @@ fn presence(consensus: &Consensus, id: ServerId) -> Presence {
     }
 }
 
-async fn act(consensus: &Consensus, step: Step) {
+async fn act(consensus: &Consensus, step: Action) {
     let done = match step {
-        Step::Promote(id) => {
+        Action::Promote(id) => {
             tracing::info!(server = %id, "a server has proved itself and votes from now on");
             consensus.promote(id).await
         }
-        Step::Remove(id) => {
+        Action::Remove(id) => {
             tracing::warn!(server = %id, "a server that is gone is removed");
             consensus.remove_server(id).await
         }

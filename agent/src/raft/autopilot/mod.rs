@@ -14,7 +14,7 @@ mod driver;
 use std::time::{Duration, SystemTime};
 
 pub use decide::Presence;
-use decide::{Health, Leader, Rules, Seen, Step, decide, failure_tolerance, judge};
+use decide::{Action, Health, Leader, Rules, Seen, decide, failure_tolerance, judge};
 pub(super) use driver::Driver;
 
 use super::types::ServerId;

@@ -17,19 +17,19 @@ const ENTRY_BYTES: u64 = 192;
 
 /// The room of one log. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Room(Arc<Shared>);
+pub struct DiskQuota(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     /// Something changed for those who wait for room.
-    news: Notify,
-    supply: OnceLock<Box<dyn Supply>>,
+    changed: Notify,
+    supply: OnceLock<Box<dyn QuotaSource>>,
 }
 
 /// Source of more space.
-pub(super) trait Supply: Send + Sync {
-    /// So many bytes are wanted in all. The answer comes by [`Room::holds`] or [`Room::deny`].
+pub(super) trait QuotaSource: Send + Sync {
+    /// So many bytes are wanted in all. The answer comes by [`DiskQuota::holds`] or [`DiskQuota::deny`].
     fn ask(&self, bytes: u64);
     /// The log is about to end: nobody may wait for room that is not there.
     fn end(&self);
@@ -73,7 +73,7 @@ impl Reason {
     }
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for DiskQuota {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = lock(&self.0.state);
         f.debug_struct("Room")
@@ -86,20 +86,20 @@ impl std::fmt::Debug for Room {
 
 /// Room for one change, for as long as it is under way.
 #[derive(Debug)]
-pub struct Promise {
-    room: Room,
+pub struct Reservation {
+    quota: DiskQuota,
     bytes: u64,
 }
 
-impl Drop for Promise {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut state = lock(&self.room.0.state);
+        let mut state = lock(&self.quota.0.state);
         state.promised -= self.bytes;
-        self.room.tell(state);
+        self.quota.tell(state);
     }
 }
 
-impl Room {
+impl DiskQuota {
     /// The error that every new write must be refused with, if any.
     pub fn refusal(&self) -> Option<io::Error> {
         lock(&self.0.state).refusal.as_ref().map(Reason::error)
@@ -107,44 +107,48 @@ impl Room {
 
     /// Promises room to a change of so many bytes, or says why there is none. Waits while the disk
     /// is asked for more, and while others have it that are about to be done.
-    pub async fn promise(&self, bytes: u64) -> io::Result<Promise> {
+    pub async fn promise(&self, bytes: u64) -> io::Result<Reservation> {
         let bytes = bytes + ENTRY_BYTES;
         let mut denials = None;
         loop {
             // From here on no news is missed.
-            let news = self.0.news.notified();
+            let changed = self.0.changed.notified();
             if let Some(promise) = self.try_promise(bytes, &mut denials)? {
                 return Ok(promise);
             }
-            news.await;
+            changed.await;
         }
     }
 
     /// Promises it if there is room now.
-    pub fn promise_at_once(&self, bytes: u64) -> io::Result<Option<Promise>> {
+    pub fn promise_at_once(&self, bytes: u64) -> io::Result<Option<Reservation>> {
         let bytes = bytes + ENTRY_BYTES;
         let mut state = lock(&self.0.state);
         if let Some(refusal) = &state.refusal {
             return Err(refusal.error());
         }
-        Ok(state.take(bytes).then(|| Promise { room: self.clone(), bytes }))
+        Ok(state.take(bytes).then(|| Reservation { quota: self.clone(), bytes }))
     }
 
     /// Wakes those who wait, if anybody does.
     fn tell(&self, mut state: MutexGuard<'_, State>) {
         if std::mem::take(&mut state.awaited) {
             drop(state);
-            self.0.news.notify_waiters();
+            self.0.changed.notify_waiters();
         }
     }
 
-    fn try_promise(&self, bytes: u64, denials: &mut Option<u64>) -> io::Result<Option<Promise>> {
+    fn try_promise(
+        &self,
+        bytes: u64,
+        denials: &mut Option<u64>,
+    ) -> io::Result<Option<Reservation>> {
         let mut state = lock(&self.0.state);
         if let Some(refusal) = &state.refusal {
             return Err(refusal.error());
         }
         if state.take(bytes) {
-            return Ok(Some(Promise { room: self.clone(), bytes }));
+            return Ok(Some(Reservation { quota: self.clone(), bytes }));
         }
         let needed = state.promised + bytes;
         // What was denied to others before this one came says nothing about now.
@@ -172,7 +176,7 @@ impl Room {
     }
 
     /// Sets the source of more space, once.
-    pub(super) fn supplied_by(&self, supply: impl Supply + 'static) {
+    pub(super) fn supplied_by(&self, supply: impl QuotaSource + 'static) {
         // A second log over the same room would be a mistake of its opener; the first one counts.
         let _ = self.0.supply.set(Box::new(supply));
     }
@@ -240,7 +244,7 @@ mod tests {
     #[derive(Default, Clone)]
     struct Asked(Arc<AtomicU64>);
 
-    impl Supply for Asked {
+    impl QuotaSource for Asked {
         fn ask(&self, bytes: u64) {
             self.0.store(bytes, Ordering::Relaxed);
         }
@@ -253,48 +257,48 @@ mod tests {
 
     #[test]
     fn what_is_under_way_never_exceeds_what_there_is() {
-        let (room, asked) = (Room::default(), Asked::default());
-        room.supplied_by(asked.clone());
+        let (quota, asked) = (DiskQuota::default(), Asked::default());
+        quota.supplied_by(asked.clone());
         // Nobody counts yet.
-        drop(room.promise(u64::from(u32::MAX)).now_or_never().unwrap().unwrap());
-        room.holds(1000);
-        let first = room.promise(500).now_or_never().unwrap().unwrap();
-        let mut second = Box::pin(room.promise(300));
+        drop(quota.promise(u64::from(u32::MAX)).now_or_never().unwrap().unwrap());
+        quota.holds(1000);
+        let first = quota.promise(500).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(quota.promise(300));
         assert!(second.as_mut().now_or_never().is_none());
         assert_eq!(asked.0.load(Ordering::Relaxed), 800 + 2 * ENTRY_BYTES);
         drop(first);
         drop(second.now_or_never().unwrap().unwrap());
 
-        let mut large = Box::pin(room.promise(5000));
+        let mut large = Box::pin(quota.promise(5000));
         assert!(large.as_mut().now_or_never().is_none());
-        room.holds(6000);
+        quota.holds(6000);
         let large = large.now_or_never().unwrap().unwrap();
-        assert!(!room.holds_only(5000), "it is promised");
+        assert!(!quota.holds_only(5000), "it is promised");
         drop(large);
-        assert!(room.holds_only(5000));
-        assert!(room.promise(5000).now_or_never().is_none());
+        assert!(quota.holds_only(5000));
+        assert!(quota.promise(5000).now_or_never().is_none());
     }
 
     #[test]
     fn who_waits_hears_that_there_is_none() {
-        let room = Room::default();
-        room.holds(1000);
-        room.deny(&full(), "too late for who asks now".to_owned());
-        let mut large = Box::pin(room.promise(5000));
+        let quota = DiskQuota::default();
+        quota.holds(1000);
+        quota.deny(&full(), "too late for who asks now".to_owned());
+        let mut large = Box::pin(quota.promise(5000));
         assert!(large.as_mut().now_or_never().is_none());
-        room.deny(&full(), "no room for 5000".to_owned());
+        quota.deny(&full(), "no room for 5000".to_owned());
         let error = large.now_or_never().unwrap().unwrap_err();
         assert_eq!((error.kind(), &*error.to_string()), (full().kind(), "no room for 5000"));
         // A small one still has room.
-        let small = room.promise(100).now_or_never().unwrap().unwrap();
+        let small = quota.promise(100).now_or_never().unwrap().unwrap();
 
-        let mut waits = Box::pin(room.promise(900));
+        let mut waits = Box::pin(quota.promise(900));
         assert!(waits.as_mut().now_or_never().is_none());
-        room.refuse(&full(), "none at all".to_owned());
+        quota.refuse(&full(), "none at all".to_owned());
         assert_eq!(waits.now_or_never().unwrap().unwrap_err().to_string(), "none at all");
         drop(small);
-        assert!(room.promise(1).now_or_never().unwrap().is_err());
-        room.accept();
-        room.promise(1).now_or_never().unwrap().unwrap();
+        assert!(quota.promise(1).now_or_never().unwrap().is_err());
+        quota.accept();
+        quota.promise(1).now_or_never().unwrap().unwrap();
     }
 }

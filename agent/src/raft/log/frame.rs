@@ -26,7 +26,7 @@ const MAGIC: u32 = u32::from_le_bytes(*b"MFRM");
 
 /// Position of an entry's record in the frame under construction.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spot {
+pub(super) struct RecordLocation {
     /// Of the record's header, from the frame's start.
     pub(super) offset: usize,
     /// Header and bytes.
@@ -38,7 +38,7 @@ pub(super) fn encode<'a>(
     batch: u64,
     records: impl IntoIterator<Item = &'a Record>,
     out: &mut Vec<u8>,
-    spots: &mut Vec<Spot>,
+    spots: &mut Vec<RecordLocation>,
 ) -> io::Result<()> {
     out.clear();
     spots.clear();
@@ -46,7 +46,7 @@ pub(super) fn encode<'a>(
     for record in records {
         let offset = out.len();
         append_record(record, out)?;
-        spots.push(Spot { offset, length: out.len() - offset });
+        spots.push(RecordLocation { offset, length: out.len() - offset });
     }
     let length = length_u32(out.len() - FRAME_HEADER)?;
     let count = length_u32(spots.len())?;

@@ -37,7 +37,7 @@ use openraft::{OptionalSend, RaftLogReader};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
-pub use disk_quota::{Promise, Room};
+pub use disk_quota::{DiskQuota, Reservation};
 pub use record::{Record, log_id};
 pub(in crate::raft) use record::{chained, invalid};
 

@@ -23,7 +23,7 @@ use sled::{Batch, Db};
 
 use super::frame::{append_record, split_record};
 use super::record::invalid;
-use super::{LogReader, LogStore, Record, Recovered, Room, WAY_OUT, lock, log_id};
+use super::{DiskQuota, LogReader, LogStore, Record, Recovered, WAY_OUT, lock, log_id};
 use crate::disk;
 use crate::raft::types::{Entry, LogId};
 
@@ -52,7 +52,7 @@ pub struct Sled {
     chunks: Arc<Mutex<Chunks>>,
     /// Bytes and number of entries of the last chunk, which still grows.
     open: Option<Chunk>,
-    room: Room,
+    quota: DiskQuota,
 }
 
 /// Number of entries and last term in each chunk, by the index of its first.
@@ -72,8 +72,8 @@ struct Chunk {
 }
 
 impl Sled {
-    /// Opens or creates the log in `directory`. `room` is where a full disk is announced.
-    pub fn open(directory: &Path, room: Room) -> io::Result<(Sled, Recovered)> {
+    /// Opens or creates the log in `directory`. `quota` is where a full disk is announced.
+    pub fn open(directory: &Path, quota: DiskQuota) -> io::Result<(Sled, Recovered)> {
         disk::folder(directory)?;
         let database = open_database(directory)?;
         // Its library makes files as everybody may read them.
@@ -98,7 +98,7 @@ impl Sled {
         let (chunks, recovered) = recover(&database).map_err(located)?;
         recovered.check(directory)?;
         let mut store =
-            Sled { database, file, path, chunks: Arc::new(Mutex::new(chunks)), open: None, room };
+            Sled { database, file, path, chunks: Arc::new(Mutex::new(chunks)), open: None, quota };
         store.look_at_free_space();
         Ok((store, recovered))
     }
@@ -194,9 +194,9 @@ impl Sled {
         if free < FREE_BYTES_MIN {
             let error = io::Error::from(io::ErrorKind::StorageFull);
             let text = format!("only {} MiB are free for the log: {error}", free >> 20);
-            self.room.refuse(&error, text);
+            self.quota.refuse(&error, text);
         } else {
-            self.room.accept();
+            self.quota.accept();
         }
     }
 }

@@ -27,7 +27,7 @@ const QUICK: Duration = Duration::from_millis(1);
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    pen: Arc<Mutex<Pen>>,
+    batcher: Arc<Mutex<Batcher>>,
     /// Jobs that are queued or being written by the thread.
     queued: Arc<AtomicUsize>,
 }
@@ -41,7 +41,7 @@ pub(super) enum Job {
 impl Writer {
     pub(super) fn start(store: impl LogStore, shared: Arc<Shared>) -> io::Result<Writer> {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let pen = Arc::new(Mutex::new(Pen {
+        let batcher = Arc::new(Mutex::new(Batcher {
             store: Box::new(store),
             shared,
             records: Vec::new(),
@@ -51,10 +51,10 @@ impl Writer {
         }));
         let queued = Arc::new(AtomicUsize::new(0));
         let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn({
-            let (pen, queued) = (Arc::clone(&pen), Arc::clone(&queued));
-            move || write_batches(&pen, queue, &queued)
+            let (batcher, queued) = (Arc::clone(&batcher), Arc::clone(&queued));
+            move || write_batches(&batcher, queue, &queued)
         })?;
-        Ok(Writer { jobs: Some(jobs), thread: Some(thread), pen, queued })
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread), batcher, queued })
     }
 
     /// Waits while the queue is full.
@@ -68,14 +68,14 @@ impl Writer {
     /// before it, or if the disk is not quick enough for that.
     pub(super) fn write_here(&self, job: Job) -> Result<(), Job> {
         // Who holds the pen writes; what was queued before it was taken comes first.
-        let Ok(mut pen) = self.pen.try_lock() else {
+        let Ok(mut batcher) = self.batcher.try_lock() else {
             return Err(job);
         };
-        if !pen.quick || self.queued.load(Ordering::Acquire) > 0 {
+        if !batcher.quick || self.queued.load(Ordering::Acquire) > 0 {
             return Err(job);
         }
-        pen.take(job);
-        pen.write();
+        batcher.take(job);
+        batcher.write();
         Ok(())
     }
 }
@@ -97,24 +97,24 @@ pub(super) fn stopped() -> io::Error {
 }
 
 /// The writer thread: whatever is queued becomes one batch.
-fn write_batches(pen: &Mutex<Pen>, mut jobs: mpsc::Receiver<Job>, queued: &AtomicUsize) {
+fn write_batches(batcher: &Mutex<Batcher>, mut jobs: mpsc::Receiver<Job>, queued: &AtomicUsize) {
     while let Some(job) = jobs.blocking_recv() {
-        let mut pen = lock(pen);
+        let mut batcher = lock(batcher);
         let (mut bytes, mut count) = (0, 0);
         let mut next = Some(job);
         while let Some(job) = next {
-            bytes += pen.take(job);
+            bytes += batcher.take(job);
             count += 1;
             next = if bytes < BATCH_BYTES_MAX { jobs.try_recv().ok() } else { None };
         }
-        pen.write();
+        batcher.write();
         queued.fetch_sub(count, Ordering::AcqRel);
     }
-    lock(pen).close();
+    lock(batcher).close();
 }
 
 /// The store with what a batch is gathered in.
-struct Pen {
+struct Batcher {
     store: Box<dyn LogStore>,
     shared: Arc<Shared>,
     records: Vec<Record>,
@@ -125,7 +125,7 @@ struct Pen {
     quick: bool,
 }
 
-impl Pen {
+impl Batcher {
     /// Adds a job to the batch, returns about how many bytes it is.
     fn take(&mut self, job: Job) -> usize {
         job.take(&mut self.records, &mut self.done)

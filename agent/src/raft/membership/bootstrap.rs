@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Only the founder initialises, once, and only when every first member has promised itself to its
-//! cluster (see `bond`). Whatever each server believes about who is there, a server is a first
+//! cluster (see `promise`). Whatever each server believes about who is there, a server is a first
 //! member of one cluster only.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use crate::raft::Error;
 use crate::raft::machine::Machine;
-use crate::raft::membership::known_servers::{Listed, Roster};
-use crate::raft::membership::promise::{Acceptance, Bond, Invitation};
+use crate::raft::membership::known_servers::{KnownServer, KnownServers};
+use crate::raft::membership::promise::{Acceptance, Invitation, Promise};
 use crate::raft::transport::Network;
 use crate::raft::types::{Server, ServerId, Types};
 use crate::rpc::{self, Method};
@@ -50,8 +50,8 @@ pub(in crate::raft) struct Servers {
 impl Servers {
     /// Until this server takes part in a cluster: forms one when its turn comes.
     pub(in crate::raft) async fn form(&self, stop: CancellationToken) {
-        let mut roster = self.network.roster.clone();
-        let mut bonds = self.network.bonds.watch();
+        let mut known_servers = self.network.known_servers.clone();
+        let mut promises = self.network.promises.watch();
         loop {
             match self.raft.is_initialized().await {
                 Ok(false) => {}
@@ -70,8 +70,8 @@ impl Servers {
                 self.waits_for.send_replace(waiting);
             }
             tokio::select! {
-                Ok(()) = roster.changed() => {}
-                Ok(()) = bonds.changed() => {}
+                Ok(()) = known_servers.changed() => {}
+                Ok(()) = promises.changed() => {}
                 () = tokio::time::sleep(RETRY) => {}
                 () = stop.cancelled() => return,
             }
@@ -80,13 +80,13 @@ impl Servers {
 
     /// Writes down that the cluster exists, once this server has heard of it.
     pub(in crate::raft) fn note_formed(&self) {
-        let bonds = &self.network.bonds;
-        let (cluster, founder) = match bonds.now() {
-            Some(Bond { formed: true, .. }) => return,
-            Some(bond) => (bond.cluster, bond.founder),
+        let promises = &self.network.promises;
+        let (cluster, founder) = match promises.now() {
+            Some(Promise { formed: true, .. }) => return,
+            Some(promise) => (promise.cluster, promise.founder),
             None => (Uuid::new_v4(), self.network.me),
         };
-        if let Err(error) = bonds.bind(cluster, founder, true) {
+        if let Err(error) = promises.bind(cluster, founder, true) {
             tracing::error!("cannot write down that the cluster was formed: {error}");
         }
     }
@@ -98,16 +98,16 @@ impl Servers {
             return Ok(Some("waiting to be invited by the leader of a cluster".to_owned()));
         }
         let members = {
-            let roster = self.network.roster.borrow();
-            match first_members(&roster, me, &self.server, self.expect) {
+            let known_servers = self.network.known_servers.borrow();
+            match first_members(&known_servers, me, &self.server, self.expect) {
                 Ok(members) => members,
                 Err(waiting) => return Ok(Some(waiting)),
             }
         };
-        let bonds = &self.network.bonds;
-        let bond = bonds.now();
-        if let Some(bond) = bond.filter(|bond| bond.founder != me) {
-            let founder = bond.founder;
+        let promises = &self.network.promises;
+        let promise = promises.now();
+        if let Some(promise) = promise.filter(|promise| promise.founder != me) {
+            let founder = promise.founder;
             return Ok(Some(format!("promised to the cluster that server {founder} forms")));
         }
         let first = members.keys().next().copied();
@@ -116,15 +116,15 @@ impl Servers {
             let name = first.map_or("another server", |server| &server.name);
             return Ok(Some(format!("waiting for {name} to form the cluster")));
         }
-        let cluster = if let Some(bond) = bond {
-            bond.cluster
+        let cluster = if let Some(promise) = promise {
+            promise.cluster
         } else {
-            let _deciding = bonds.deciding.lock().await;
-            if bonds.now().is_some() {
+            let _deciding = promises.deciding.lock().await;
+            if promises.now().is_some() {
                 return Ok(None);
             }
             let cluster = Uuid::new_v4();
-            bonds.bind(cluster, me, false).map_err(Error::Storage)?;
+            promises.bind(cluster, me, false).map_err(Error::Storage)?;
             cluster
         };
         let others: BTreeSet<ServerId> = members.keys().copied().filter(|id| *id != me).collect();
@@ -140,8 +140,8 @@ impl Servers {
         if let Err(waiting) = self.invite_all(&others, invitation).await {
             return Ok(Some(waiting));
         }
-        let _deciding = bonds.deciding.lock().await;
-        if bonds.now().map(|bond| bond.cluster) != Some(cluster) {
+        let _deciding = promises.deciding.lock().await;
+        if promises.now().map(|promise| promise.cluster) != Some(cluster) {
             return Ok(None);
         }
         tracing::info!(%cluster, "all {} servers are ready: forming the cluster", members.len());
@@ -157,9 +157,9 @@ impl Servers {
     ) -> Result<(), Error> {
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let me = self.network.me;
-        self.network.bonds.bind(cluster, me, false).map_err(Error::Storage)?;
+        self.network.promises.bind(cluster, me, false).map_err(Error::Storage)?;
         self.raft.initialize(members).await.map_err(|error| internal(&error))?;
-        self.network.bonds.bind(cluster, me, true).map_err(Error::Storage)?;
+        self.network.promises.bind(cluster, me, true).map_err(Error::Storage)?;
         self.raft.trigger().elect(false).await.map_err(|error| internal(&error))
     }
 
@@ -183,7 +183,7 @@ impl Servers {
                     Ok(Acceptance::Accepted) => {
                         accepted.insert(id);
                     }
-                    Ok(Acceptance::Bound(bond)) => refused.push((id, bond)),
+                    Ok(Acceptance::Bound(promise)) => refused.push((id, promise)),
                     Ok(Acceptance::Stranger(other)) => {
                         return Err(format!("server {other} answers at the address of {id}"));
                     }
@@ -194,20 +194,21 @@ impl Servers {
                 return Ok(());
             }
             let before = invitation.void.len();
-            for (id, bond) in &refused {
-                if bond.formed {
+            for (id, promise) in &refused {
+                if promise.formed {
                     return Err(format!("server {id} already belongs to another cluster"));
                 }
                 // What it was told in this server's name is no plan of this server, or one given up.
-                let given_up = accepted.contains(&bond.founder)
-                    || (bond.founder == self.network.me && bond.cluster != invitation.cluster);
-                if given_up && !invitation.void.contains(&bond.cluster) {
-                    invitation.void.push(bond.cluster);
+                let given_up = accepted.contains(&promise.founder)
+                    || (promise.founder == self.network.me
+                        && promise.cluster != invitation.cluster);
+                if given_up && !invitation.void.contains(&promise.cluster) {
+                    invitation.void.push(promise.cluster);
                 }
             }
             if invitation.void.len() == before {
-                let (id, bond) = refused[0];
-                let founder = bond.founder;
+                let (id, promise) = refused[0];
+                let founder = promise.founder;
                 return Err(format!(
                     "server {id} is promised to a cluster that server {founder} wants to form; if that server is gone for good, remove the data directory of {id}"
                 ));
@@ -216,7 +217,7 @@ impl Servers {
     }
 
     async fn invite(&self, invitation: &Invitation) -> Result<Acceptance, String> {
-        let address = self.network.roster.borrow().address(invitation.to);
+        let address = self.network.known_servers.borrow().address(invitation.to);
         let Some(address) = address else {
             return Err("its address is not known".to_owned());
         };
@@ -229,13 +230,13 @@ impl Servers {
 
 /// The servers that are to form a cluster, or what is still missing, in words.
 fn first_members(
-    roster: &Roster,
+    known_servers: &KnownServers,
     me: ServerId,
     server: &Server,
     expect: u32,
 ) -> Result<BTreeMap<ServerId, Server>, String> {
-    let counts = |listed: &Listed| listed.expect == expect && !listed.bootstrap;
-    let others = roster.alive().filter(|(id, listed)| *id != me && counts(listed));
+    let counts = |listed: &KnownServer| listed.expect == expect && !listed.bootstrap;
+    let others = known_servers.alive().filter(|(id, listed)| *id != me && counts(listed));
     let mut ready: BTreeMap<ServerId, Server> = others
         .map(|(id, it)| (id, Server { name: it.name.clone(), address: it.address.to_string() }))
         .collect();
@@ -246,7 +247,7 @@ fn first_members(
         return Ok(ready.into_iter().take(wanted).collect());
     }
     let mut missing = String::new();
-    let away = roster.servers.iter().filter(|(id, _)| !ready.contains_key(id));
+    let away = known_servers.servers.iter().filter(|(id, _)| !ready.contains_key(id));
     for (_, listed) in away {
         missing = format!(
             "{missing}, {} ({:?}, expects {})",
@@ -268,19 +269,19 @@ mod tests {
     use super::*;
     use crate::raft::membership::known_servers::Presence;
 
-    fn listed(number: u64, expect: u32, presence: Presence) -> (ServerId, Listed) {
+    fn listed(number: u64, expect: u32, presence: Presence) -> (ServerId, KnownServer) {
         let address = format!("127.0.0.1:{}", 8300 + number).parse().unwrap();
         let name = format!("s{number}");
-        (number.into(), Listed { name, address, expect, bootstrap: false, presence })
+        (number.into(), KnownServer { name, address, expect, bootstrap: false, presence })
     }
 
     #[test]
     fn members_are_the_first_that_wait_for_as_many() {
         use Presence::{Alive, Failed};
         let own = Server { name: "s2".to_owned(), address: "127.0.0.1:8302".to_owned() };
-        let check = |servers: Vec<(ServerId, Listed)>, expected: Result<&[u64], &str>| {
-            let roster = Roster { servers: servers.into_iter().collect() };
-            let members = first_members(&roster, 2.into(), &own, 3);
+        let check = |servers: Vec<(ServerId, KnownServer)>, expected: Result<&[u64], &str>| {
+            let known_servers = KnownServers { servers: servers.into_iter().collect() };
+            let members = first_members(&known_servers, 2.into(), &own, 3);
             let members = members.map(|members| members.into_keys().collect::<Vec<_>>());
             let expected = expected
                 .map(|ids| ids.iter().map(|id| ServerId::from(*id)).collect::<Vec<_>>())

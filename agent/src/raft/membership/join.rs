@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::raft::membership::bootstrap::Servers;
-use crate::raft::membership::known_servers::{Listed, Presence, Roster};
+use crate::raft::membership::known_servers::{KnownServer, KnownServers, Presence};
 use crate::raft::membership::promise::Invitation;
 use crate::raft::observer::Status;
 use crate::raft::types::{Membership, Server, ServerId, Types};
@@ -31,30 +31,30 @@ impl Servers {
         mut status: watch::Receiver<Status>,
         stop: CancellationToken,
     ) {
-        let mut roster = self.network.roster.clone();
+        let mut known_servers = self.network.known_servers.clone();
         loop {
             let leads = status.borrow_and_update().leading;
             if leads {
-                let now = roster.borrow_and_update().clone();
+                let now = known_servers.borrow_and_update().clone();
                 self.admit(&now).await;
             }
             tokio::select! {
                 changed = status.changed() => if changed.is_err() {
                     return;
                 },
-                Ok(()) = roster.changed(), if leads => {}
+                Ok(()) = known_servers.changed(), if leads => {}
                 () = tokio::time::sleep(INTERVAL), if leads => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    async fn admit(&self, roster: &Roster) {
+    async fn admit(&self, known_servers: &KnownServers) {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
-        self.invite_new(roster, membership).await;
+        self.invite_new(known_servers, membership).await;
         let metrics = self.raft.metrics().borrow_watched().clone();
-        for change in changes(roster, &metrics, self.network.me, &self.server) {
+        for change in changes(known_servers, &metrics, self.network.me, &self.server) {
             tracing::info!("changing who takes part: {change}");
             let changed = self.raft.change_membership(change, false);
             match tokio::time::timeout(CHANGE_MAX, changed).await {
@@ -66,16 +66,16 @@ impl Servers {
     }
 
     /// Servers that are there and take no part yet.
-    async fn invite_new(&self, roster: &Roster, membership: &Membership) {
-        let Some(bond) = self.network.bonds.now() else {
+    async fn invite_new(&self, known_servers: &KnownServers, membership: &Membership) {
+        let Some(promise) = self.network.promises.now() else {
             return;
         };
         let members: BTreeSet<ServerId> = membership.nodes().map(|(id, _)| *id).collect();
-        for (id, listed) in roster.alive().filter(|(id, _)| !members.contains(id)) {
+        for (id, listed) in known_servers.alive().filter(|(id, _)| !members.contains(id)) {
             // Members are asked too: only they can say that a plan of theirs was given up.
             let mut servers = members.clone();
             servers.remove(&self.network.me);
-            let (cluster, founder) = (bond.cluster, bond.founder);
+            let (cluster, founder) = (promise.cluster, promise.founder);
             let alone = Invitation {
                 to: id,
                 from: Some(self.network.me),
@@ -94,7 +94,7 @@ impl Servers {
                 tracing::debug!("cannot invite {}: {why}", listed.name);
                 continue;
             }
-            let earlier = earlier_life(roster, membership, self.network.me, (id, listed));
+            let earlier = earlier_life(known_servers, membership, self.network.me, (id, listed));
             let change = if let Some(earlier) = earlier {
                 tracing::info!(
                     "server {} at {} was built anew: {id} takes the place of {earlier}",
@@ -118,19 +118,19 @@ impl Servers {
     }
 }
 
-fn server(listed: &Listed) -> Server {
+fn server(listed: &KnownServer) -> Server {
     Server { name: listed.name.clone(), address: listed.address.to_string() }
 }
 
 /// The server that had this one's name, or else its address, if it is there no more.
 fn earlier_life(
-    roster: &Roster,
+    known_servers: &KnownServers,
     membership: &Membership,
     me: ServerId,
-    (id, listed): (ServerId, &Listed),
+    (id, listed): (ServerId, &KnownServer),
 ) -> Option<ServerId> {
     let is_alive = |id: &ServerId| {
-        let listed = roster.servers.get(id);
+        let listed = known_servers.servers.get(id);
         *id == me || listed.is_some_and(|listed| listed.presence == Presence::Alive)
     };
     let (name, address) = (&listed.name, listed.address.to_string());
@@ -150,7 +150,7 @@ fn replacement(
     membership: &Membership,
     earlier: ServerId,
     id: ServerId,
-    listed: &Listed,
+    listed: &KnownServer,
 ) -> Change {
     let newcomer = BTreeMap::from([(id, server(listed))]);
     let gone = BTreeSet::from([earlier]);
@@ -166,7 +166,7 @@ type Change = ChangeMembers<ServerId, Server>;
 
 /// Changes of the membership that are due.
 fn changes(
-    roster: &Roster,
+    known_servers: &KnownServers,
     metrics: &RaftMetrics<Types>,
     me: ServerId,
     own: &Server,
@@ -183,7 +183,7 @@ fn changes(
             }
             continue;
         }
-        let Some(listed) = roster.servers.get(id) else {
+        let Some(listed) = known_servers.servers.get(id) else {
             continue;
         };
         match listed.presence {
@@ -197,7 +197,7 @@ fn changes(
                     moved.insert(*id, now);
                 }
                 // It came while its earlier life still seemed to be there.
-                if let Some(earlier) = earlier_life(roster, membership, me, (*id, listed)) {
+                if let Some(earlier) = earlier_life(known_servers, membership, me, (*id, listed)) {
                     changes.push(replacement(membership, earlier, *id, listed));
                 }
             }

@@ -10,14 +10,14 @@ use crate::raft::types::ServerId;
 
 /// All servers that this agent has heard of, itself included or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roster {
+pub struct KnownServers {
     /// By their lasting names.
-    pub servers: BTreeMap<ServerId, Listed>,
+    pub servers: BTreeMap<ServerId, KnownServer>,
 }
 
 /// One server of the roster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct KnownServer {
     /// Node name, for people.
     pub name: String,
     /// Address of its RPC port.
@@ -43,14 +43,14 @@ pub enum Presence {
     Left,
 }
 
-impl Roster {
+impl KnownServers {
     /// The address of a server, whatever the log says of it: addresses change, IDs do not.
     pub fn address(&self, id: ServerId) -> Option<SocketAddr> {
         self.servers.get(&id).map(|server| server.address)
     }
 
     /// Those that answer.
-    pub fn alive(&self) -> impl Iterator<Item = (ServerId, &Listed)> {
+    pub fn alive(&self) -> impl Iterator<Item = (ServerId, &KnownServer)> {
         let servers = self.servers.iter().map(|(id, server)| (*id, server));
         servers.filter(|(_, server)| server.presence == Presence::Alive)
     }

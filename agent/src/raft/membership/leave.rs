@@ -89,10 +89,10 @@ impl Consensus {
     ) -> Result<(), Error> {
         let (leader, address) = self.other_leader()?;
         let network = &self.inner.network;
-        let letter = network.letter(leader, wish).map_err(Error::Internal)?;
+        let envelope = network.envelope(leader, wish).map_err(Error::Internal)?;
         let deadline = Instant::now() + within;
         let answer: Result<Result<(), Refused>, rpc::Error> =
-            network.pool.call(address, Method::Reconfigure, &letter, deadline).await;
+            network.pool.call(address, Method::Reconfigure, &envelope, deadline).await;
         match answer {
             Ok(done) => done.map_err(Error::from),
             Err(error) => Err(Error::Unknown(error.to_string())),
@@ -132,9 +132,9 @@ impl Consensus {
 
     fn somebody_is_there(&self) -> bool {
         let metrics = self.raft().metrics().borrow_watched().clone();
-        let roster = self.inner.network.roster.borrow();
+        let known_servers = self.inner.network.known_servers.borrow();
         let gone = |id: &ServerId| {
-            let listed = roster.servers.get(id);
+            let listed = known_servers.servers.get(id);
             listed.is_some_and(|listed| listed.presence != Presence::Alive)
         };
         let mut voters = metrics.membership_config.membership().voter_ids();

@@ -17,5 +17,5 @@ pub(super) mod leave;
 pub(super) mod promise;
 
 pub use configuration::{Configuration, Participant};
-pub use known_servers::{Listed, Presence, Roster};
+pub use known_servers::{KnownServer, KnownServers, Presence};
 pub use promise::owner_of_log;

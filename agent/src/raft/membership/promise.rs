@@ -24,7 +24,7 @@ use crate::raft::types::ServerId;
 
 /// Promise of a server to take part in one cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::raft) struct Bond {
+pub(in crate::raft) struct Promise {
     /// The server that promised: a folder that was copied to another server does not bind that one.
     pub(in crate::raft) server: ServerId,
     /// The cluster's ID, chosen by its founder.
@@ -62,29 +62,29 @@ pub(in crate::raft) enum Acceptance {
     /// It belongs to that cluster now, durably.
     Accepted,
     /// It belongs to another.
-    Bound(Bond),
+    Bound(Promise),
     /// Another server answers at that address.
     Stranger(ServerId),
 }
 
 /// This server's bond, on disk and in memory.
 #[derive(Debug)]
-pub(in crate::raft) struct Bonds {
+pub(in crate::raft) struct Promises {
     me: ServerId,
     path: Option<PathBuf>,
-    now: watch::Sender<Option<Bond>>,
+    now: watch::Sender<Option<Promise>>,
     /// Held while a decision is made: answering an invitation, forming a cluster.
     pub(in crate::raft) deciding: Mutex<()>,
 }
 
-impl Bonds {
+impl Promises {
     /// Reads what was promised before.
-    pub(in crate::raft) fn open(me: ServerId, directory: Option<&Path>) -> io::Result<Bonds> {
+    pub(in crate::raft) fn open(me: ServerId, directory: Option<&Path>) -> io::Result<Promises> {
         let path = directory.map(|directory| directory.join("cluster.json"));
         let kept = match &path {
             None => None,
             Some(path) => match fs::read(path) {
-                Ok(bytes) => Some(serde_json::from_slice::<Bond>(&bytes).map_err(|error| {
+                Ok(bytes) => Some(serde_json::from_slice::<Promise>(&bytes).map_err(|error| {
                     let text = format!("cannot read {}: {error}", path.display());
                     io::Error::new(io::ErrorKind::InvalidData, text)
                 })?),
@@ -92,16 +92,16 @@ impl Bonds {
                 Err(error) => return Err(error),
             },
         };
-        let kept = kept.filter(|bond| bond.server == me);
-        Ok(Bonds { me, path, now: watch::Sender::new(kept), deciding: Mutex::default() })
+        let kept = kept.filter(|promise| promise.server == me);
+        Ok(Promises { me, path, now: watch::Sender::new(kept), deciding: Mutex::default() })
     }
 
-    pub(in crate::raft) fn now(&self) -> Option<Bond> {
+    pub(in crate::raft) fn now(&self) -> Option<Promise> {
         *self.now.borrow()
     }
 
     /// Tells of changes.
-    pub(in crate::raft) fn watch(&self) -> watch::Receiver<Option<Bond>> {
+    pub(in crate::raft) fn watch(&self) -> watch::Receiver<Option<Promise>> {
         self.now.subscribe()
     }
 
@@ -112,20 +112,20 @@ impl Bonds {
         founder: ServerId,
         formed: bool,
     ) -> io::Result<()> {
-        let bond = Bond { server: self.me, cluster, founder, formed };
-        if self.now() == Some(bond) {
+        let promise = Promise { server: self.me, cluster, founder, formed };
+        if self.now() == Some(promise) {
             return Ok(());
         }
         if let Some(path) = &self.path {
-            write(path, &bond)?;
+            write(path, &promise)?;
         }
-        self.now.send_replace(Some(bond));
+        self.now.send_replace(Some(promise));
         Ok(())
     }
 
     /// Is this server bound to that cluster already?
     pub(in crate::raft) fn is_of(&self, cluster: Uuid) -> bool {
-        self.now().is_some_and(|bond| bond.cluster == cluster)
+        self.now().is_some_and(|promise| promise.cluster == cluster)
     }
 
     /// Answers an invitation. `taking_part`: has this server ever voted or kept an entry?
@@ -141,15 +141,15 @@ impl Bonds {
             return Ok(Acceptance::Stranger(self.me));
         }
         let _deciding = self.deciding.lock().await;
-        if let Some(bond) = self.now() {
-            if bond.cluster == invitation.cluster {
+        if let Some(promise) = self.now() {
+            if promise.cluster == invitation.cluster {
                 return Ok(Acceptance::Accepted);
             }
-            let member = bond.formed || taking_part.await;
-            if member || !may_change(self.me, bond, invitation) {
+            let member = promise.formed || taking_part.await;
+            if member || !may_change(self.me, promise, invitation) {
                 // Who knows the ID of a cluster that exists is taken for one of it: nobody is told who asks.
-                let cluster = if member { Uuid::nil() } else { bond.cluster };
-                return Ok(Acceptance::Bound(Bond { formed: member, cluster, ..bond }));
+                let cluster = if member { Uuid::nil() } else { promise.cluster };
+                return Ok(Acceptance::Bound(Promise { formed: member, cluster, ..promise }));
             }
         }
         self.bind(invitation.cluster, invitation.founder, false)?;
@@ -158,23 +158,23 @@ impl Bonds {
 }
 
 /// May a server that takes no part yet follow the invitation in spite of its promise?
-fn may_change(me: ServerId, bond: Bond, invitation: &Invitation) -> bool {
-    if bond.founder == me {
+fn may_change(me: ServerId, promise: Promise, invitation: &Invitation) -> bool {
+    if promise.founder == me {
         // Its own plan, and nobody else can carry it out. Of two founders the smaller ID wins.
         invitation.formed || invitation.founder < me
     } else {
-        invitation.void.contains(&bond.cluster)
+        invitation.void.contains(&promise.cluster)
     }
 }
 
 /// The server that the log in this data directory belongs to, if it ever was in a cluster.
 pub fn owner_of_log(data_dir: &Path) -> Option<ServerId> {
     let bytes = fs::read(data_dir.join("raft").join("cluster.json")).ok()?;
-    serde_json::from_slice::<Bond>(&bytes).ok().map(|bond| bond.server)
+    serde_json::from_slice::<Promise>(&bytes).ok().map(|promise| promise.server)
 }
 
-fn write(path: &Path, bond: &Bond) -> io::Result<()> {
-    disk::replace(path, &serde_json::to_vec(bond).map_err(io::Error::other)?)
+fn write(path: &Path, promise: &Promise) -> io::Result<()> {
+    disk::replace(path, &serde_json::to_vec(promise).map_err(io::Error::other)?)
 }
 
 #[cfg(test)]
@@ -204,66 +204,67 @@ mod tests {
         }
     }
 
-    async fn ask(bonds: &Bonds, invitation: &Invitation) -> bool {
-        let answer = bonds.answer(invitation, std::future::ready(false)).await.unwrap();
+    async fn ask(promises: &Promises, invitation: &Invitation) -> bool {
+        let answer = promises.answer(invitation, std::future::ready(false)).await.unwrap();
         answer == Acceptance::Accepted
     }
 
     #[tokio::test]
     async fn a_promise_is_given_once_and_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let bonds = Bonds::open(id(5), Some(folder.path())).unwrap();
-        assert!(ask(&bonds, &invitation(5, 3, false, &[])).await);
-        assert!(ask(&bonds, &invitation(5, 3, false, &[])).await, "the same again");
-        drop(bonds);
-        let bonds = Bonds::open(id(5), Some(folder.path())).unwrap();
-        assert!(!ask(&bonds, &invitation(5, 1, false, &[])).await);
-        assert!(!ask(&bonds, &invitation(5, 1, true, &[])).await);
-        assert!(ask(&bonds, &invitation(5, 1, true, &[3])).await, "its founder has given up");
-        assert!(!ask(&bonds, &invitation(5, 3, false, &[])).await);
+        let promises = Promises::open(id(5), Some(folder.path())).unwrap();
+        assert!(ask(&promises, &invitation(5, 3, false, &[])).await);
+        assert!(ask(&promises, &invitation(5, 3, false, &[])).await, "the same again");
+        drop(promises);
+        let promises = Promises::open(id(5), Some(folder.path())).unwrap();
+        assert!(!ask(&promises, &invitation(5, 1, false, &[])).await);
+        assert!(!ask(&promises, &invitation(5, 1, true, &[])).await);
+        assert!(ask(&promises, &invitation(5, 1, true, &[3])).await, "its founder has given up");
+        assert!(!ask(&promises, &invitation(5, 3, false, &[])).await);
     }
 
     #[tokio::test]
     async fn of_two_founders_the_smaller_wins_unless_a_cluster_exists() {
-        let bonds = Bonds::open(id(3), None).unwrap();
-        bonds.bind(cluster(3), id(3), false).unwrap();
-        assert!(!ask(&bonds, &invitation(3, 7, false, &[])).await);
-        assert!(ask(&bonds, &invitation(3, ONE, false, &[])).await);
+        let promises = Promises::open(id(3), None).unwrap();
+        promises.bind(cluster(3), id(3), false).unwrap();
+        assert!(!ask(&promises, &invitation(3, 7, false, &[])).await);
+        assert!(ask(&promises, &invitation(3, ONE, false, &[])).await);
 
-        let bonds = Bonds::open(id(3), None).unwrap();
-        bonds.bind(cluster(3), id(3), false).unwrap();
-        assert!(ask(&bonds, &invitation(3, 7, true, &[])).await);
+        let promises = Promises::open(id(3), None).unwrap();
+        promises.bind(cluster(3), id(3), false).unwrap();
+        assert!(ask(&promises, &invitation(3, 7, true, &[])).await);
     }
 
     #[tokio::test]
     async fn a_member_never_leaves_and_a_stranger_says_so() {
-        let bonds = Bonds::open(id(3), None).unwrap();
-        bonds.bind(cluster(3), id(3), true).unwrap();
-        assert!(!ask(&bonds, &invitation(3, ONE, true, &[3])).await);
-        let bonds = Bonds::open(id(4), None).unwrap();
-        bonds.bind(cluster(3), id(3), false).unwrap();
-        let voted = bonds.answer(&invitation(4, ONE, true, &[3]), std::future::ready(true)).await;
-        let Acceptance::Bound(bond) = voted.unwrap() else { panic!("it has a bond") };
-        assert!(bond.formed && bond.cluster.is_nil(), "nobody is told the ID of a cluster");
-        let other = bonds.answer(&invitation(9, 3, true, &[]), std::future::ready(false)).await;
+        let promises = Promises::open(id(3), None).unwrap();
+        promises.bind(cluster(3), id(3), true).unwrap();
+        assert!(!ask(&promises, &invitation(3, ONE, true, &[3])).await);
+        let promises = Promises::open(id(4), None).unwrap();
+        promises.bind(cluster(3), id(3), false).unwrap();
+        let voted =
+            promises.answer(&invitation(4, ONE, true, &[3]), std::future::ready(true)).await;
+        let Acceptance::Bound(promise) = voted.unwrap() else { panic!("it has a bond") };
+        assert!(promise.formed && promise.cluster.is_nil(), "nobody is told the ID of a cluster");
+        let other = promises.answer(&invitation(9, 3, true, &[]), std::future::ready(false)).await;
         assert_eq!(other.unwrap(), Acceptance::Stranger(id(4)));
     }
 
     #[tokio::test]
     async fn a_question_binds_nobody() {
-        let bonds = Bonds::open(id(3), None).unwrap();
+        let promises = Promises::open(id(3), None).unwrap();
         let question = Invitation { asks: true, ..invitation(3, ONE, false, &[]) };
-        assert!(!ask(&bonds, &question).await);
-        assert_eq!(bonds.now(), None);
-        bonds.bind(cluster(ONE.into()), id(ONE), false).unwrap();
-        assert!(ask(&bonds, &question).await);
+        assert!(!ask(&promises, &question).await);
+        assert_eq!(promises.now(), None);
+        promises.bind(cluster(ONE.into()), id(ONE), false).unwrap();
+        assert!(ask(&promises, &question).await);
     }
 
     #[test]
     fn a_copied_folder_binds_nobody_else() {
         let folder = tempfile::tempdir().unwrap();
-        let bonds = Bonds::open(id(5), Some(folder.path())).unwrap();
-        bonds.bind(cluster(1), id(1), true).unwrap();
-        assert_eq!(Bonds::open(id(6), Some(folder.path())).unwrap().now(), None);
+        let promises = Promises::open(id(5), Some(folder.path())).unwrap();
+        promises.bind(cluster(1), id(1), true).unwrap();
+        assert_eq!(Promises::open(id(6), Some(folder.path())).unwrap().now(), None);
     }
 }

@@ -25,7 +25,7 @@ const READ_INDEX_MAX: Duration = Duration::from_secs(2);
 
 /// Proof of leadership that a read needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Certainty {
+pub(super) enum Confirmation {
     /// A majority has answered within its lease.
     Leased,
     /// A majority has answered since the question.
@@ -41,13 +41,13 @@ impl Consensus {
             // acknowledges.
             return Ok(());
         }
-        self.catch_up(Certainty::Confirmed).await
+        self.catch_up(Confirmation::Confirmed).await
     }
 
     /// As [`Consensus::read_barrier`], but the leader need not ask a majority as long as it holds
     /// its lease (a default read).
     pub async fn read_lease(&self) -> Result<(), Error> {
-        if self.may_answer() { Ok(()) } else { self.catch_up(Certainty::Leased).await }
+        if self.may_answer() { Ok(()) } else { self.catch_up(Confirmation::Leased).await }
     }
 
     /// May this server answer a default read as it is? It leads, and no other can lead before its
@@ -62,9 +62,9 @@ impl Consensus {
     }
 
     /// Waits until this server has applied everything that was acknowledged before the call.
-    async fn catch_up(&self, certainty: Certainty) -> Result<(), Error> {
-        let index = match self.read_index(certainty).await {
-            Err(Error::NoLeader) => self.ask_leader(certainty).await?,
+    async fn catch_up(&self, confirmation: Confirmation) -> Result<(), Error> {
+        let index = match self.read_index(confirmation).await {
+            Err(Error::NoLeader) => self.ask_leader(confirmation).await?,
             index => index?,
         };
         self.inner.published.reached(index).await;
@@ -73,8 +73,8 @@ impl Consensus {
 
     /// Index that a server must have applied to know everything that was acknowledged before the
     /// call. Only the leader knows.
-    pub(super) async fn read_index(&self, certainty: Certainty) -> Result<u64, Error> {
-        if certainty == Certainty::Leased && self.may_answer() {
+    pub(super) async fn read_index(&self, confirmation: Confirmation) -> Result<u64, Error> {
+        if confirmation == Confirmation::Leased && self.may_answer() {
             return Ok(self.inner.published.applied());
         }
         if !self.is_raft_leader() {
@@ -85,11 +85,11 @@ impl Consensus {
             let raft = raft.clone();
             async move { confirm(&raft).await.map_err(Arc::new) }
         };
-        answer(self.inner.asking.majority.ask(round).await)
+        answer(self.inner.read_index.majority.ask(round).await)
     }
 
     /// The same from the server that leads. To ask again is harmless.
-    async fn ask_leader(&self, certainty: Certainty) -> Result<u64, Error> {
+    async fn ask_leader(&self, confirmation: Confirmation) -> Result<u64, Error> {
         let consensus = self.clone();
         let round = move || {
             let consensus = consensus.clone();
@@ -98,24 +98,24 @@ impl Consensus {
                 let deadline = Instant::now() + READ_INDEX_MAX;
                 let pool = &consensus.inner.network.pool;
                 let answer: Result<Result<u64, Refused>, rpc::Error> =
-                    pool.call(address, Method::ReadIndex, &certainty, deadline).await;
+                    pool.call(address, Method::ReadIndex, &confirmation, deadline).await;
                 match answer {
                     Ok(answer) => answer.map_err(|refused| Arc::new(Error::from(refused))),
                     Err(_) => Err(Arc::new(Error::NoLeader)),
                 }
             }
         };
-        let asking = match certainty {
-            Certainty::Leased => &self.inner.asking.leader_leased,
-            Certainty::Confirmed => &self.inner.asking.leader_confirmed,
+        let read_index = match confirmation {
+            Confirmation::Leased => &self.inner.read_index.leader_leased,
+            Confirmation::Confirmed => &self.inner.read_index.leader_confirmed,
         };
-        answer(asking.ask(round).await)
+        answer(read_index.ask(round).await)
     }
 }
 
 /// Rounds that concurrent reads share: a majority's confirmation, and the leader's word.
 #[derive(Debug, Default)]
-pub(super) struct Asking {
+pub(super) struct ReadIndex {
     majority: Rounds<Shared>,
     leader_leased: Rounds<Shared>,
     leader_confirmed: Rounds<Shared>,

@@ -29,7 +29,7 @@ const ENTRY_BYTES: u64 = 48;
 
 /// Counts what was applied since the last snapshot.
 #[derive(Debug)]
-pub struct Upkeep {
+pub struct Policy {
     threshold: u64,
     grown: Mutex<Grown>,
     due: Notify,
@@ -55,9 +55,9 @@ pub struct Growth {
     pub bytes: u64,
 }
 
-impl Upkeep {
+impl Policy {
     /// `threshold`: entries that make a snapshot worth while (`raft_snapshot_threshold`).
-    pub fn new(threshold: u64) -> Upkeep {
+    pub fn new(threshold: u64) -> Policy {
         let grown = Grown {
             since_snapshot: Growth::default(),
             snapshot_bytes: 0,
@@ -65,7 +65,7 @@ impl Upkeep {
             bytes: 0,
             marks: VecDeque::new(),
         };
-        Upkeep {
+        Policy {
             threshold: threshold.max(1),
             grown: Mutex::new(grown),
             due: Notify::new(),
@@ -197,22 +197,22 @@ mod tests {
 
     #[test]
     fn few_but_large_entries_are_purged_by_their_bytes() {
-        let upkeep = Upkeep::new(1_000_000);
+        let snapshot_policy = Policy::new(1_000_000);
         for index in 0..200 {
-            assert!(index > 64 || upkeep.purgeable().is_none());
-            upkeep.applied(index, 1, 1 << 20);
+            assert!(index > 64 || snapshot_policy.purgeable().is_none());
+            snapshot_policy.applied(index, 1, 1 << 20);
         }
-        let purgeable = upkeep.purgeable().unwrap();
+        let purgeable = snapshot_policy.purgeable().unwrap();
         assert!((130..=136).contains(&purgeable), "{purgeable}");
     }
 
     #[test]
     fn what_came_during_a_snapshot_counts_for_the_next() {
-        let upkeep = Upkeep::new(10);
-        upkeep.applied(10, 10, 100);
-        let growth = upkeep.growth();
-        upkeep.applied(13, 3, 30);
-        upkeep.saved(growth, 500);
-        assert_eq!(upkeep.growth(), Growth { entries: 3, bytes: 30 + 3 * ENTRY_BYTES });
+        let snapshot_policy = Policy::new(10);
+        snapshot_policy.applied(10, 10, 100);
+        let growth = snapshot_policy.growth();
+        snapshot_policy.applied(13, 3, 30);
+        snapshot_policy.saved(growth, 500);
+        assert_eq!(snapshot_policy.growth(), Growth { entries: 3, bytes: 30 + 3 * ENTRY_BYTES });
     }
 }

@@ -96,7 +96,7 @@ pub(in crate::raft) struct Outgoing {
     total: u64,
     offset: u64,
     /// The receiver has not yet said where to begin.
-    asking: bool,
+    read_index: bool,
 }
 
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Outgoing {
             }
         })
         .await?;
-        Ok(Outgoing { vote, meta, source, total, offset: 0, asking: true })
+        Ok(Outgoing { vote, meta, source, total, offset: 0, read_index: true })
     }
 
     /// Goes on from there.
@@ -135,7 +135,7 @@ impl Outgoing {
         if offset > self.total {
             return Err(io::Error::other("the receiver wants more than there is"));
         }
-        (self.offset, self.asking) = (offset, false);
+        (self.offset, self.read_index) = (offset, false);
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl Outgoing {
     pub(in crate::raft) async fn piece(&mut self) -> io::Result<Piece> {
         let offset = self.offset;
         let left = usize::try_from(self.total - offset).unwrap_or(usize::MAX);
-        let length = if self.asking { 0 } else { left.min(PIECE_BYTES) };
+        let length = if self.read_index { 0 } else { left.min(PIECE_BYTES) };
         let bytes = match &self.source {
             Source::Memory(bytes) => {
                 let from = usize::try_from(offset).map_err(io::Error::other)?;
@@ -182,12 +182,12 @@ struct Partial {
     /// Sender and snapshot that it belongs to: the same bytes only come from the same server.
     of: (ServerId, Option<LogId>, u64),
     /// `None` until its header was judged.
-    kept: Option<Kept>,
+    kept: Option<PartialStorage>,
     length: u64,
 }
 
 #[derive(Debug)]
-enum Kept {
+enum PartialStorage {
     File(File),
     Memory(Vec<u8>),
 }
@@ -233,10 +233,10 @@ impl Incoming {
         Ok(Ok(Arrived { vote, snapshot: SnapshotOf::<Types, Image> { meta, snapshot: image } }))
     }
 
-    fn empty(&self) -> io::Result<Kept> {
+    fn empty(&self) -> io::Result<PartialStorage> {
         Ok(match &self.path {
-            None => Kept::Memory(Vec::new()),
-            Some(path) => Kept::File(disk::create(path)?),
+            None => PartialStorage::Memory(Vec::new()),
+            Some(path) => PartialStorage::File(disk::create(path)?),
         })
     }
 }
@@ -244,8 +244,8 @@ impl Incoming {
 impl Partial {
     fn append(mut self, bytes: &[u8]) -> io::Result<Partial> {
         match &mut self.kept {
-            Some(Kept::File(file)) => file.write_all(bytes)?,
-            Some(Kept::Memory(kept)) => kept.extend_from_slice(bytes),
+            Some(PartialStorage::File(file)) => file.write_all(bytes)?,
+            Some(PartialStorage::Memory(kept)) => kept.extend_from_slice(bytes),
             None => return Err(io::Error::other("a snapshot without its beginning")),
         }
         self.length += bytes.len() as u64;
@@ -255,17 +255,17 @@ impl Partial {
 
 /// The state that has arrived, read to its last byte: only a sound one is shown to the library, which would end on
 /// any other.
-fn whole(kept: Kept, path: Option<PathBuf>, coverage: &Coverage) -> io::Result<Store> {
+fn whole(kept: PartialStorage, path: Option<PathBuf>, coverage: &Coverage) -> io::Result<Store> {
     let (covered, store) = match (kept, path) {
-        (Kept::Memory(bytes), _) => decode(&bytes)?,
-        (Kept::File(file), Some(path)) => {
+        (PartialStorage::Memory(bytes), _) => decode(&bytes)?,
+        (PartialStorage::File(file), Some(path)) => {
             drop(file);
             let arrived = read(&path);
             // It is written anew under its name, if it is sound.
             fs::remove_file(&path)?;
             arrived?
         }
-        (Kept::File(_), None) => return Err(io::Error::other("a file without a name")),
+        (PartialStorage::File(_), None) => return Err(io::Error::other("a file without a name")),
     };
     if covered != *coverage {
         return Err(io::Error::other("the snapshot covers other entries than its sender says"));

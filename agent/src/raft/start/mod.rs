@@ -15,16 +15,16 @@ use uuid::Uuid;
 
 use crate::raft::autopilot::Driver;
 use crate::raft::consensus::{Consensus, Inner, UNDER_WAY_KIB_MAX, fatal, internal};
-use crate::raft::executor::Crew;
-use crate::raft::log::{LogStore, Room};
+use crate::raft::executor::Executor;
+use crate::raft::log::{DiskQuota, LogStore};
 use crate::raft::machine::{Machine, Published};
 use crate::raft::membership::bootstrap::Servers;
-use crate::raft::membership::promise::Bonds;
+use crate::raft::membership::promise::Promises;
 use crate::raft::observer::{Contact, Observer, Status};
-use crate::raft::read_index::Asking;
-use crate::raft::snapshot::policy::Upkeep;
+use crate::raft::read_index::ReadIndex;
+use crate::raft::snapshot::policy::Policy;
 use crate::raft::snapshot::transfer::Incoming;
-use crate::raft::start::open::{Around, Times, config, open};
+use crate::raft::start::open::{Times, WrapStore, config, open};
 use crate::raft::transport::Network;
 use crate::raft::types::{Server, ServerId, Types};
 use crate::raft::{Error, Links, Settings};
@@ -55,33 +55,36 @@ impl Consensus {
     pub async fn start_around(
         settings: Settings,
         links: Links,
-        around: impl FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send + 'static,
+        wrap: impl FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send + 'static,
     ) -> Result<Consensus, Error> {
         let id: ServerId = settings.node_id.parse().map_err(|error| {
             Error::Internal(format!("node ID `{}` is not a UUID: {error}", settings.node_id))
         })?;
         let server = Server { name: settings.node_name.clone(), address: settings.address.clone() };
-        let room = Room::default();
+        let quota = DiskQuota::default();
         let published = Arc::new(Published::default());
-        let upkeep = Arc::new(Upkeep::new(settings.snapshot_threshold));
+        let snapshot_policy = Arc::new(Policy::new(settings.snapshot_threshold));
         let (lock, log, machine) = {
-            let (settings, room) = (settings.clone(), room.clone());
-            let (published, upkeep) = (Arc::clone(&published), Arc::clone(&upkeep));
-            let disk = (room, Box::new(around) as Around);
-            tokio::task::spawn_blocking(move || open(&settings, id, disk, published, upkeep))
-                .await
-                .map_err(|error| Error::Internal(error.to_string()))?
-                .map_err(Error::Storage)?
+            let (settings, quota) = (settings.clone(), quota.clone());
+            let (published, snapshot_policy) =
+                (Arc::clone(&published), Arc::clone(&snapshot_policy));
+            let disk = (quota, Box::new(wrap) as WrapStore);
+            tokio::task::spawn_blocking(move || {
+                open(&settings, id, disk, published, snapshot_policy)
+            })
+            .await
+            .map_err(|error| Error::Internal(error.to_string()))?
+            .map_err(Error::Storage)?
         };
         let directory = settings.data_dir.as_ref().map(|data_dir| data_dir.join("raft"));
-        let bonds = Bonds::open(id, directory.as_deref()).map_err(Error::Storage)?;
-        let Links { pool, roster, expect } = links;
-        let network = Network { me: id, pool, roster, bonds: Arc::new(bonds) };
+        let promises = Promises::open(id, directory.as_deref()).map_err(Error::Storage)?;
+        let Links { pool, known_servers, expect } = links;
+        let network = Network { me: id, pool, known_servers, promises: Arc::new(promises) };
         let config = Arc::new(config(&settings).validate().map_err(internal)?);
-        let crew = Crew::default();
-        let raft = crew.hire(Raft::new(id, config, network.clone(), log, machine));
+        let executor = Executor::default();
+        let raft = executor.attach(Raft::new(id, config, network.clone(), log, machine));
         let raft = raft.await.map_err(fatal)?;
-        drop(tokio::spawn(crew.run()));
+        drop(tokio::spawn(executor.run()));
 
         let times = Times::scaled(settings.raft_multiplier);
         let lease = Duration::from_millis(times.election_max);
@@ -113,7 +116,7 @@ impl Consensus {
                 let (servers, status, stop) = (servers.clone(), status.clone(), stop.clone());
                 async move { servers.grow(status, stop).await }
             }),
-            tokio::spawn(save(raft.clone(), upkeep, stop.clone())),
+            tokio::spawn(save(raft.clone(), snapshot_policy, stop.clone())),
             tokio::spawn(beat(raft.clone(), Duration::from_millis(times.heartbeat), stop.clone())),
         ];
         let (assess, assessed) = watch::channel(None);
@@ -133,9 +136,9 @@ impl Consensus {
                 server,
                 published,
                 status,
-                room,
+                quota,
                 under_way: Semaphore::new(UNDER_WAY_KIB_MAX),
-                asking: Asking::default(),
+                read_index: ReadIndex::default(),
                 stamped: AtomicU64::new(0),
                 contact,
                 stop,
@@ -162,7 +165,7 @@ impl Consensus {
     /// others wait for each other.
     async fn take_part(&self, servers: Servers) -> Result<(), Error> {
         let raft = &self.inner.raft;
-        let bonds = &self.inner.network.bonds;
+        let promises = &self.inner.network.promises;
         if raft.is_initialized().await.map_err(fatal)? {
             let (voters, members): (Vec<ServerId>, Vec<ServerId>) = raft
                 .with_raft_state(|state| {
@@ -173,7 +176,7 @@ impl Consensus {
                 .await
                 .map_err(fatal)?;
             // One that was removed, or has voted only, is told by its bond that the log is its own.
-            if !members.contains(&self.inner.id) && bonds.now().is_none() {
+            if !members.contains(&self.inner.id) && promises.now().is_none() {
                 let known: Vec<String> = members.iter().map(ToString::to_string).collect();
                 return Err(Error::Internal(format!(
                     "this server has the ID {}, but the log in its data directory belongs to {}",
@@ -184,8 +187,10 @@ impl Consensus {
             servers.note_formed();
             return if voters == [self.inner.id] { self.lead_alone().await } else { Ok(()) };
         }
-        if servers.expect == 1 && bonds.now().is_none_or(|bond| bond.founder == self.inner.id) {
-            let cluster = bonds.now().map_or_else(Uuid::new_v4, |bond| bond.cluster);
+        if servers.expect == 1
+            && promises.now().is_none_or(|promise| promise.founder == self.inner.id)
+        {
+            let cluster = promises.now().map_or_else(Uuid::new_v4, |promise| promise.cluster);
             let alone = BTreeMap::from([(self.inner.id, self.inner.server.clone())]);
             servers.initialise(alone, cluster).await?;
             return self.lead_alone().await;
@@ -210,19 +215,19 @@ impl Consensus {
 }
 
 /// Takes a snapshot whenever one is due, then cuts the log by its bytes.
-async fn save(raft: Raft<Types, Machine>, upkeep: Arc<Upkeep>, stop: CancellationToken) {
+async fn save(raft: Raft<Types, Machine>, snapshot_policy: Arc<Policy>, stop: CancellationToken) {
     let attempts = async {
         loop {
-            upkeep.due().await;
+            snapshot_policy.due().await;
             let before = raft.metrics().borrow_watched().snapshot;
             if raft.trigger().snapshot().await.is_err() {
                 return;
             }
-            upkeep.finished().await;
+            snapshot_policy.finished().await;
             // The library is told of a snapshot a moment after it is written.
             let saved = raft.wait(Some(SAVE_RETRY));
             let saved = saved.metrics(|metrics| metrics.snapshot > before, "snapshot").await;
-            match (saved, upkeep.purgeable()) {
+            match (saved, snapshot_policy.purgeable()) {
                 (Err(_), _) => tokio::time::sleep(SAVE_RETRY).await,
                 (Ok(_), Some(index)) if raft.trigger().purge_log(index).await.is_err() => return,
                 (Ok(_), _) => {}

@@ -11,28 +11,32 @@ use crate::disk;
 use crate::raft::judge::TERM_MAX;
 use crate::raft::log::sled::Sled;
 use crate::raft::log::wal::Wal;
-use crate::raft::log::{Log, LogStore, Pace, Recovered, Room, WAY_OUT, invalid};
+use crate::raft::log::{DiskQuota, Log, LogStore, Pace, Recovered, WAY_OUT, invalid};
 use crate::raft::machine::{Machine, Published};
 use crate::raft::recover::take_peers;
 use crate::raft::snapshot::files::Snapshots;
-use crate::raft::snapshot::policy::Upkeep;
+use crate::raft::snapshot::policy::Policy;
 use crate::raft::types::ServerId;
 use crate::raft::{LogBackend, Settings};
 
 /// Wraps a log store before it is used.
-pub(in crate::raft) type Around = Box<dyn FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send>;
+pub(in crate::raft) type WrapStore = Box<dyn FnOnce(Box<dyn LogStore>) -> Box<dyn LogStore> + Send>;
 
 /// Opens what is on disk, or nothing for a server in memory.
 pub(in crate::raft) fn open(
     settings: &Settings,
     me: ServerId,
-    (room, around): (Room, Around),
+    (quota, wrap): (DiskQuota, WrapStore),
     published: Arc<Published>,
-    upkeep: Arc<Upkeep>,
+    snapshot_policy: Arc<Policy>,
 ) -> io::Result<(Option<File>, Log, Machine)> {
     let pace = Arc::new(Pace::here());
     let Some(data_dir) = &settings.data_dir else {
-        return Ok((None, Log::in_memory(), Machine::open(None, None, published, upkeep)?));
+        return Ok((
+            None,
+            Log::in_memory(),
+            Machine::open(None, None, published, snapshot_policy)?,
+        ));
     };
     let directory = data_dir.join("raft");
     disk::folder(&directory)?;
@@ -54,11 +58,11 @@ pub(in crate::raft) fn open(
     let lock = take_peers(&directory, lock, settings.log_backend, me)?;
     let (store, recovered): (Box<dyn LogStore>, Recovered) = match settings.log_backend {
         LogBackend::Wal => {
-            let (store, recovered) = Wal::open(ours, &room)?;
+            let (store, recovered) = Wal::open(ours, &quota)?;
             (Box::new(store), recovered)
         }
         LogBackend::Sled => {
-            let (store, recovered) = Sled::open(ours, room)?;
+            let (store, recovered) = Sled::open(ours, quota)?;
             (Box::new(store), recovered)
         }
     };
@@ -77,8 +81,8 @@ pub(in crate::raft) fn open(
             ours.display()
         )));
     }
-    let log = Log::over(around(store), &recovered)?;
-    let machine = Machine::open(Some(snapshots), recovered.purged, published, upkeep)?;
+    let log = Log::over(wrap(store), &recovered)?;
+    let machine = Machine::open(Some(snapshots), recovered.purged, published, snapshot_policy)?;
     Ok((Some(lock), log.with_pace(Arc::clone(&pace)), machine.with_pace(pace)))
 }
 
@@ -138,7 +142,7 @@ pub(in crate::raft) fn config(settings: &Settings) -> Config {
         // A leader that is heard but hears nobody must fall silent now and then, or its followers
         // would never elect another.
         quorum_loss_probe_interval: Some(3 * times.election_max),
-        // `Upkeep` decides: the library counts entries only.
+        // `Policy` decides: the library counts entries only.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: settings.trailing_logs,
         // Each purge is a record in the log; a few hundred entries make it worth while.

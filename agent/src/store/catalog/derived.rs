@@ -8,7 +8,7 @@ use super::key::{Two, under, under_one};
 use super::read::bare_id;
 use super::{Catalog, Check, Node, Service, Tally};
 use crate::store::Scope;
-use crate::store::scope::{Step, fold, fold_shared};
+use crate::store::scope::{ApplyContext, fold, fold_shared};
 
 impl Catalog {
     /// (service name, service id) of a node, in look-up form.
@@ -32,14 +32,14 @@ impl Catalog {
 
     pub(super) fn health_changed(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         node: &Arc<str>,
         instances: BTreeSet<(Arc<str>, Arc<str>)>,
     ) {
         for (name, id) in instances {
             self.rejoin(&name, node, &id);
-            self.service_indexes.insert(name.clone(), step.index);
-            step.touch(Scope::Service(name));
+            self.service_indexes.insert(name.clone(), context.index);
+            context.touch(Scope::Service(name));
         }
     }
 
@@ -52,15 +52,15 @@ impl Catalog {
     }
 
     /// After a name lost an instance: moves its index, or ends it with the last one.
-    pub(super) fn renew_or_end(&mut self, step: &mut Step, name: &Arc<str>) {
+    pub(super) fn renew_or_end(&mut self, context: &mut ApplyContext, name: &Arc<str>) {
         if under(&self.instances, name).next().is_some() {
-            self.service_indexes.insert(name.clone(), step.index);
+            self.service_indexes.insert(name.clone(), context.index);
         } else {
             self.service_indexes.remove(name);
-            self.indexes.service_extinction = step.index;
+            self.indexes.service_extinction = context.index;
         }
-        step.touch(Scope::ServiceNodes(name.clone()));
-        step.touch(Scope::Service(name.clone()));
+        context.touch(Scope::ServiceNodes(name.clone()));
+        context.touch(Scope::Service(name.clone()));
     }
 
     /// Counts an instance into the map of names and tags; is the map another one now?
@@ -143,17 +143,17 @@ fn discount_tags(tally: &mut Tally, service: &Service) -> bool {
     changed
 }
 
-pub(super) fn touch_service(step: &mut Step, node: &Arc<str>, name: &Arc<str>) {
-    step.touch(Scope::Node(node.clone()));
-    step.touch(Scope::ServiceNodes(name.clone()));
-    step.touch(Scope::Service(name.clone()));
+pub(super) fn touch_service(context: &mut ApplyContext, node: &Arc<str>, name: &Arc<str>) {
+    context.touch(Scope::Node(node.clone()));
+    context.touch(Scope::ServiceNodes(name.clone()));
+    context.touch(Scope::Service(name.clone()));
 }
 
-pub(super) fn touch_check(step: &mut Step, node: &Arc<str>, check: &Check) {
-    step.touch(Scope::Checks);
-    step.touch(Scope::ChecksInState(check.status.as_str().into()));
-    step.touch(Scope::NodeChecks(node.clone()));
+pub(super) fn touch_check(context: &mut ApplyContext, node: &Arc<str>, check: &Check) {
+    context.touch(Scope::Checks);
+    context.touch(Scope::ChecksInState(check.status.as_str().into()));
+    context.touch(Scope::NodeChecks(node.clone()));
     if !check.service_name.is_empty() {
-        step.touch(Scope::ServiceChecks(fold(&check.service_name).into()));
+        context.touch(Scope::ServiceChecks(fold(&check.service_name).into()));
     }
 }

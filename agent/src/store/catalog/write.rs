@@ -11,7 +11,7 @@ use super::read::bare_id;
 use super::validate::{validate_meta, validate_node_id, validate_service_name};
 use super::{Catalog, Check, Indexes, Node, Service};
 use crate::store::refusal::Refusal;
-use crate::store::scope::{Step, fold, fold_shared};
+use crate::store::scope::{ApplyContext, fold, fold_shared};
 use crate::store::{Index, Register, Scope};
 
 /// Written by the leader from what gossip knows; while it is not critical, a node's name is its own.
@@ -24,7 +24,7 @@ impl Catalog {
     /// done so far.
     pub(in crate::store) fn register(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         register: &Register,
     ) -> Result<(), Refusal> {
         let node = &register.node;
@@ -40,11 +40,11 @@ impl Catalog {
             Some(old) => !register.skip_node_update && !old.same(node),
         };
         if changes_node {
-            self.ensure_node(step, node).map_err(|refusal| Refusal::Node(refusal.into()))?;
+            self.ensure_node(context, node).map_err(|refusal| Refusal::Node(refusal.into()))?;
         }
         if let Some(service) = &register.service {
             validate_service_name(service)?;
-            self.ensure_service(step, &node.name, service)
+            self.ensure_service(context, &node.name, service)
                 .map_err(|refusal| Refusal::Service(refusal.into()))?;
         }
         for check in &register.checks {
@@ -54,7 +54,7 @@ impl Catalog {
                     node: node.name.to_string(),
                 });
             }
-            self.ensure_check(step, &node.name, check).map_err(|refusal| Refusal::Check {
+            self.ensure_check(context, &node.name, check).map_err(|refusal| Refusal::Check {
                 node: node.name.to_string(),
                 refusal: refusal.into(),
             })?;
@@ -66,7 +66,7 @@ impl Catalog {
     /// everything on it. A name belongs to the node that holds it while that one is healthy.
     pub(in crate::store) fn ensure_node(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         node: &Node,
     ) -> Result<(), Refusal> {
         let mut old = None;
@@ -80,7 +80,7 @@ impl Catalog {
                     if known.name != node.name {
                         self.validate_name_free(node, false)
                             .map_err(rename(Some(&node.address)))?;
-                        self.remove_node(step, &known.name);
+                        self.remove_node(context, &known.name);
                     }
                     old = Some(known);
                 }
@@ -93,24 +93,24 @@ impl Catalog {
             return Ok(());
         }
         let row = Arc::new(Node {
-            create_index: old.as_ref().map_or(step.index, |old| old.create_index),
-            modify_index: step.index,
+            create_index: old.as_ref().map_or(context.index, |old| old.create_index),
+            modify_index: context.index,
             ..node.clone()
         });
         let replaced = self.nodes.get(&key).map(|replaced| bare_id(&replaced.id));
         if replaced.is_some_and(|id| !id.is_empty() && id != bare_id(&row.id)) {
             // An id went: who asks for the node by it finds nothing, at a newer index.
-            self.indexes.node_extinction = step.index;
+            self.indexes.node_extinction = context.index;
         }
         self.place_node(key.clone(), row);
-        self.indexes.nodes = step.index;
-        step.touch(Scope::Nodes);
-        step.touch(Scope::Node(key.clone()));
+        self.indexes.nodes = context.index;
+        context.touch(Scope::Nodes);
+        context.touch(Scope::Node(key.clone()));
         for (name, id) in self.services_on(&key) {
             self.rejoin(&name, &key, &id);
-            self.service_indexes.insert(name.clone(), step.index);
-            step.touch(Scope::ServiceNodes(name.clone()));
-            step.touch(Scope::Service(name));
+            self.service_indexes.insert(name.clone(), context.index);
+            context.touch(Scope::ServiceNodes(name.clone()));
+            context.touch(Scope::Service(name));
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl Catalog {
     /// Puts an instance on a node that must exist.
     pub(in crate::store) fn ensure_service(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         node: &str,
         service: &Service,
     ) -> Result<(), Refusal> {
@@ -138,8 +138,8 @@ impl Catalog {
         if old.as_ref().is_some_and(|old| old.same(&row)) {
             return Ok(());
         }
-        row.create_index = old.as_ref().map_or(step.index, |old| old.create_index);
-        row.modify_index = step.index;
+        row.create_index = old.as_ref().map_or(context.index, |old| old.create_index);
+        row.modify_index = context.index;
         let name = fold_shared(&row.name);
         let same_place = old.as_ref().is_some_and(|old| old.name == row.name);
         let retagged = !same_place || old.as_ref().is_some_and(|old| old.tags != row.tags);
@@ -150,19 +150,19 @@ impl Catalog {
             let old_name = fold_shared(&old.name);
             if old_name != name {
                 self.instances.remove(&(old_name.clone(), node.clone(), id.clone()));
-                self.renew_or_end(step, &old_name);
+                self.renew_or_end(context, &old_name);
             }
         }
         self.services.insert((node.clone(), id.clone()), Arc::new(row));
         self.rejoin(&name, &node, &id);
-        self.service_indexes.insert(name.clone(), step.index);
-        self.indexes.services = step.index;
-        touch_service(step, &node, &name);
+        self.service_indexes.insert(name.clone(), context.index);
+        self.indexes.services = context.index;
+        touch_service(context, &node, &name);
         if retagged {
-            step.touch(Scope::ServicesByNode);
+            context.touch(Scope::ServicesByNode);
         }
         if union_changed {
-            step.touch(Scope::Services);
+            context.touch(Scope::Services);
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Catalog {
     /// Puts a check on a node that must exist, and on a service that must exist if it names one.
     pub(in crate::store) fn ensure_check(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         node: &str,
         check: &Check,
     ) -> Result<(), Refusal> {
@@ -202,50 +202,50 @@ impl Catalog {
         if old.as_ref().is_some_and(|old| old.same(&row)) {
             return Ok(());
         }
-        row.create_index = old.as_ref().map_or(step.index, |old| old.create_index);
-        row.modify_index = step.index;
+        row.create_index = old.as_ref().map_or(context.index, |old| old.create_index);
+        row.modify_index = context.index;
         let row = Arc::new(row);
         let mut bears_on = self.borne_by(&node_key, &row.service_id);
         if let Some(old) = &old {
             bears_on.extend(self.borne_by(&node_key, &old.service_id));
             self.unplace_check(&node_key, &id, old);
-            touch_check(step, &node_key, old);
+            touch_check(context, &node_key, old);
         }
         self.place_check(&node_key, &id, &row);
-        touch_check(step, &node_key, &row);
-        self.indexes.checks = step.index;
-        self.health_changed(step, &node_key, bears_on);
+        touch_check(context, &node_key, &row);
+        self.indexes.checks = context.index;
+        self.health_changed(context, &node_key, bears_on);
         if row.status == CRITICAL {
-            step.fallen_checks.push((node_key, id));
+            context.fallen_checks.push((node_key, id));
         }
         Ok(())
     }
 
     /// Removes a node with all that is on it; the sessions on it are the caller's business.
-    pub(in crate::store) fn remove_node(&mut self, step: &mut Step, name: &str) -> bool {
+    pub(in crate::store) fn remove_node(&mut self, context: &mut ApplyContext, name: &str) -> bool {
         let Some((key, node)) = self.nodes.get_key_value(&*fold(name)) else { return false };
         let (key, node) = (key.clone(), node.clone());
         for (_, id) in self.services_on(&key) {
-            self.remove_service(step, &key, &id);
+            self.remove_service(context, &key, &id);
         }
         let checks: Vec<_> = under_one(&self.checks, &key).map(|((_, id), _)| id.clone()).collect();
         for id in checks {
-            self.remove_check(step, &key, &id);
+            self.remove_check(context, &key, &id);
         }
         self.nodes.remove(&key);
         self.forget_id(&key, &node);
-        self.indexes.nodes = step.index;
-        self.indexes.node_extinction = step.index;
-        step.touch(Scope::Nodes);
-        step.touch(Scope::Node(key.clone()));
-        step.gone_nodes.push(key);
+        self.indexes.nodes = context.index;
+        self.indexes.node_extinction = context.index;
+        context.touch(Scope::Nodes);
+        context.touch(Scope::Node(key.clone()));
+        context.gone_nodes.push(key);
         true
     }
 
     /// Removes an instance and its checks.
     pub(in crate::store) fn remove_service(
         &mut self,
-        step: &mut Step,
+        context: &mut ApplyContext,
         node: &str,
         id: &str,
     ) -> bool {
@@ -257,26 +257,31 @@ impl Catalog {
         let checks: Vec<_> =
             under_two(&self.checks_of, &node, &id).map(|((_, _, id), _)| id.clone()).collect();
         for check in checks {
-            self.remove_check(step, &node, &check);
+            self.remove_check(context, &node, &check);
         }
         // As in the reference, whether it had checks or not.
-        self.indexes.checks = step.index;
+        self.indexes.checks = context.index;
         let name = fold_shared(&old.name);
         self.services.remove(&Two(&node, &id));
         self.instances.remove(&(name.clone(), node.clone(), id));
         let union_changed = self.discount(&old);
-        self.indexes.services = step.index;
-        self.renew_or_end(step, &name);
-        touch_service(step, &node, &name);
-        step.touch(Scope::ServicesByNode);
+        self.indexes.services = context.index;
+        self.renew_or_end(context, &name);
+        touch_service(context, &node, &name);
+        context.touch(Scope::ServicesByNode);
         if union_changed {
-            step.touch(Scope::Services);
+            context.touch(Scope::Services);
         }
         true
     }
 
     /// Removes a check.
-    pub(in crate::store) fn remove_check(&mut self, step: &mut Step, node: &str, id: &str) -> bool {
+    pub(in crate::store) fn remove_check(
+        &mut self,
+        context: &mut ApplyContext,
+        node: &str,
+        id: &str,
+    ) -> bool {
         let Some(((node, id), old)) = self.checks.get_key_value(&Two(&fold(node), &fold(id)))
         else {
             return false;
@@ -284,14 +289,14 @@ impl Catalog {
         let (node, id, old) = (node.clone(), id.clone(), old.clone());
         let bears_on = self.borne_by(&node, &old.service_id);
         self.unplace_check(&node, &id, &old);
-        touch_check(step, &node, &old);
-        self.indexes.checks = step.index;
+        touch_check(context, &node, &old);
+        self.indexes.checks = context.index;
         if old.service_id.is_empty() {
             // As in the reference: the end of a node's check moves the table of services.
-            self.indexes.services = step.index;
+            self.indexes.services = context.index;
         }
-        self.health_changed(step, &node, bears_on);
-        step.fallen_checks.push((node, id));
+        self.health_changed(context, &node, bears_on);
+        context.fallen_checks.push((node, id));
         true
     }
 

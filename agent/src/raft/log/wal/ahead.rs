@@ -17,7 +17,7 @@ use super::{
     PREAMBLE_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER, header, path,
 };
 use crate::disk;
-use crate::raft::log::disk_quota::{Room, Supply};
+use crate::raft::log::disk_quota::{DiskQuota, QuotaSource};
 
 /// Zeros are written and flushed in pieces, so that a batch's flush never waits behind many.
 const PIECE: usize = 1 << 20;
@@ -48,19 +48,19 @@ pub(super) struct Current {
 }
 
 pub(super) struct Ahead {
-    chores: mpsc::Sender<Chore>,
-    shelf: Arc<Shelf>,
+    prepare_tasks: mpsc::Sender<PrepareTask>,
+    prepared: Arc<PreparedSegments>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// State shared by the writer and the thread.
-struct Shelf {
-    room: Room,
-    state: Mutex<Shelved>,
-    news: Condvar,
+struct PreparedSegments {
+    quota: DiskQuota,
+    state: Mutex<PreparedState>,
+    changed: Condvar,
 }
 
-struct Shelved {
+struct PreparedState {
     current: Current,
     spare: Option<Spare>,
     /// The thread is gone.
@@ -71,7 +71,7 @@ struct Shelved {
     failure: Option<(io::ErrorKind, String)>,
 }
 
-enum Chore {
+enum PrepareTask {
     Prepare { number: u64, bytes: u64 },
     Grow(u64),
     Remove(PathBuf),
@@ -81,42 +81,48 @@ enum Chore {
 impl Ahead {
     pub(super) fn start(
         directory: PathBuf,
-        room: &Room,
+        quota: &DiskQuota,
         current: Current,
         spare: Option<Spare>,
     ) -> io::Result<Ahead> {
-        let (chores, queue) = mpsc::channel();
-        let state = Shelved { current, spare, closed: false, ending: false, failure: None };
-        let shelf =
-            Arc::new(Shelf { room: room.clone(), state: Mutex::new(state), news: Condvar::new() });
+        let (prepare_tasks, queue) = mpsc::channel();
+        let state = PreparedState { current, spare, closed: false, ending: false, failure: None };
+        let prepared = Arc::new(PreparedSegments {
+            quota: quota.clone(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
         // Before its first write a log has no pace that would ask for more.
-        shelf.shrink();
-        room.supplied_by(Asked { chores: chores.clone(), shelf: Arc::clone(&shelf) });
+        prepared.shrink();
+        quota.supplied_by(Asked {
+            prepare_tasks: prepare_tasks.clone(),
+            prepared: Arc::clone(&prepared),
+        });
         let thread = std::thread::Builder::new().name("raft-log-ahead".to_owned()).spawn({
-            let closing = Closing(Arc::clone(&shelf));
+            let closing = Closing(Arc::clone(&prepared));
             move || Preparer::new(directory, &closing.0).work(&queue)
         })?;
-        Ok(Ahead { chores, shelf, thread: Some(thread) })
+        Ok(Ahead { prepare_tasks, prepared, thread: Some(thread) })
     }
 
     /// Asks for a segment to be prepared, unless it is there.
     pub(super) fn want(&self, number: u64, bytes: u64) {
-        let there = lock(&self.shelf.state).spare.as_ref().is_some_and(|it| it.number == number);
+        let there = lock(&self.prepared.state).spare.as_ref().is_some_and(|it| it.number == number);
         if !there {
-            self.send(Chore::Prepare { number, bytes });
+            self.send(PrepareTask::Prepare { number, bytes });
         }
     }
 
     /// Bytes that a frame may take behind `at` in this segment, and at the beginning of the next.
     pub(super) fn left(&self, at: usize) -> (u64, u64) {
-        let state = lock(&self.shelf.state);
+        let state = lock(&self.prepared.state);
         let spare = state.spare.as_ref().map_or(SEGMENT_BYTES_MIN, |spare| spare.bytes);
         (state.current.bytes.saturating_sub(at as u64), usable(spare))
     }
 
     /// Is there room for so many bytes at `at`? Then they are about to be written.
     pub(super) fn begin(&self, at: usize, bytes: usize) -> bool {
-        let mut state = lock(&self.shelf.state);
+        let mut state = lock(&self.prepared.state);
         let fits = (at + bytes) as u64 <= state.current.bytes;
         if fits {
             state.current.used = None;
@@ -126,21 +132,21 @@ impl Ahead {
 
     /// They are written, up to `at`.
     pub(super) fn done(&self, at: usize) {
-        let mut state = lock(&self.shelf.state);
+        let mut state = lock(&self.prepared.state);
         state.current.used = Some(at as u64);
-        self.shelf.publish(&state);
+        self.prepared.publish(&state);
     }
 
     /// Goes on to the next segment, of at least so many bytes. On a full disk this waits until there
     /// is room again: what was promised room never comes here then, what a leader sent does.
     pub(super) fn advance(&self, number: u64, bytes: u64) -> io::Result<Arc<File>> {
-        let mut state = lock(&self.shelf.state);
+        let mut state = lock(&self.prepared.state);
         loop {
             let fitting = |it: &mut Spare| it.number == number && it.bytes >= bytes;
             if let Some(Spare { file, bytes, .. }) = state.spare.take_if(fitting) {
                 let used = Some(SEGMENT_HEADER as u64);
                 state.current = Current { number, file: Arc::clone(&file), bytes, used };
-                self.shelf.publish(&state);
+                self.prepared.publish(&state);
                 return Ok(file);
             }
             if (state.closed || state.ending)
@@ -152,25 +158,25 @@ impl Ahead {
                 return Err(io::Error::other("segments are not prepared any more"));
             }
             // None yet, or too small for what must go into it; asked again for a disk that was full.
-            self.send(Chore::Grow(bytes));
-            let news = self.shelf.news.wait_timeout(state, RETRY);
-            state = news.unwrap_or_else(PoisonError::into_inner).0;
+            self.send(PrepareTask::Grow(bytes));
+            let changed = self.prepared.changed.wait_timeout(state, RETRY);
+            state = changed.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     pub(super) fn remove(&self, path: PathBuf) {
-        self.send(Chore::Remove(path));
+        self.send(PrepareTask::Remove(path));
     }
 
-    fn send(&self, chore: Chore) {
+    fn send(&self, chore: PrepareTask) {
         // A thread that is gone shows when its segment is missing.
-        let _ = self.chores.send(chore);
+        let _ = self.prepare_tasks.send(chore);
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.send(Chore::End);
+        self.send(PrepareTask::End);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -181,28 +187,28 @@ impl Drop for Ahead {
 
 /// Handle of those who need space on the thread.
 struct Asked {
-    chores: mpsc::Sender<Chore>,
-    shelf: Arc<Shelf>,
+    prepare_tasks: mpsc::Sender<PrepareTask>,
+    prepared: Arc<PreparedSegments>,
 }
 
-impl Supply for Asked {
+impl QuotaSource for Asked {
     fn ask(&self, bytes: u64) {
-        let _ = self.chores.send(Chore::Grow(bytes));
+        let _ = self.prepare_tasks.send(PrepareTask::Grow(bytes));
     }
 
     fn end(&self) {
-        lock(&self.shelf.state).ending = true;
-        self.shelf.news.notify_all();
+        lock(&self.prepared.state).ending = true;
+        self.prepared.changed.notify_all();
     }
 }
 
 /// However the thread ends, nobody waits for it.
-struct Closing(Arc<Shelf>);
+struct Closing(Arc<PreparedSegments>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
         lock(&self.0.state).closed = true;
-        self.0.news.notify_all();
+        self.0.changed.notify_all();
     }
 }
 
@@ -217,17 +223,17 @@ fn sized_for(bytes: u64) -> u64 {
     whole.next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
 }
 
-impl Shelf {
+impl PreparedSegments {
     /// Tells what there is room for. What is under way fits the rest of this segment, or what does
     /// not fit it fits the next one: the larger of both counts.
-    fn publish(&self, state: &Shelved) {
+    fn publish(&self, state: &PreparedState) {
         // What is being written tells itself when it is done.
         let Some(used) = state.current.used else {
             return;
         };
         let rest = state.current.bytes.saturating_sub(used);
         let next = state.spare.as_ref().map_or(0, |spare| usable(spare.bytes));
-        self.room.holds(rest.max(next).saturating_sub(SLACK));
+        self.quota.holds(rest.max(next).saturating_sub(SLACK));
     }
 
     /// A segment has become larger, wherever it is by now.
@@ -240,7 +246,7 @@ impl Shelf {
         }
         self.publish(&state);
         drop(state);
-        self.news.notify_all();
+        self.changed.notify_all();
     }
 
     /// Is there anything to give back?
@@ -253,13 +259,13 @@ impl Shelf {
     /// Cuts zeros off, unless they are promised to somebody.
     fn shrink(&self) {
         let mut state = lock(&self.state);
-        let Shelved { current, spare, .. } = &mut *state;
+        let PreparedState { current, spare, .. } = &mut *state;
         let Some(used) = current.used else {
             return;
         };
         let rest = current.rest().min(SEGMENT_BYTES_MIN);
         let next = spare.as_ref().map_or(0, |_| usable(SEGMENT_BYTES_MIN));
-        if !self.room.holds_only(rest.max(next).saturating_sub(SLACK)) {
+        if !self.quota.holds_only(rest.max(next).saturating_sub(SLACK)) {
             return;
         }
         if let Some(spare) = spare.as_mut().filter(|spare| spare.bytes > SEGMENT_BYTES_MIN) {
@@ -288,7 +294,7 @@ fn cut(file: &File, bytes: &mut u64, to: u64) {
 /// The thread's own.
 struct Preparer<'a> {
     directory: PathBuf,
-    shelf: &'a Shelf,
+    prepared: &'a PreparedSegments,
     /// The segment to prepare, until that works.
     due: Option<(u64, u64)>,
     /// The segment that was written to at the last look, and how much of it was used.
@@ -296,30 +302,30 @@ struct Preparer<'a> {
 }
 
 impl Preparer<'_> {
-    fn new(directory: PathBuf, shelf: &Shelf) -> Preparer<'_> {
-        Preparer { directory, shelf, due: None, seen: (0, 0) }
+    fn new(directory: PathBuf, prepared: &PreparedSegments) -> Preparer<'_> {
+        Preparer { directory, prepared, due: None, seen: (0, 0) }
     }
 
-    fn work(mut self, chores: &mpsc::Receiver<Chore>) {
+    fn work(mut self, prepare_tasks: &mpsc::Receiver<PrepareTask>) {
         loop {
             let chore = match self.due {
-                Some(_) => chores.recv_timeout(RETRY),
-                None if self.shelf.is_large() => chores.recv_timeout(IDLE),
-                None => chores.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => prepare_tasks.recv_timeout(RETRY),
+                None if self.prepared.is_large() => prepare_tasks.recv_timeout(IDLE),
+                None => prepare_tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match chore {
-                Ok(Chore::End) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Chore::Remove(path)) => {
+                Ok(PrepareTask::End) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(PrepareTask::Remove(path)) => {
                     if let Err(error) = fs::remove_file(&path) {
                         let path = path.display();
                         tracing::warn!("cannot remove the old log segment {path}: {error}");
                     }
                 }
-                Ok(Chore::Prepare { number, bytes }) => {
+                Ok(PrepareTask::Prepare { number, bytes }) => {
                     self.due = Some((number, bytes));
                     self.prepare();
                 }
-                Ok(Chore::Grow(bytes)) => self.grow(sized_for(bytes)),
+                Ok(PrepareTask::Grow(bytes)) => self.grow(sized_for(bytes)),
                 Err(RecvTimeoutError::Timeout) if self.due.is_some() => self.prepare(),
                 Err(RecvTimeoutError::Timeout) => self.rest(),
             }
@@ -342,16 +348,16 @@ impl Preparer<'_> {
         match made {
             Ok((file, bytes)) => {
                 self.due = None;
-                let mut state = lock(&self.shelf.state);
+                let mut state = lock(&self.prepared.state);
                 state.failure = None;
                 state.spare = Some(Spare { number, file, bytes });
                 drop(state);
-                self.shelf.room.accept();
-                self.shelf.grown(number, bytes);
+                self.prepared.quota.accept();
+                self.prepared.grown(number, bytes);
             }
             Err(error) => {
                 let text = self.failed(number, &error);
-                self.shelf.room.refuse(&error, text);
+                self.prepared.quota.refuse(&error, text);
             }
         }
     }
@@ -362,29 +368,29 @@ impl Preparer<'_> {
             self.prepare();
             return;
         }
-        let Some((number, file, before)) = lock(&self.shelf.state)
+        let Some((number, file, before)) = lock(&self.prepared.state)
             .spare
             .as_ref()
             .filter(|spare| spare.bytes < bytes)
             .map(|spare| (spare.number, Arc::clone(&spare.file), spare.bytes))
         else {
             // What was asked for has come true meanwhile.
-            let state = lock(&self.shelf.state);
-            self.shelf.publish(&state);
+            let state = lock(&self.prepared.state);
+            self.prepared.publish(&state);
             return;
         };
         // It may be taken while this goes on: what was promised of it does not change.
         match zero(&file, before, bytes).and_then(|()| file.sync_all()) {
             Ok(()) => {
-                lock(&self.shelf.state).failure = None;
-                self.shelf.room.accept();
-                self.shelf.grown(number, bytes);
+                lock(&self.prepared.state).failure = None;
+                self.prepared.quota.accept();
+                self.prepared.grown(number, bytes);
             }
             Err(error) => {
                 // The half of it would only make a full disk fuller.
                 let _ = file.set_len(before);
                 let text = self.failed(number, &error);
-                self.shelf.room.deny(&error, text);
+                self.prepared.quota.deny(&error, text);
             }
         }
     }
@@ -392,15 +398,15 @@ impl Preparer<'_> {
     fn failed(&self, number: u64, error: &io::Error) -> String {
         let name = path(&self.directory, number);
         let text = format!("no room for the log's next segment {}: {error}", name.display());
-        lock(&self.shelf.state).failure = Some((error.kind(), text.clone()));
-        self.shelf.news.notify_all();
+        lock(&self.prepared.state).failure = Some((error.kind(), text.clone()));
+        self.prepared.changed.notify_all();
         text
     }
 
     /// Nothing was to be done for a while.
     fn rest(&mut self) {
         let (number, used) = {
-            let state = lock(&self.shelf.state);
+            let state = lock(&self.prepared.state);
             (state.current.number, state.current.used)
         };
         let Some(used) = used else {
@@ -408,7 +414,7 @@ impl Preparer<'_> {
         };
         let (before, seen) = std::mem::replace(&mut self.seen, (number, used));
         if number == before && used - seen < SEGMENT_BYTES_MIN {
-            self.shelf.shrink();
+            self.prepared.shrink();
         }
     }
 }

@@ -9,7 +9,7 @@
 //! A batch is one write and one `fdatasync`. Since the bytes of a segment exist before they are
 //! overwritten, that flush never has to wait for the file system's journal. The next segment is
 //! prepared by a thread of its own as soon as one is begun. A new write is promised its place in what
-//! is there ([`Room`]); when the disk has no room for more, it is refused, and all that are under way
+//! is there ([`DiskQuota`]); when the disk has no room for more, it is refused, and all that are under way
 //! still have theirs.
 //!
 //! Segments are as large as the load asks for: a busy log seldom begins one, a quiet one takes little
@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::ahead::{Ahead, Current};
-use super::frame::{self, FRAME_HEADER, Spot};
-use super::{LogReader, LogStore, Record, Recovered, Room, lock, log_id};
+use super::frame::{self, FRAME_HEADER, RecordLocation};
+use super::{DiskQuota, LogReader, LogStore, Record, Recovered, lock, log_id};
 use crate::disk;
 use crate::raft::types::{Entry, LogId, Vote};
 
@@ -71,7 +71,7 @@ pub struct Wal {
     begun: Instant,
     next_bytes: u64,
     buffer: Vec<u8>,
-    spots: Vec<Spot>,
+    spots: Vec<RecordLocation>,
     /// After a failed write nobody knows what the file holds.
     broken: bool,
 }
@@ -114,11 +114,11 @@ struct Segment {
 struct Map {
     /// Index of the first place.
     first: u64,
-    places: VecDeque<Place>,
+    places: VecDeque<EntryLocation>,
 }
 
 #[derive(Clone)]
-struct Place {
+struct EntryLocation {
     file: Arc<File>,
     offset: u32,
     length: u32,
@@ -126,7 +126,7 @@ struct Place {
 }
 
 impl Map {
-    fn push(&mut self, index: u64, place: Place) {
+    fn push(&mut self, index: u64, place: EntryLocation) {
         if self.places.is_empty() {
             self.first = index;
         }
@@ -158,11 +158,11 @@ impl Map {
 }
 
 impl Wal {
-    /// Opens or creates the log in `directory`. `room` is where a full disk is announced.
+    /// Opens or creates the log in `directory`. `quota` is where a full disk is announced.
     ///
     /// A torn tail is cut off and named in a log line. Damage before the tail is an error that
     /// names file and offset.
-    pub fn open(directory: &Path, room: &Room) -> io::Result<(Wal, Recovered)> {
+    pub fn open(directory: &Path, quota: &DiskQuota) -> io::Result<(Wal, Recovered)> {
         disk::folder(directory)?;
         recovery::remove_leftovers(directory)?;
         let mut found = recovery::recover(directory)?;
@@ -182,7 +182,7 @@ impl Wal {
             bytes: found.bytes,
             used: Some(found.at as u64),
         };
-        let ahead = Ahead::start(directory.to_owned(), room, current, found.spares.pop())?;
+        let ahead = Ahead::start(directory.to_owned(), quota, current, found.spares.pop())?;
         let wal = Wal {
             directory: directory.to_owned(),
             segments: found.segments,
@@ -271,7 +271,7 @@ impl Wal {
             self.state.note(record);
             match record {
                 Record::Entry(entry) => {
-                    let place = Place {
+                    let place = EntryLocation {
                         file: Arc::clone(&segment.file),
                         offset: u32_of(at + spot.offset)?,
                         length: u32_of(spot.length)?,
@@ -404,7 +404,7 @@ impl LogReader for Segments {
             let from = usize::try_from(first - map.first).unwrap_or(usize::MAX);
             let count = usize::try_from((last + 1).saturating_sub(first)).unwrap_or(usize::MAX);
             let mut bytes = 0;
-            let places: Vec<Place> = map
+            let places: Vec<EntryLocation> = map
                 .places
                 .iter()
                 .skip(from)
@@ -430,7 +430,7 @@ impl LogReader for Segments {
 }
 
 /// Number of entries that lie close together in one file, to be read at once.
-fn run_length(places: &[Place]) -> usize {
+fn run_length(places: &[EntryLocation]) -> usize {
     const RUN_BYTES_MAX: u32 = 1 << 20;
     let first = &places[0];
     places
@@ -444,7 +444,7 @@ fn run_length(places: &[Place]) -> usize {
         .max(1)
 }
 
-fn read_run(places: &[Place], mut index: u64, entries: &mut Vec<Entry>) -> io::Result<()> {
+fn read_run(places: &[EntryLocation], mut index: u64, entries: &mut Vec<Entry>) -> io::Result<()> {
     let (Some(first), Some(last)) = (places.first(), places.last()) else {
         return Ok(());
     };

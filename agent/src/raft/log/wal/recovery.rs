@@ -14,10 +14,12 @@ use super::super::WAY_OUT;
 use super::super::frame::{self, End};
 use super::super::record::invalid;
 use super::ahead::Spare;
-use super::{MAGIC, Map, Place, Record, SEGMENT_HEADER, Segment, State, VERSION, path, u32_of};
+use super::{
+    EntryLocation, MAGIC, Map, Record, SEGMENT_HEADER, Segment, State, VERSION, path, u32_of,
+};
 
 /// Content of the files.
-pub(super) struct Found {
+pub(super) struct RecoveredSegments {
     pub(super) segments: VecDeque<Segment>,
     /// Bytes of the last of them.
     pub(super) bytes: u64,
@@ -66,8 +68,8 @@ fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// Reads every segment, cuts a torn tail off.
-pub(super) fn recover(directory: &Path) -> io::Result<Found> {
-    let mut found = Found {
+pub(super) fn recover(directory: &Path) -> io::Result<RecoveredSegments> {
+    let mut found = RecoveredSegments {
         segments: VecDeque::new(),
         bytes: 0,
         last_frame: None,
@@ -142,7 +144,7 @@ pub(super) fn recover(directory: &Path) -> io::Result<Found> {
     Ok(found)
 }
 
-impl Found {
+impl RecoveredSegments {
     fn note(&mut self, segment: &mut Segment, offset: usize, record: &[u8]) -> io::Result<()> {
         // What an entry carries is decoded when it is read; here its place is enough.
         if let Some(id) = Record::peek_entry(record) {
@@ -152,7 +154,7 @@ impl Found {
                     id.index
                 )));
             }
-            let place = Place {
+            let place = EntryLocation {
                 file: Arc::clone(&segment.file),
                 offset: u32_of(offset)?,
                 length: u32_of(frame::RECORD_HEADER + record.len())?,
