@@ -16,6 +16,7 @@ pub mod gossip; // membership: who is there, what they say of themselves, who we
 pub mod http; // the HTTP door: one file per family of paths
 mod json; // what users write as JSON, with the reference's tolerance
 pub mod local; // what this agent claims, and how the catalog is corrected to match
+mod net; // blocks of addresses
 pub mod node; // builds the parts, starts them, stops them in order
 mod processes; // those that this agent starts, and orphans that are left to it
 pub mod raft; // agreement: the log, the applier, the watches it wakes
@@ -24,6 +25,7 @@ pub mod remote_exec; // commands that operators have agents run, if that is allo
 pub mod rpc; // calls between agents: one port, many calls in flight
 mod secrets; // what others may see of texts and values that hold some
 pub mod sessions; // the leader's timers of session lifetimes
+mod spelling; // suggestions for misspelled names
 pub mod store; // the truth: a pure value, changed by commands, read without locks
 pub mod telemetry; // logs and figures, set up once
 pub mod tombstones; // the leader's housekeeping of deleted keys

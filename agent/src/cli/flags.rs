@@ -7,7 +7,7 @@ use std::time::Duration;
 use muster_client::types::parse_duration;
 
 use super::command::{API_FLAGS, CommonFlags, Failure, Flag, STALE_FLAG, Spec, Takes};
-use super::help;
+use crate::spelling;
 
 /// The flags that were given, with their texts in order.
 #[derive(Debug, Default)]
@@ -116,7 +116,10 @@ fn unknown(spec: &'static Spec, name: &str) -> Failure {
         return failure.or_hint("HTTPS is not supported yet".to_owned());
     }
     let known: Vec<_> = of(spec).map(|flag| flag.name).collect();
-    failure.or_hint(help::nearest(name, &known).map(|near| format!("did you mean `-{near}`?")))
+    failure.or_hint(
+        spelling::nearest(name, known.iter().copied())
+            .map(|near| format!("did you mean `-{near}`?")),
+    )
 }
 
 fn switch(name: &str, text: Option<&str>) -> Result<bool, Failure> {

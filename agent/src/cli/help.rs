@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::command::{API_FLAGS, CommonFlags, Flag, Group, Program, STALE_FLAG, Spec, Takes};
-use crate::config;
+use crate::spelling;
 
 /// Columns that a text may take.
 const WIDTH: usize = 72;
@@ -67,17 +67,7 @@ pub(super) fn below(
 
 /// "Did you mean", if something known is near.
 pub(super) fn similar(name: &str, known: &[&str]) -> Option<String> {
-    nearest(name, known).map(|near| format!("did you mean `{near}`?"))
-}
-
-/// The known name that was probably meant: at most two letters away, and less than its length.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|known| (config::distance(name, known), *known))
-        .filter(|(far, known)| *far <= 2 && *far < known.len())
-        .min()
-        .map(|(_, known)| known)
+    spelling::nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"))
 }
 
 fn entries<'a>(path: &str, commands: &[&'a Spec], groups: &[&'a Group]) -> Vec<(&'a str, &'a str)> {

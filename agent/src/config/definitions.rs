@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::faults::Faults;
-use super::keys;
+use crate::spelling;
 
 /// Type of the value under a key of a definition.
 #[derive(Clone, Copy)]
@@ -169,7 +169,7 @@ fn near(name: &str, known: &[&'static str]) -> Option<&'static str> {
         .iter()
         .find(|known| bare(known) == bare(name))
         .copied()
-        .or_else(|| keys::nearest_of(name, known.iter().copied()))
+        .or_else(|| spelling::nearest(name, known.iter().copied()))
 }
 
 fn look(path: &str, value: &Value, shape: Shape, faults: &mut Faults) {

@@ -3,6 +3,8 @@
 //! One line per key, so that adding a feature moves its key from "not yet" to "used" and nothing
 //! else has to know. Key names and types are the reference's (JSON form).
 
+use crate::spelling;
+
 /// The type a key's value must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -398,7 +400,7 @@ pub(super) fn nearest(path: &str) -> Option<&'static str> {
     if let Some((_, today)) = RENAMED.iter().find(|(old, _)| *old == lower) {
         return Some(today);
     }
-    let near = nearest_of(&lower, KEYS.iter().map(|(known, _, _)| *known));
+    let near = spelling::nearest(&lower, KEYS.iter().map(|(known, _, _)| *known));
     near.or_else(|| {
         let name = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
         let own = lower.rsplit('.').next().unwrap_or_default();
@@ -406,33 +408,6 @@ pub(super) fn nearest(path: &str) -> Option<&'static str> {
         let mut same = KEYS.iter().map(|(known, _, _)| *known).filter(|known| name(known) == own);
         same.next().filter(|_| same.next().is_none())
     })
-}
-
-/// The one of some names that `name` was probably meant to be.
-pub(super) fn nearest_of(
-    name: &str,
-    known: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
-    known
-        .map(|known| (distance(name, known), known))
-        .filter(|(far, known)| *far <= 2 && *far < known.len())
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// Levenshtein distance; key names are short, so the quadratic form will do.
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = if x == *y { corner } else { 1 + corner.min(row[j]).min(row[j + 1]) };
-            corner = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

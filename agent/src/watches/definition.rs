@@ -7,6 +7,7 @@ use muster_client::types::parse_duration;
 use serde_json::{Map, Value};
 
 use super::question::{Parameters, Question, TYPES};
+use crate::spelling;
 
 /// Longest run of a request to a handler when nothing else is said.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ fn one(value: &Value) -> Result<Definition, String> {
         name: fields.text("name")?,
     };
     let question = Question::new(&kind, &parameters).map_err(|why| {
-        let near = TYPES.iter().find(|known| crate::config::distance(known, &kind) <= 2);
+        let near = spelling::nearest(&kind, TYPES.iter().copied());
         match near {
             Some(near) if !TYPES.contains(&kind.as_str()) => {
                 format!("{why}\nhint: did you mean `{near}`?")
