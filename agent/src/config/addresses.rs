@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::file::Written;
 use super::{Error, HttpAddress, Ports, list_errors};
-use crate::http::{Network, Origin};
+use crate::http::Origin;
+use crate::net::Network;
 
 /// Blocks of addresses under `key`, as written.
 pub(super) fn networks(written: &Written, key: &str) -> Result<Vec<String>, Error> {

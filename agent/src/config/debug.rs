@@ -156,8 +156,7 @@ impl Config {
 impl Config {
     fn gossip_shown(&self) -> Value {
         let (gossip, timing) = (&self.gossip, &self.gossip.timing);
-        let allowed: Vec<String> =
-            gossip.allowed.iter().map(|(base, bits)| format!("{base}/{bits}")).collect();
+        let allowed: Vec<String> = gossip.allowed.iter().map(ToString::to_string).collect();
         json!({
             "EncryptVerifyIncoming": gossip.verify_incoming,
             "EncryptVerifyOutgoing": gossip.verify_outgoing,

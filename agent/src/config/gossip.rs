@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::file::Written;
 use super::{Error, list_errors};
 use crate::gossip::{Keyring, Timing};
+use crate::net::Network;
 use crate::secrets;
 
 /// The least an agent may ask others to wait before they forget it.
@@ -31,7 +32,7 @@ pub struct GossipTuning {
     /// Keep the keys in a file.
     pub keep_keyring: bool,
     /// Networks that are listened to; all if empty.
-    pub allowed: Vec<(IpAddr, u8)>,
+    pub allowed: Vec<Network>,
     /// Members to meet at the start, or there is none.
     pub start_join: Vec<String>,
     /// Members to meet as soon as one of them can be.
@@ -95,7 +96,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Erro
         .list("serf_lan_allowed_cidrs")
         .iter()
         .map(|text| {
-            network(text).ok_or_else(|| {
+            text.parse().map_err(|_| {
                 let wrong = list_errors(&[format!("invalid cidr: {text}")]);
                 Error(format!("serf_lan_allowed_cidrs: {wrong}"))
             })
@@ -173,13 +174,6 @@ fn duration(
         ));
         default
     })
-}
-
-fn network(text: &str) -> Option<(IpAddr, u8)> {
-    let (base, bits) = text.split_once('/')?;
-    let base: IpAddr = base.parse().ok()?;
-    let bits: u8 = bits.parse().ok()?;
-    (bits <= if base.is_ipv4() { 32 } else { 128 }).then_some((base, bits))
 }
 
 #[cfg(test)]

@@ -36,7 +36,6 @@ use crate::store::Autopilot;
 use crate::{local, rpc, telemetry, upstream, watches};
 use file::Written;
 pub use gossip::GossipTuning;
-pub(crate) use keys::distance;
 pub use parts::{
     CheckLimits, HttpAddress, HttpLimits, Ports, RaftTuning, RequestLimits, RequestLimitsMode,
     UnixSockets,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::Error;
 use super::file::Written;
-use crate::http::Network;
+use crate::net::Network;
 
 /// Keys whose values may be templates.
 const KEYS: [&str; 13] = [

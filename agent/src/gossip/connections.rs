@@ -50,7 +50,7 @@ struct Entry {
 
 /// The place of one connection; free again when dropped.
 #[derive(Debug)]
-pub(super) struct LocalCoordinate {
+pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
     address: IpAddr,
     number: u64,
@@ -73,7 +73,7 @@ impl Connections {
     }
 
     /// A place for a connection that came just now, or none if all are taken by who does something.
-    pub(super) fn admit(self: &Arc<Self>, from: IpAddr, now: Instant) -> Option<LocalCoordinate> {
+    pub(super) fn admit(self: &Arc<Self>, from: IpAddr, now: Instant) -> Option<ConnectionPermit> {
         let address = network(from);
         let mut open = self.open();
         let own = open.by_address.get(&address).map_or(0, BTreeMap::len);
@@ -89,7 +89,7 @@ impl Connections {
         open.count += 1;
         let entry = Entry { waits_since: Some(now), ended: ended.clone() };
         open.by_address.entry(address).or_default().insert(number, entry);
-        Some(LocalCoordinate { connections: Arc::clone(self), address, number, ended })
+        Some(ConnectionPermit { connections: Arc::clone(self), address, number, ended })
     }
 
     /// Waits until so many bytes more may be under way.
@@ -129,7 +129,7 @@ impl Open {
     }
 }
 
-impl LocalCoordinate {
+impl ConnectionPermit {
     /// From now on the connection waits for its other side, or does not.
     pub(super) fn waits(&self, since: Option<Instant>) {
         let mut open = self.connections.open();
@@ -145,7 +145,7 @@ impl LocalCoordinate {
     }
 }
 
-impl Drop for LocalCoordinate {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         // It is gone already if it had to give way.
         self.connections.open().remove(self.address, self.number);
@@ -195,7 +195,7 @@ mod tests {
         let connections = Arc::new(Connections::new(8));
         let start = Instant::now();
         let admit = |last: u8, now| connections.admit(ip(last), now);
-        let many: Vec<LocalCoordinate> =
+        let many: Vec<ConnectionPermit> =
             [1, 1, 2, 3, 4, 5, 6, 7].map(|last| admit(last, start).unwrap()).into();
         assert!(admit(8, start).is_none());
         let late = admit(8, start + GRACE).expect("one of the largest gives way");

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::connections::{Connections, LocalCoordinate, UNIT};
+use super::connections::{ConnectionPermit, Connections, UNIT};
 use super::core::{Core, Input, Notice, Output, PACKET_ROOM, Timing, Token, Unanswered};
 use super::keyring::Keyring;
 use super::member::{Details, Name, TIME_AT_START, Tags, Time, UserEvent};
@@ -25,6 +25,7 @@ use super::members::{Feed, Members, Stats};
 use super::message::{Message, Request, Response};
 use super::validate::Unfit;
 use super::wire;
+use crate::net::Network;
 
 /// Datagrams are not longer.
 const DATAGRAM_MAX: usize = 64 * 1024;
@@ -58,7 +59,7 @@ pub struct Settings {
     /// File of the keyring, if it is kept.
     pub keyring_file: Option<PathBuf>,
     /// Networks that are listened to, as base and number of bits; all if empty.
-    pub allowed: Vec<(IpAddr, u8)>,
+    pub allowed: Vec<Network>,
     /// Connections of others that may be open at once.
     pub connections_max: usize,
 }
@@ -181,7 +182,7 @@ pub(super) struct Shared {
     pub(super) keyring: Keyring,
     pub(super) keyring_file: Option<PathBuf>,
     pub(super) stats: Arc<Stats>,
-    allowed: Vec<(IpAddr, u8)>,
+    allowed: Vec<Network>,
     commands: mpsc::Sender<Command>,
     connections: Arc<Connections>,
 }
@@ -189,8 +190,7 @@ pub(super) struct Shared {
 impl Shared {
     fn is_allowed(&self, from: IpAddr) -> bool {
         let from = from.to_canonical();
-        self.allowed.is_empty()
-            || self.allowed.iter().any(|(base, bits)| within(*base, *bits, from))
+        self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(from))
     }
 
     /// Asks somebody over a connection.
@@ -231,7 +231,7 @@ impl Shared {
     }
 
     /// Serves one connection.
-    async fn serve(&self, mut stream: TcpStream, place: &LocalCoordinate) {
+    async fn serve(&self, mut stream: TcpStream, place: &ConnectionPermit) {
         let asked = timeout(SILENCE_MAX, stream.peek(&mut [0])).await;
         if !matches!(asked, Ok(Ok(1..))) {
             self.stats.garbage();
@@ -539,18 +539,4 @@ async fn send(stream: &mut TcpStream, bytes: Vec<u8>) -> io::Result<()> {
     stream.write_all(&length.to_be_bytes()).await?;
     stream.write_all(&bytes).await?;
     stream.flush().await
-}
-
-fn within(base: IpAddr, bits: u8, address: IpAddr) -> bool {
-    match (base, address) {
-        (IpAddr::V4(base), IpAddr::V4(address)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            u32::from(base) & mask == u32::from(address) & mask
-        }
-        (IpAddr::V6(base), IpAddr::V6(address)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
-            u128::from(base) & mask == u128::from(address) & mask
-        }
-        _ => false,
-    }
 }

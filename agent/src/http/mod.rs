@@ -68,7 +68,7 @@ pub use forward::Forwarder;
 pub use limits::{Limits, Mode, Rates};
 pub use origin::{NotAnOrigin, Origin};
 pub use server::{Listener, serve, serve_passing};
-pub use settings::{Network, NotANetwork, Settings};
+pub use settings::Settings;
 
 pub(crate) use crate::json as decode;
 

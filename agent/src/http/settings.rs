@@ -1,11 +1,10 @@
 //! Settings of the HTTP interface, resolved from configuration.
 
-use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::limits::{Limits, Rates};
 use super::origin::Origin;
+use crate::net::Network;
 use crate::read::Waits;
 
 /// The reference's limit on a key's value and on the body of a transaction.
@@ -76,78 +75,6 @@ impl Default for Settings {
             debug: false,
             session_ttl_min: Duration::from_secs(10),
             waits: Waits::default(),
-        }
-    }
-}
-
-/// A block of addresses, written `10.0.0.0/8` or `fd00::/8`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    base: IpAddr,
-    prefix_bits: u8,
-}
-
-/// Not a block of addresses.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid CIDR address: {0}")]
-pub struct NotANetwork(String);
-
-impl Network {
-    /// Is `address` in this block? IPv4 addresses that came over an IPv6 socket count as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.base, address.to_canonical()) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_bits)).unwrap_or(0);
-                u32::from(base) & mask == u32::from(address) & mask
-            }
-            (IpAddr::V6(base), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_bits)).unwrap_or(0);
-                u128::from(base) & mask == u128::from(address) & mask
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = NotANetwork;
-
-    fn from_str(text: &str) -> Result<Self, NotANetwork> {
-        let wrong = || NotANetwork(text.to_owned());
-        let (base, bits) = text.split_once('/').ok_or_else(wrong)?;
-        let base: IpAddr = base.parse().map_err(|_| wrong())?;
-        let prefix_bits: u8 = bits.parse().map_err(|_| wrong())?;
-        let bits_max = if base.is_ipv4() { 32 } else { 128 };
-        if prefix_bits > bits_max {
-            return Err(wrong());
-        }
-        Ok(Network { base, prefix_bits })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_contain_their_addresses() {
-        let rows = [
-            ("127.0.0.0/8", "127.9.9.9", true),
-            ("127.0.0.0/8", "128.0.0.1", false),
-            ("10.1.2.3/32", "10.1.2.3", true),
-            ("10.1.2.3/32", "10.1.2.4", false),
-            ("0.0.0.0/0", "8.8.8.8", true),
-            ("0.0.0.0/0", "::1", false),
-            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
-            ("fd00::/8", "fd12::1", true),
-            ("::1/128", "::2", false),
-        ];
-        for (block, address, expected) in rows {
-            let network: Network = block.parse().unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), expected, "{block} {address}");
-        }
-        for wrong in ["10.0.0.0", "10.0.0.0/33", "x/8", "::/129", "10.0.0.0/-1", ""] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }
 }

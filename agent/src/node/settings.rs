@@ -81,7 +81,7 @@ pub(super) fn http(config: &Config) -> Result<http::Settings, Error> {
         .allow_write_from
         .iter()
         .map(|text| text.parse())
-        .collect::<Result<_, http::NotANetwork>>()
+        .collect::<Result<_, crate::net::NotANetwork>>()
         .map_err(|e| Error::NotSupported(format!("http_config.allow_write_http_from: {e}")))?;
     let bytes = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     Ok(http::Settings {

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::url::Url;
+use crate::net::Network;
 
 /// Proxies for requests. Read once: the environment does not change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(super) struct Proxies {
 enum Exception {
     Everybody,
     Address(IpAddr, Option<String>),
-    Network(IpAddr, u8),
+    Network(Network),
     /// A domain with all below it; only those below it when it is written with a dot.
     Domain {
         name: String,
@@ -70,8 +71,8 @@ impl Exception {
         if text == "*" {
             return Some(Exception::Everybody);
         }
-        if let Some((network, bits)) = text.split_once('/') {
-            return Some(Exception::Network(network.parse().ok()?, bits.parse().ok()?));
+        if text.contains('/') {
+            return Some(Exception::Network(text.parse().ok()?));
         }
         if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse() {
             return Some(Exception::Address(ip, None));
@@ -93,9 +94,7 @@ impl Exception {
         match self {
             Exception::Everybody => true,
             Exception::Address(ip, wanted) => address == Some(*ip) && port_fits(wanted),
-            Exception::Network(network, bits) => {
-                address.is_some_and(|ip| within(ip, *network, *bits))
-            }
+            Exception::Network(network) => address.is_some_and(|ip| network.contains(ip)),
             Exception::Domain { name, below_only, port: wanted } => {
                 let below = host
                     .strip_suffix(name.as_str())
@@ -103,20 +102,6 @@ impl Exception {
                 port_fits(wanted) && (below || (!below_only && host == name))
             }
         }
-    }
-}
-
-fn within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
-    let same = |a: u128, b: u128, width: u32| {
-        let shift = width.saturating_sub(u32::from(bits));
-        a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)
-    };
-    match (ip, network) {
-        (IpAddr::V4(ip), IpAddr::V4(network)) => {
-            same(u32::from(ip).into(), u32::from(network).into(), 32)
-        }
-        (IpAddr::V6(ip), IpAddr::V6(network)) => same(ip.into(), network.into(), 128),
-        _ => false,
     }
 }
 
