@@ -22,7 +22,7 @@ const LEAVING_MAX: Duration = Duration::from_secs(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 /// For connections to close after that.
-const CLOSING_MAX: Duration = Duration::from_millis(250);
+pub(super) const CLOSING_MAX: Duration = Duration::from_millis(250);
 
 /// Calls in progress for other agents, over all connections.
 #[derive(Debug, Default)]
@@ -70,9 +70,6 @@ impl Draining {
         }
     }
 }
-
-/// Longest time from the stop to the last connection's end.
-pub(super) const STOP_MAX: Duration = LEAVING_MAX.saturating_add(CLOSING_MAX);
 
 /// Do calls of this class begin until the very end? Those of agreement do.
 pub(super) fn goes_on(class: Class) -> bool {

@@ -45,11 +45,19 @@ const LARGE_FRAME: usize = 32 << 10;
 pub async fn serve(listener: TcpListener, handlers: Handlers, stop: CancellationToken) {
     let handlers = handlers.of_one_port();
     let mut connections = JoinSet::new();
+    let draining = Arc::clone(handlers.draining());
+    // Until the end others may connect: a new leader has to tell this server what became of its changes.
+    let over = async {
+        stop.cancelled().await;
+        draining.leave();
+        draining.finished().await;
+    };
+    tokio::pin!(over);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
-            () = stop.cancelled() => break,
+            () = &mut over => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -62,11 +70,9 @@ pub async fn serve(listener: TcpListener, handlers: Handlers, stop: Cancellation
         names::RPC_ACCEPT.add();
         connections.spawn(serve_one(Socket::tcp(stream), peer, handlers.clone(), stop.clone()));
     }
-    // Who calls now is to try elsewhere at once.
-    drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     // Those that are left have had their time.
-    let _ = tokio::time::timeout(draining::STOP_MAX, all).await;
+    let _ = tokio::time::timeout(draining::CLOSING_MAX, all).await;
     connections.shutdown().await;
 }
 
@@ -83,7 +89,7 @@ pub async fn serve_one(
         return;
     };
     let entered = Arc::new(entered);
-    let class = match greeted(&mut socket, &handlers, &stop).await {
+    let class = match greeted(&mut socket, &handlers).await {
         Ok(class) => class,
         Err(why) => return tracing::debug!(%peer, "{why}"),
     };
@@ -134,11 +140,7 @@ pub async fn serve_one(
 }
 
 /// The class of a new connection, once it has been welcomed, or why it is none.
-async fn greeted(
-    socket: &mut Socket,
-    handlers: &Handlers,
-    stop: &CancellationToken,
-) -> Result<Class, String> {
+async fn greeted(socket: &mut Socket, handlers: &Handlers) -> Result<Class, String> {
     let hello = async {
         let mut preface = [0; 2];
         socket.reader.read_exact(&mut preface).await?;
@@ -149,11 +151,7 @@ async fn greeted(
         }
         io::Result::Ok(known)
     };
-    let hello = tokio::select! {
-        hello = tokio::time::timeout(handlers.limits().handshake, hello) => hello,
-        () = stop.cancelled() => return Err("this agent stops".to_owned()),
-    };
-    match hello {
+    match tokio::time::timeout(handlers.limits().handshake, hello).await {
         Ok(Ok(Some(class))) => Ok(class),
         Ok(Ok(None)) => Err("a connection of no known class".to_owned()),
         Ok(Err(error)) => Err(format!("a connection broke at once: {error}")),
