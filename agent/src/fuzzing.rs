@@ -9,7 +9,7 @@ use crate::config;
 use crate::filter::rows::Placed;
 use crate::filter::{Filter, schema};
 use crate::gossip::wire;
-use crate::http::fuzzing as door;
+use crate::http::fuzzing as interface;
 use crate::local::{Source, definition};
 use crate::raft;
 use crate::store::{Command, Node, snapshot};
@@ -65,7 +65,7 @@ fn definition(bytes: &[u8]) {
 /// `?filter=`, and its verdict on a row.
 fn filter(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let (node, service) = (Node::default(), door::service());
+    let (node, service) = (Node::default(), interface::service());
     let row = Placed { node: &node, service: &service };
     for schema in [&schema::NODE, &schema::CATALOG_SERVICE, &schema::SERVICE, &schema::CHECK] {
         if let Ok(filter) = Filter::parse(&text, schema) {
@@ -82,14 +82,14 @@ fn log(bytes: &[u8]) {
 
 /// Bodies that register, deregister and create sessions.
 fn register(bytes: &[u8]) {
-    door::catalog(bytes);
+    interface::catalog(bytes);
 }
 
 /// A request's target and headers, and times as the API writes them.
 fn request(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _ = muster_client::types::parse_nanos(&text);
-    door::request(&text);
+    interface::request(&text);
 }
 
 /// Packets of DNS: questions, and what other name servers answer.
@@ -125,5 +125,5 @@ fn snapshot(bytes: &[u8]) {
 
 /// The operations of a transaction.
 fn txn(bytes: &[u8]) {
-    door::transaction(bytes);
+    interface::transaction(bytes);
 }

@@ -27,7 +27,7 @@ const LEADER_RETRY: Duration = Duration::from_millis(50);
 /// When a session could not be destroyed (no quorum, most likely), this much later again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Handle on the timers: doors renew through it, one task runs it.
+/// Handle on the timers: interfaces renew through it, one task runs it.
 #[derive(Debug, Clone)]
 pub struct Lifetimes {
     timers: Arc<Mutex<Timers>>,

@@ -1,5 +1,5 @@
 //! A bare hickory-server that answers every question with one constant address: what the library
-//! itself costs, and so the limit that the agent's DNS door is measured against.
+//! itself costs, and so the limit that the agent's DNS interface is measured against.
 //!
 //!     cargo run --release -p muster-bench --example bare_dns -- 127.0.0.1:5300
 

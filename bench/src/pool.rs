@@ -136,7 +136,7 @@ pub(crate) async fn run(binary: &Path, scale: f64) -> Result<Vec<Figure>> {
 
 async fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    // An agent that has not opened its door yet is asked again.
+    // An agent that has not opened its interface yet is asked again.
     while !holds().unwrap_or(false) {
         ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

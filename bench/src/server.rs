@@ -13,7 +13,7 @@ use crate::wire::{Connection, request};
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    /// `127.0.0.1:port` of its HTTP door.
+    /// `127.0.0.1:port` of its HTTP interface.
     pub(crate) address: String,
     /// Where it answers DNS.
     pub(crate) dns: SocketAddr,

@@ -16,7 +16,7 @@ use serde_json::Value;
 /// Times container → catalog → nginx on a running stack.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
-    /// HTTP door of the agent.
+    /// HTTP interface of the agent.
     #[arg(long, default_value = "127.0.0.1:8500")]
     http: String,
     /// The proxy.

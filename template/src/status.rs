@@ -1,4 +1,4 @@
-//! The door through which others see how the daemon is: four read-only pages over plain HTTP.
+//! The interface through which others see how the daemon is: four read-only pages over plain HTTP.
 //!
 //! | path            | answer                                                                        |
 //! |-----------------|-------------------------------------------------------------------------------|

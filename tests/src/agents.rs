@@ -132,8 +132,8 @@ impl Agent {
         Ok(fs::remove_dir_all(self.data())?)
     }
 
-    fn port(&self, door: &str) -> u64 {
-        self.config["ports"][door].as_u64().unwrap_or_default()
+    fn port(&self, interface: &str) -> u64 {
+        self.config["ports"][interface].as_u64().unwrap_or_default()
     }
 
     /// Where others meet it.
@@ -141,12 +141,12 @@ impl Agent {
         format!("127.0.0.1:{}", self.port("serf_lan"))
     }
 
-    /// Its HTTP door.
+    /// Its HTTP interface.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port("http"))
     }
 
-    /// The port of its DNS door.
+    /// The port of its DNS interface.
     pub fn dns(&self) -> u16 {
         u16::try_from(self.port("dns")).unwrap_or_default()
     }

@@ -301,7 +301,7 @@ impl Server {
         self.process.as_mut().context("it is not running")
     }
 
-    /// Host and port of its HTTP door.
+    /// Host and port of its HTTP interface.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.http)
     }

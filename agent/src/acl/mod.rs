@@ -1,6 +1,6 @@
-//! One question for every door: may this token do that?
+//! One question for every interface: may this token do that?
 //!
-//! Every door asks [`authorize`] before it reads or changes anything, so that access control can
+//! Every interface asks [`authorize`] before it reads or changes anything, so that access control can
 //! be switched on in one place. Until tokens exist the answer is always yes.
 
 /// The secret that a request carries, if any. Never printed.

@@ -1,4 +1,4 @@
-//! Addresses and ports: which ones this agent binds, which it tells others, and that no two doors
+//! Addresses and ports: which ones this agent binds, which it tells others, and that no two interfaces
 //! share one.
 
 use std::net::{IpAddr, SocketAddr};
@@ -126,7 +126,7 @@ pub(super) fn http_addresses(text: &str, port: Option<u16>) -> Result<Vec<HttpAd
     Ok(out)
 }
 
-/// Two doors on one port would fail later and less clearly.
+/// Two interfaces on one port would fail later and less clearly.
 pub(super) fn distinct(
     http: &[HttpAddress],
     dns: &[SocketAddr],
@@ -140,11 +140,11 @@ pub(super) fn distinct(
             return Err(Error(format!("HTTP address {address} already configured for DNS")));
         }
     }
-    let doors = http.iter().filter_map(|address| match address {
+    let interfaces = http.iter().filter_map(|address| match address {
         HttpAddress::Tcp(address) => Some(("HTTP", *address)),
         HttpAddress::Unix(_) => None,
     });
-    let mut taken: Vec<_> = dns.iter().map(|address| ("DNS", *address)).chain(doors).collect();
+    let mut taken: Vec<_> = dns.iter().map(|address| ("DNS", *address)).chain(interfaces).collect();
     for (name, ip, port) in [
         ("RPC Advertise", advertise, Some(ports.server)),
         ("Serf Advertise LAN", advertise, Some(ports.serf_lan)),

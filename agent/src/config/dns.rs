@@ -1,4 +1,4 @@
-//! The DNS door's part of the configuration: `dns_config`, domains, recursors, addresses.
+//! The DNS interface's part of the configuration: `dns_config`, domains, recursors, addresses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,7 +14,7 @@ const RESERVED: [&str; 5] = ["service", "connect", "node", "query", "addr"];
 /// Standard port of DNS servers.
 const DNS_PORT: u16 = 53;
 
-/// Settings of the DNS door.
+/// Settings of the DNS interface.
 pub(super) fn resolve(written: &Written, datacenter: &str) -> Result<Settings, Error> {
     let defaults = Settings::default();
     let mut faults = Vec::new();

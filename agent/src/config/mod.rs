@@ -114,7 +114,7 @@ pub struct Config {
     pub leave_on_terminate: bool,
     /// Do not leave the cluster at SIGINT.
     pub skip_leave_on_interrupt: bool,
-    /// Limits and habits of the HTTP door.
+    /// Limits and habits of the HTTP interface.
     pub http_limits: HttpLimits,
     /// Limits and habits of checks.
     pub checks: CheckLimits,

@@ -31,7 +31,7 @@ const CHASE_DEPTH_MAX: usize = 3;
 /// Names that one answer has followed.
 const CHASES_MAX: usize = 32;
 
-/// The door: cheap to share, replaceable settings.
+/// The interface: cheap to share, replaceable settings.
 #[derive(Debug)]
 pub struct Handler {
     source: Source,
@@ -69,7 +69,7 @@ pub(super) struct Later {
 }
 
 impl Handler {
-    /// A door on a catalog.
+    /// An interface on a catalog.
     pub fn new(source: Source, settings: Settings) -> Handler {
         let state = State { settings, cache: Cache::new() };
         Handler {
@@ -334,7 +334,7 @@ fn tell(fault: Fault, out: &mut Vec<u8>) -> Handled {
     Handled::Answered
 }
 
-#[expect(clippy::disallowed_methods, reason = "the door stamps answers with the time")]
+#[expect(clippy::disallowed_methods, reason = "the interface stamps answers with the time")]
 fn unix_time() -> u32 {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     // Serial numbers are compared modulo 2^32 anyway.

@@ -1,4 +1,4 @@
-//! The DNS door: names of nodes and services as every program can ask for them.
+//! The DNS interface: names of nodes and services as every program can ask for them.
 //!
 //! ```text
 //! packet ─ wire ─▶ query ─ name ─▶ Lookup ─ lookup(store) ─▶ rows ─ answer ─▶ Prepared ─ write ─▶ packet

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::wire::Name;
 
-/// Settings of the DNS door. All of them can change while it is open.
+/// Settings of the DNS interface. All of them can change while it is open.
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of the reference's")]
 #[derive(Debug, Clone)]
 pub struct Settings {

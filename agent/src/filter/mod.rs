@@ -27,7 +27,7 @@
 //! | `agent/checks` | [`schema::CHECK`] | `client::types::AgentCheck` |
 //!
 //! Other row types implement [`Row`]. The reference puts `Failed to create boolean expression
-//! evaluator: ` before the error's text everywhere but in `agent/checks`; the door does that.
+//! evaluator: ` before the error's text everywhere but in `agent/checks`; the interface does that.
 //!
 //! The grammar, the checks and the words of every error are the reference's; `grammar.rs` says how.
 //! On purpose different: a missing map key does not match a regular expression (in the reference it

@@ -149,8 +149,8 @@ pub async fn start(
         token: 0,
     };
     let run = async move {
-        let doors = accept(listener, shared, stop.child_token());
-        tokio::join!(driver.run(inbox, stop), doors);
+        let interfaces = accept(listener, shared, stop.child_token());
+        tokio::join!(driver.run(inbox, stop), interfaces);
     };
     Ok((members, run))
 }

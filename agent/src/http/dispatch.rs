@@ -29,7 +29,7 @@ const HEAD_BYTES_MAX: usize = 408 << 10;
 const FOREIGN_PAGE: &str = "writes from this page's origin are not allowed\n\
     hint: list the origin in http_config.allow_origins";
 
-/// One connection's view of the door.
+/// One connection's view of the interface.
 pub(super) struct Dispatch {
     pub(super) app: Arc<AppState>,
     pub(super) peer: Option<IpAddr>,

@@ -113,7 +113,7 @@ fn header_map(headers: &[(String, Bytes)]) -> HeaderMap {
     map
 }
 
-/// A server's door for requests that other agents pass on. Cheap to clone.
+/// A server's interface for requests that other agents pass on. Cheap to clone.
 #[derive(Clone)]
 pub struct Forwarder {
     app: Arc<AppState>,
@@ -252,7 +252,7 @@ async fn send(parts: &Parts<Part>, mut body: Bytes) -> Result<(), Refusal> {
 }
 
 impl AppState {
-    /// This door as another agent would have it if it were a server itself: with its name and its limits, as far as
+    /// This interface as another agent would have it if it were a server itself: with its name and its limits, as far as
     /// they do not exceed this server's. What goes out is for that agent to dress.
     fn of(&self, agent: upstream::Agent) -> Arc<AppState> {
         let mut parts = self.parts.clone();

@@ -1,4 +1,4 @@
-//! The HTTP door: parses, authorises, calls, formats. It knows no rule of the catalog.
+//! The HTTP interface: parses, authorises, calls, formats. It knows no rule of the catalog.
 //!
 //! ```text
 //! server.rs   sockets and connections ─▶ dispatch.rs  path, method, token, limits
@@ -80,7 +80,7 @@ use crate::sessions::Lifetimes;
 use crate::store::{Change, Index, Reply as Applied};
 use crate::upstream::Upstream;
 
-/// The handles that the door needs.
+/// The handles that the interface needs.
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// Access to catalog, keys and sessions.

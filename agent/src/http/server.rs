@@ -102,7 +102,7 @@ pub async fn serve(
     serve_door(listeners, AppState::new(parts, settings), shutdown).await;
 }
 
-/// As [`serve`], and gives the door for requests that other agents pass on: `node` puts it where those come in.
+/// As [`serve`], and gives the interface for requests that other agents pass on: `node` puts it where those come in.
 pub fn serve_passing(
     listeners: Vec<Listener>,
     parts: Parts,

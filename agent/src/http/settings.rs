@@ -10,7 +10,7 @@ use crate::read::Waits;
 /// The reference's limit on a key's value and on the body of a transaction.
 const BODY_DEFAULT_MAX: u64 = 512 * 1024;
 
-/// Settings of the HTTP door.
+/// Settings of the HTTP interface.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of the configuration")]
 pub struct Settings {

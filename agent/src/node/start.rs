@@ -1,4 +1,4 @@
-//! The order of a start: what is on disk, the pool, what the agent is, its own state, the doors.
+//! The order of a start: what is on disk, the pool, what the agent is, its own state, the interfaces.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::{dns, http, processes, remote_exec};
 
 impl Node {
     /// Opens what is on disk, meets the pool, then starts what makes the agent a server or not, its own state and the
-    /// doors, in this order.
+    /// interfaces, in this order.
     pub async fn start(config: Config) -> Result<Node, Error> {
         let node_id = identity::node_id(&config)?;
         let keyring = pool::keyring(&config)?;
@@ -35,7 +35,7 @@ impl Node {
             Ok(Raised { before, now }) => info!(before, now, "limit of open files and connections"),
             Err(error) => warn!(%error, "the limit of open files and connections stays as it is"),
         }
-        // Doors that cannot open must stop the start before anything is written.
+        // Interfaces that cannot open must stop the start before anything is written.
         let mut listeners = Vec::new();
         for address in &config.http {
             listeners.push(listen(address, config.unix_sockets).await?);
@@ -83,8 +83,8 @@ impl Node {
         let (own, stop) = (local.clone(), claiming.clone());
         start_part(&mut tasks, "local", async move { own.run(stop).await });
         let names = Arc::new(dns::Handler::new(names, config.dns.clone()));
-        let door = dns::serve(dns_listeners, names.clone(), shutdown.child_token());
-        start_part(&mut tasks, "dns", door);
+        let interface = dns::serve(dns_listeners, names.clone(), shutdown.child_token());
+        start_part(&mut tasks, "dns", interface);
         let (reload, wishes) = http::Reload::new();
         let shown = http::Shown::default();
         shown.set(config.debug(&node_id, REFERENCE_VERSION));
@@ -100,9 +100,9 @@ impl Node {
         };
         let settings = settings::http(&config)?;
         let limits = settings.limits.clone();
-        let (forwarder, door) =
+        let (forwarder, interface) =
             http::serve_passing(listeners, parts, settings, shutdown.child_token());
-        start_part(&mut tasks, "http", door);
+        start_part(&mut tasks, "http", interface);
         if let (Some(consensus), http::Backend::Here { reader, lifetimes, .. }) =
             (&consensus, &backend)
         {

@@ -30,7 +30,7 @@ use crate::raft::snapshot::transfer::Incoming;
 use crate::store::{Change, Command, Index, Reply, Store, Timestamp};
 use crate::telemetry::metrics::names;
 
-/// A change larger than this is refused: it would hold up everything behind it. The doors take no
+/// A change larger than this is refused: it would hold up everything behind it. The interfaces take no
 /// larger body either.
 pub(super) const PROPOSAL_BYTES_MAX: usize = 8 << 20;
 

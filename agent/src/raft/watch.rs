@@ -32,7 +32,7 @@ use crate::store::Scope;
 /// A power of two well above the number of cores: two threads rarely want the same lock.
 const SHARDS: usize = 64;
 
-/// Keys are at most 512 bytes long at the doors; longer prefixes share the last counter.
+/// Keys are at most 512 bytes long at the interfaces; longer prefixes share the last counter.
 const LENGTHS: usize = 513;
 
 /// The registry of waiters.

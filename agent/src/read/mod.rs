@@ -1,4 +1,4 @@
-//! The one read path of all doors: consistency first, then blocking, then sharing.
+//! The one read path of all interfaces: consistency first, then blocking, then sharing.
 //!
 //! ```text
 //! options ─▶ settle ──▶ look at the newest store ──▶ newer than asked? ──yes──▶ answer
@@ -189,7 +189,7 @@ impl Reader {
         }
     }
 
-    /// Drops shared answers that nobody asked for lately. Called now and then by a door.
+    /// Drops shared answers that nobody asked for lately. Called now and then by an interface.
     pub fn forget_idle_answers(&self) {
         self.inner.answers.sweep();
     }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! All keys are held by the session: when whoever asked goes away they go with it, and later writes are
-//! refused. An agent reads and writes them by its own HTTP door, as any client would.
+//! refused. An agent reads and writes them by its own HTTP interface, as any client would.
 //!
 //! | file | owns |
 //! |---|---|
@@ -49,7 +49,7 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(250);
 const HEARTBEAT_MAX: Duration = Duration::from_hours(1);
 
 /// Follows the events of all pools and runs what they ask for, until `stop`. Without a way to the agent's own
-/// door nothing is run, and the log says so.
+/// interface nothing is run, and the log says so.
 pub async fn run(pools: Pools, local: Local, agent: Option<Client>, stop: CancellationToken) {
     let mut events = pools.events();
     let seats = Arc::new(Semaphore::new(JOBS_MAX));

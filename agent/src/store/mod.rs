@@ -45,7 +45,7 @@ pub type Index = u64;
 pub struct Found<T> {
     /// The rows.
     pub rows: T,
-    /// The highest index that shaped this answer (may be 0 in an empty store; doors answer 1).
+    /// The highest index that shaped this answer (may be 0 in an empty store; interfaces answer 1).
     pub index: Index,
     /// Waiting on these misses no change of the answer. Their number never grows with the rows.
     pub scopes: Scopes,

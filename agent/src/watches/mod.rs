@@ -1,7 +1,7 @@
 //! Watches of the configuration: questions that the agent follows for its operator, telling a program or
 //! an address of every new answer and of what is different in it.
 //!
-//! An agent asks itself over its own HTTP door, as any client would: limits, tokens and forwarding to
+//! An agent asks itself over its own HTTP interface, as any client would: limits, tokens and forwarding to
 //! servers are those of every request.
 //!
 //! | file | owns |

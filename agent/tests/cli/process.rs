@@ -81,7 +81,7 @@ fn the_log_is_followed_kept_in_files_and_told_to_systemd() {
     assert_eq!(mode & 0o777, 0o600);
     let socket = format!("-http-addr=unix://{}/http.sock", agent.folder().display());
     agent.expect(&["kv", "get", "-keys", &socket], 0, "", "");
-    // A second start with the same files finds the doors taken, and leaves the first one's pid alone.
+    // A second start with the same files finds the interfaces taken, and leaves the first one's pid alone.
     let pid = || fs::read_to_string(agent.folder().join("new/pid")).unwrap();
     let first = pid();
     let [own, more] = ["agent.json", "more.json"].map(|name| agent.folder().join(name));

@@ -166,7 +166,7 @@ impl Agent {
         code
     }
 
-    /// `host:port` of its HTTP door.
+    /// `host:port` of its HTTP interface.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }

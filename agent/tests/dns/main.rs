@@ -1,4 +1,4 @@
-//! The DNS door from outside: a whole agent, and what is really on the wire, read with another
+//! The DNS interface from outside: a whole agent, and what is really on the wire, read with another
 //! library's eyes.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]

@@ -1,4 +1,4 @@
-//! What the door refuses, bounds and adds.
+//! What the interface refuses, bounds and adds.
 
 use std::time::Duration;
 

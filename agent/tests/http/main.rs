@@ -1,4 +1,4 @@
-//! The HTTP door and the read path, from outside: a server in memory and plain sockets.
+//! The HTTP interface and the read path, from outside: a server in memory and plain sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 

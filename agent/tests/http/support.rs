@@ -119,8 +119,9 @@ impl Server {
             datacenter: "dc1".into(),
             node_name: "n1".into(),
         };
-        let (forwarder, door) = serve_passing(listeners, parts, settings, shutdown.child_token());
-        let (serving, pieces) = (tokio::spawn(door), forwarder.clone());
+        let (forwarder, interface) =
+            serve_passing(listeners, parts, settings, shutdown.child_token());
+        let (serving, pieces) = (tokio::spawn(interface), forwarder.clone());
         let handlers =
             answer_claims(Handlers::new(), reader.consensus().clone(), Duration::from_secs(7));
         let handlers = handlers.on_stream(Method::Http, move |request, _, parts| {

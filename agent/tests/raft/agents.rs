@@ -21,7 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// Where a server answers.
 #[derive(Clone)]
-pub(crate) enum Door {
+pub(crate) enum Endpoint {
     Tcp(u16),
     /// Reached from any network namespace.
     Unix(PathBuf),
@@ -34,7 +34,7 @@ pub(crate) struct Server {
     config: PathBuf,
     log: PathBuf,
     pub(crate) data: PathBuf,
-    pub(crate) door: Door,
+    pub(crate) endpoint: Endpoint,
     /// `ip:port` that the others know.
     pub(crate) rpc: String,
     /// The network namespace that it runs in.
@@ -96,9 +96,9 @@ impl Server {
 
     /// What the command line says: code, output, errors.
     pub(crate) fn command(&self, words: &[&str]) -> (Option<i32>, String, String) {
-        let at = match &self.door {
-            Door::Tcp(port) => format!("127.0.0.1:{port}"),
-            Door::Unix(path) => format!("unix://{}", path.display()),
+        let at = match &self.endpoint {
+            Endpoint::Tcp(port) => format!("127.0.0.1:{port}"),
+            Endpoint::Unix(path) => format!("unix://{}", path.display()),
         };
         let output = Command::new(env!("CARGO_BIN_EXE_muster"))
             .args(words)
@@ -111,7 +111,7 @@ impl Server {
 
     /// Status and body; `None` if it cannot be asked.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-        ask(&self.door, method, path, body)
+        ask(&self.endpoint, method, path, body)
     }
 
     pub(crate) fn put(&self, key: &str, value: &str) -> bool {
@@ -144,14 +144,19 @@ impl Server {
 }
 
 /// Status and body of one request; `None` if there is no answer.
-pub(crate) fn ask(door: &Door, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-    match door {
-        Door::Tcp(port) => {
+pub(crate) fn ask(
+    endpoint: &Endpoint,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Option<(u16, String)> {
+    match endpoint {
+        Endpoint::Tcp(port) => {
             let stream = TcpStream::connect(("127.0.0.1", *port)).ok()?;
             stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
             exchange(stream, method, path, body)
         }
-        Door::Unix(file) => {
+        Endpoint::Unix(file) => {
             let stream = UnixStream::connect(file).ok()?;
             stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
             exchange(stream, method, path, body)
@@ -194,7 +199,7 @@ impl Agents {
             config: folder.path().join(format!("{number}.json")),
             log: folder.path().join(format!("{number}.log")),
             data: folder.path().join(format!("data-{number}")),
-            door: Door::Tcp(0),
+            endpoint: Endpoint::Tcp(0),
             rpc: String::new(),
             inside: None,
         });
@@ -213,7 +218,7 @@ impl Agents {
         drop(taken);
         let lan: Vec<String> = ports.iter().map(|ports| format!("{ip}:{}", ports[2])).collect();
         for (server, [http, rpc, serf]) in self.servers.iter_mut().zip(ports) {
-            server.door = Door::Tcp(http);
+            server.endpoint = Endpoint::Tcp(http);
             server.rpc = format!("{ip}:{rpc}");
             let ports =
                 json!({"http": http, "server": rpc, "serf_lan": serf, "dns": -1, "serf_wan": -1});

@@ -151,7 +151,7 @@ impl LogStore for Slow {
 pub(crate) struct Running {
     pub(crate) consensus: Consensus,
     stop: CancellationToken,
-    door: JoinHandle<()>,
+    endpoint: JoinHandle<()>,
     address: SocketAddr,
 }
 
@@ -264,8 +264,8 @@ impl Cluster {
         let consensus = Consensus::start_around(settings, links, slow).await.unwrap();
         let stop = CancellationToken::new();
         let handlers = consensus.answer(Handlers::new());
-        let door = tokio::spawn(rpc::serve(listener, handlers, stop.clone()));
-        self.servers[number] = Some(Running { consensus, stop, door, address });
+        let endpoint = tokio::spawn(rpc::serve(listener, handlers, stop.clone()));
+        self.servers[number] = Some(Running { consensus, stop, endpoint, address });
     }
 
     pub(crate) fn listed(&self, number: usize, address: SocketAddr) -> KnownServer {
@@ -312,7 +312,7 @@ impl Cluster {
             running.stop.cancel();
             self.net.addresses.lock().unwrap().remove(&running.address);
             running.consensus.shutdown().await;
-            running.door.await.unwrap();
+            running.endpoint.await.unwrap();
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::agents::{Agents, Door, ask, leader, run, without_root};
+use crate::agents::{Agents, Endpoint, ask, leader, run, without_root};
 
 /// What reads that may be old are never told: each of them began after another value was
 /// acknowledged.
@@ -32,17 +32,17 @@ fn a_leader_that_was_stopped_answers_nothing_old() {
         written.push(key);
     }
     // These wait in its socket, and are the first that it sees.
-    let door = agents.servers[stopped].door.clone();
+    let endpoint = agents.servers[stopped].endpoint.clone();
     let readers: Vec<_> = (0..8)
         .map(|number| {
             let path = if number % 2 == 0 { "/v1/kv/k?raw" } else { "/v1/kv/k?raw&consistent" };
-            let door = door.clone();
+            let endpoint = endpoint.clone();
             thread::spawn(move || {
                 let deadline = Instant::now() + Duration::from_mins(1);
                 let mut answers = 0;
                 while answers < 20 {
                     assert!(Instant::now() < deadline, "no answers");
-                    if let Some((200, found)) = ask(&door, "GET", path, "") {
+                    if let Some((200, found)) = ask(&endpoint, "GET", path, "") {
                         assert_eq!(found, "new", "{path}");
                         answers += 1;
                     }
@@ -52,8 +52,8 @@ fn a_leader_that_was_stopped_answers_nothing_old() {
         .collect();
     // A write through it while it does not know: refused, or done like any other.
     let late = thread::spawn({
-        let door = door.clone();
-        move || ask(&door, "PUT", "/v1/kv/late", "x")
+        let endpoint = endpoint.clone();
+        move || ask(&endpoint, "PUT", "/v1/kv/late", "x")
     });
     thread::park_timeout(Duration::from_millis(100));
     agents.servers[stopped].signal(Signal::SIGCONT);
@@ -156,7 +156,7 @@ fn a_network_that_is_cut_in_half_loses_nothing_and_answers_nothing_old() {
         let server = &mut agents.servers[number];
         server.inside = Some(lan.inside(number));
         server.rpc = format!("{}:8300", Lan::address(number));
-        server.door = Door::Unix(socket.clone());
+        server.endpoint = Endpoint::Unix(socket.clone());
         let own = json!({
             "bind_addr": Lan::address(number), "retry_join": join,
             "addresses": {"http": format!("unix://{}", socket.display())},

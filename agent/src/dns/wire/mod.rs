@@ -2,7 +2,7 @@
 //!
 //! Written for this one use: a query is read without copying more than its name, an answer is
 //! written straight into the buffer that is sent, and a record that does not fit is taken back
-//! whole. What a general library does on top (zones, keys, updates) has no place in this door.
+//! whole. What a general library does on top (zones, keys, updates) has no place in this interface.
 
 mod message;
 mod name;

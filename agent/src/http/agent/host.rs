@@ -188,7 +188,7 @@ fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a door tells its client the time")]
+#[expect(clippy::disallowed_methods, reason = "an interface tells its client the time")]
 fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)

@@ -1,4 +1,4 @@
-//! A wish that crosses from the door to whoever knows the configuration, and the answer back.
+//! A wish that crosses from the interface to whoever knows the configuration, and the answer back.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,7 +11,7 @@ use crate::http::routes::{Answer, later};
 /// Wishes that wait at one time; a further one waits to be heard.
 const WAITING_MAX: usize = 4;
 
-/// The door's end: asks for the configuration to be read anew. The default one asks nobody.
+/// The interface's end: asks for the configuration to be read anew. The default one asks nobody.
 #[derive(Debug, Clone, Default)]
 pub struct Reload(Option<mpsc::Sender<ReloadRequest>>);
 
