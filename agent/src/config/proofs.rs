@@ -34,6 +34,7 @@ fn special(path: &str) -> Option<(Value, Value)> {
         "dns_config.recursor_strategy" => (json!("random"), json!({})),
         "dns_config.service_ttl" => (json!({"*": "7s"}), json!({})),
         "encrypt" => (json!("AAAAAAAAAAAAAAAAAAAAAA=="), json!({})),
+        "http_config.allow_origins" => (json!(["https://ui.example"]), json!({})),
         "http_config.allow_write_http_from" | "serf_lan_allowed_cidrs" => {
             (json!(["10.0.0.0/8"]), json!({}))
         }
