@@ -5,10 +5,11 @@
 //! round-trip time. What nodes report is kept in memory by the server that hears it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::decode::{Malformed, Object, wrong_type};
 use super::error::Error;
@@ -105,7 +106,7 @@ impl Places {
 #[derive(Debug)]
 pub(crate) struct Coordinates {
     known: Mutex<BTreeMap<String, Places>>,
-    version: AtomicU64,
+    version: watch::Sender<u64>,
 }
 
 impl From<&vivaldi::Coordinate> for Coordinate {
@@ -118,12 +119,12 @@ impl From<&vivaldi::Coordinate> for Coordinate {
 impl Coordinates {
     /// Knows of nobody.
     pub(super) fn new() -> Coordinates {
-        Coordinates { known: Mutex::default(), version: AtomicU64::new(1) }
+        Coordinates { known: Mutex::default(), version: watch::Sender::new(1) }
     }
 
     /// Grows with every change.
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Relaxed)
+        *self.version.borrow()
     }
 
     /// Sorts rows by the distance of their nodes from `origin`. Nodes of unknown place come last,
@@ -163,7 +164,7 @@ impl Coordinates {
         }
         if places.0.len() < PLACES_MAX || places.0.contains_key(segment) {
             places.0.insert(segment.into(), coordinate);
-            self.version.fetch_add(1, Ordering::Relaxed);
+            self.version.send_modify(|version| *version += 1);
         }
     }
 
@@ -208,7 +209,7 @@ fn datacenters(request: Request) -> Result<Answer, Error> {
 fn nodes(request: Request) -> Result<Answer, Error> {
     request.read_options()?;
     request.authorize(Resource::Node(""), Access::List)?;
-    list(&request, |_| true)
+    once_changed(request, |request| list(request, |_| true))
 }
 
 /// One node; 404 if nothing is known of it.
@@ -216,14 +217,34 @@ fn node(request: Request) -> Result<Answer, Error> {
     request.read_options()?;
     let name = request.rest().to_owned();
     request.authorize(Resource::Node(&name), Access::Read)?;
-    let is_there = |places: &Places| match segment(&request) {
-        None => true,
-        Some(segment) => places.0.contains_key(segment),
-    };
-    if !find(&request.app.coordinates.known(), &name).is_some_and(is_there) {
-        return now(Reply::status(http::StatusCode::NOT_FOUND));
+    once_changed(request, move |request| {
+        let is_there = |places: &Places| match segment(request) {
+            None => true,
+            Some(segment) => places.0.contains_key(segment),
+        };
+        if !find(&request.app.coordinates.known(), &name).is_some_and(is_there) {
+            return Ok(Reply::status(http::StatusCode::NOT_FOUND));
+        }
+        list(request, |node| node.eq_ignore_ascii_case(&name))
+    })
+}
+
+/// Answers at once, or, for a client that knows the current version, after the next change or at the end of its wait.
+fn once_changed(
+    request: Request,
+    answer: impl FnOnce(&Request) -> Result<Reply, Error> + Send + 'static,
+) -> Result<Answer, Error> {
+    let (index, wait) = request.index_and_wait()?;
+    if index != request.app.coordinates.version() {
+        return now(answer(&request)?);
     }
-    list(&request, |node| node.eq_ignore_ascii_case(&name))
+    let wait = request.app.settings.waits.with_jitter(wait);
+    later(async move {
+        let mut version = request.app.coordinates.version.subscribe();
+        // At the deadline the answer is what it was.
+        let _ = timeout(wait, version.wait_for(|version| *version != index)).await;
+        answer(&request)
+    })
 }
 
 /// The segment of the network that is meant, if one is: without a name, the default one.
@@ -231,11 +252,13 @@ fn segment(request: &Request) -> Option<&str> {
     request.params.get("segment")
 }
 
-fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error> {
+fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Reply, Error> {
     if let Err(error) = request.datacenter_is_here() {
-        return now(read::failed(error, read::Family::Plain));
+        return Ok(read::failed(error, read::Family::Plain));
     }
     let coordinates = &request.app.coordinates;
+    // Read first: a change in between only costs the client another look.
+    let version = coordinates.version();
     let (known, wanted) = (coordinates.known().clone(), segment(request));
     let rows: Vec<Row> = known
         .iter()
@@ -247,8 +270,8 @@ fn list(request: &Request, keep: impl Fn(&str) -> bool) -> Result<Answer, Error>
     let consensus = request.app.reader()?.consensus();
     let mut reply = request.json(&rows);
     let contact = consensus.last_contact().as_millis();
-    reply.meta(coordinates.version(), consensus.leader().is_some(), contact);
-    now(reply)
+    reply.meta(version, consensus.leader().is_some(), contact);
+    Ok(reply)
 }
 
 /// A node's own report.

@@ -175,6 +175,10 @@ impl Dispatch {
         let uri: http::Uri = path_and_query
             .parse()
             .map_err(|_| wrong("is no path: escape what is not plain text"))?;
+        // The rest behind `#` would be dropped in silence, the position in it, too.
+        if path_and_query.contains('#') {
+            return Err(wrong("is no path: write `%23` for `#`"));
+        }
         if uri.authority().is_some() || !path_and_query.starts_with('/') {
             return Err(wrong("is no path: begin with `/v1/`"));
         }

@@ -32,15 +32,6 @@ impl Params {
     pub(crate) fn encoded(&self) -> String {
         let mut pairs: Vec<&(String, String)> = self.0.iter().collect();
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        let escape = |text: &str| {
-            const KEEP: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-                .remove(b'-')
-                .remove(b'_')
-                .remove(b'.')
-                .remove(b'~')
-                .remove(b' ');
-            percent_encoding::utf8_percent_encode(text, KEEP).to_string().replace(' ', "+")
-        };
         let parts: Vec<String> = pairs
             .iter()
             .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
@@ -59,6 +50,17 @@ impl Params {
 fn parameter(text: &str) -> Option<String> {
     let bytes = unescaped_bytes(text, true)?;
     Some(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into()))
+}
+
+/// Escapes a name or a value of the query string, as the reference does.
+pub(super) fn escape(text: &str) -> String {
+    const KEEP: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~')
+        .remove(b' ');
+    percent_encoding::utf8_percent_encode(text, KEEP).to_string().replace(' ', "+")
 }
 
 /// Undoes the percent escapes of a path. `None` for a wrong escape or for bytes that are not UTF-8.

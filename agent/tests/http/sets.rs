@@ -165,6 +165,42 @@ async fn a_service_of_the_agent_is_followed_by_its_hash() {
 }
 
 #[tokio::test]
+async fn coordinates_are_followed_without_asking_all_the_time() {
+    let server = Server::start(Settings::default()).await;
+    server.put("/v1/catalog/register", WEB).await;
+    let mut events = Events::open(server.address, &[("near", "/v1/coordinate/nodes")]).await;
+    let (kind, id, datum) = events.next().await;
+    assert!(kind.is_empty() && datum.contains("\"n1\"") && !datum.contains("\"w\""), "{datum}");
+    // The one thread of this test is free for others while the stream waits, and a change ends the wait.
+    let point = r#"{"Node":"w","Coord":{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}}"#;
+    server.put("/v1/coordinate/update", point).await;
+    let (_, later, datum) = events.next().await;
+    assert!(later != id && datum.contains("\"w\""), "{later}: {datum}");
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_question_makes_it_ask_all_the_time() {
+    let server = Server::start(Settings::default()).await;
+    server.put("/v1/kv/k", "one").await;
+    let watches = [
+        ("escaped name", "/v1/kv/k?%69ndex=0"),
+        ("escaped value", "/v1/kv/k?index=%30"),
+        ("fragment", "/v1/kv/k#x"),
+        ("fragment of a query", "/v1/kv/k?pretty#x"),
+    ];
+    let mut events = Events::open(server.address, &watches).await;
+    let first = events.first(watches.len()).await;
+    assert_eq!(&*first["escaped value"].2, &*first["escaped name"].2);
+    for name in ["fragment", "fragment of a query"] {
+        assert!(first[name].2.contains("write `%23` for `#`"), "{}", first[name].2);
+    }
+    // Would one of them ask without a pause, the one thread of this test had no time for this.
+    server.put("/v1/kv/k", "two").await;
+    let next = events.next().await;
+    assert!(next.1.starts_with("escaped "), "{next:?}");
+}
+
+#[tokio::test]
 async fn equal_questions_share_one_evaluation() {
     let server = Server::start(Settings::default()).await;
     let path = "/v1/health/service/web";
