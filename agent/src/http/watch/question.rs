@@ -130,7 +130,7 @@ impl Question {
             Some(Position::Index(index)) => Some(format!("index={index}")),
             Some(Position::Hash(hash)) => Some(format!("hash={}", params::escape(hash))),
         };
-        let wait = position.is_some().then(|| format!("wait={}", format_duration(self.wait)));
+        let wait = position.as_ref().map(|_| format!("wait={}", format_duration(self.wait)));
         let query = Some(self.query.clone()).filter(|query| !query.is_empty());
         let parameters: Vec<String> = query.into_iter().chain(position).chain(wait).collect();
         if parameters.is_empty() {
