@@ -96,7 +96,7 @@ impl Question {
                     Err(_) => !text.is_empty(),
                 },
                 "hash" => {
-                    position = (!text.is_empty()).then(|| Position::Hash(text));
+                    position = (!text.is_empty()).then_some(Position::Hash(text));
                     false
                 }
                 "wait" => match parse_nanos(&text) {
