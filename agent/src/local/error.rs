@@ -37,6 +37,14 @@ pub enum Error {
     /// It would not survive a restart, so it was not done.
     #[error("not done, since the agent could not keep it on its disk: {0}")]
     NotKept(persistence::Error),
+    /// A report to a TTL check counts, and would not survive a restart.
+    #[error("failed persisting state for check {check:?}: {why}")]
+    ReportNotKept {
+        /// The check's id.
+        check: String,
+        /// The reason.
+        why: persistence::Error,
+    },
 }
 
 impl From<Malformed> for Error {

@@ -314,27 +314,31 @@ impl Local {
         Ok(true)
     }
 
-    /// The owner of a TTL check says how it is.
+    /// The owner of a TTL check says how it is. Unlike other changes this counts even if the disk cannot take it: a
+    /// service that is well must not become critical because a disk is full. The error then says that it would be lost
+    /// in a restart; the next report is kept again, if it can be.
     pub async fn update_ttl(&self, id: &str, status: Status, output: &str) -> Result<(), Error> {
-        let run = self.registrations().checks().get(id).and_then(|claim| claim.run.clone());
-        let Some((run, time)) = run.and_then(|run| run.ttl().map(|ttl| (run, ttl))) else {
-            return Err(Error::Refused(format!("CheckID {id:?} does not have associated TTL")));
+        let kept = {
+            // Held until the write is handed over: reports are kept in the order in which they count.
+            let mut registrations = self.registrations();
+            let run = registrations.checks().get(id).and_then(|claim| claim.run.clone());
+            let Some((run, time)) = run.and_then(|run| run.ttl().map(|ttl| (run, ttl))) else {
+                return Err(Error::Refused(format!("CheckID {id:?} does not have associated TTL")));
+            };
+            let note = ttl::note(output, run.output_bytes_max);
+            let report = PersistedReport {
+                status: written(status),
+                output: note.clone(),
+                expires_ms: now_ms().saturating_add(millis(time)),
+            };
+            self.inner.runner.renew(id, note.clone());
+            let outputs = self.outputs();
+            let effect = registrations.report(id, status, note, outputs, Instant::now(), chance());
+            self.took_effect(&mut registrations, effect);
+            self.inner.persistence.write(vec![Write::put(Kind::Ttl, id, &report)], || ())
         };
-        let note = ttl::note(output, run.output_bytes_max);
-        let kept = PersistedReport {
-            status: written(status),
-            output: note.clone(),
-            expires_ms: now_ms().saturating_add(millis(time)),
-        };
-        let (local, id) = (self.clone(), id.to_owned());
-        self.keep(vec![Write::put(Kind::Ttl, &id, &kept)], move || {
-            let mut registrations = local.registrations();
-            local.inner.runner.renew(&id, note.clone());
-            let outputs = local.outputs();
-            let effect = registrations.report(&id, status, note, outputs, Instant::now(), chance());
-            local.took_effect(&mut registrations, effect);
-        })
-        .await
+        let not_kept = |why| Error::ReportNotKept { check: id.to_owned(), why };
+        kept.durable().await.map_err(not_kept)
     }
 
     /// Takes the definitions of configuration files as they are now. What is equal is not touched,

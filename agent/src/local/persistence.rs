@@ -6,6 +6,7 @@
 //!
 //! A change of the agent's state is first kept, then done: [`Persistence::write`] takes what is to be done along, and the
 //! thread does it once the writes are durable, in the order of the calls. A change that cannot be kept does not happen.
+//! Reports to TTL checks are the exception: they count at once, kept or not.
 
 pub(super) mod keeper;
 
@@ -32,6 +33,27 @@ pub enum Error {
         /// The system's error.
         #[source]
         source: std::io::Error,
+    },
+    /// The disk has no room for what the database writes when it is opened.
+    #[error(
+        "no room on the disk of `{}`: free at least 1 MiB there and start the agent again",
+        path.display()
+    )]
+    FullAtStart {
+        /// The database's folder.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The database refused to open.
+    #[error("cannot open the database in `{}`", path.display())]
+    Start {
+        /// Its folder.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<Error>,
     },
     /// The database refused.
     #[error("the agent's own database failed")]

@@ -113,9 +113,9 @@ impl From<local::Error> for Error {
             }
             local::Error::UnknownService(_) => Error::NotFound(error.to_string()),
             // Of what could not be kept the log has heard already.
-            local::Error::Refused(_) | local::Error::NotKept(_) => {
-                Error::Refused(error.to_string())
-            }
+            local::Error::Refused(_)
+            | local::Error::NotKept(_)
+            | local::Error::ReportNotKept { .. } => Error::Refused(error.to_string()),
             local::Error::Configured { .. }
             | local::Error::Authority(_)
             | local::Error::Persistence(_) => {

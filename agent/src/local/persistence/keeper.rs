@@ -4,8 +4,10 @@
 //!   wait for writes ─▶ room? ─▶ each batch: one transaction ─▶ flush, sync ─▶ do what was to be done, answer
 //!        ▲               │ no          │ fails                     │ fails
 //!        └── refuse ◀────┘             └────▶ close, refuse all ◀──┘
-//!                                             the next writes: open again, undo what was refused
+//!            all but removals                 the next writes: open again, undo what was refused
 //! ```
+//!
+//! Removals are tried without room, too: little is written, and whoever makes room begins with them.
 //!
 //! sled keeps its first error for ever, so after one the database is closed and opened again. What was refused may be
 //! on the disk by then: the values from before are written over it ahead of everything else. Sled's `flush` alone
@@ -13,6 +15,7 @@
 //! need: they are many, and old in a moment. After definitions the file is synchronised as well.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -30,7 +33,7 @@ const CACHE_BYTES: u64 = 4 << 20;
 const BATCH_MAX: usize = 1024;
 /// Free space without which nothing is begun: what sled may take at once, a segment of its file.
 const ROOM_BYTES: u64 = 512 << 10;
-/// On a full disk every report of every check is refused; the log hears of it now and then.
+/// On a full disk no report of any check is kept; the log hears of it now and then.
 const COMPLAINTS_APART: Duration = Duration::from_secs(10);
 /// The lock on a database that was just closed is given up by threads of its own.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
@@ -40,6 +43,17 @@ pub(super) struct Batch {
     pub(super) writes: Vec<Write>,
     /// Called once, when they are durable or refused.
     pub(super) finish: Box<dyn FnOnce(Result<(), Error>) + Send>,
+}
+
+impl Batch {
+    fn only_removes(&self) -> bool {
+        self.writes.iter().all(|write| write.value.is_none())
+    }
+
+    fn bytes(&self) -> usize {
+        let bytes = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+        self.writes.iter().map(bytes).sum()
+    }
 }
 
 /// The values that some keys had; `None`: they were not there.
@@ -52,6 +66,8 @@ pub(super) struct Keeper {
     open: Option<Open>,
     /// Of writes that were refused, oldest first. They are undone before anything else is written.
     undo: Before,
+    /// The last time that the log heard of a refusal.
+    told: Option<Instant>,
 }
 
 struct Open {
@@ -114,31 +130,34 @@ impl Open {
 impl Keeper {
     /// Opens the database and reads all of it.
     pub(super) fn open(path: &Path) -> Result<(Keeper, PersistedState), Error> {
-        let open = Open::at(path)?;
+        let open = Open::at(path).map_err(|error| not_started(path, error))?;
         let [services, checks, ttl] = &open.trees;
         let kept = PersistedState {
             services: read(services, Kind::Services)?,
             checks: read(checks, Kind::Checks)?,
             reports: read(ttl, Kind::Ttl)?,
         };
-        let keeper = Keeper { path: path.to_owned(), open: Some(open), undo: Vec::new() };
+        let keeper =
+            Keeper { path: path.to_owned(), open: Some(open), undo: Vec::new(), told: None };
         Ok((keeper, kept))
     }
 
     /// The thread's life: ends when nobody holds the drawer any more.
     pub(super) fn run(mut self, batches: &Receiver<Batch>) {
-        let mut told: Option<Instant> = None;
         while let Ok(first) = batches.recv() {
             let mut waiting = vec![first];
             waiting.extend(batches.try_iter().take(BATCH_MAX - 1));
+            if let Err(error) = self.has_room(waiting.iter().map(Batch::bytes).sum()) {
+                let (removals, others) = waiting.into_iter().partition(Batch::only_removes);
+                waiting = removals;
+                self.refuse(others, &error);
+            }
+            if waiting.is_empty() {
+                continue;
+            }
             match self.keep(&waiting) {
                 Ok(()) => waiting.into_iter().for_each(|batch| (batch.finish)(Ok(()))),
                 Err(error) => {
-                    let why = explained(&error);
-                    if told.is_none_or(|at| at.elapsed() > COMPLAINTS_APART) {
-                        told = Some(Instant::now());
-                        tracing::error!(error = why, "the agent's own state could not be changed");
-                    }
                     // Before anybody hears of it, so that what was refused is not there after a restart, either.
                     if !self.undo.is_empty()
                         && let Err(error) = self.opened()
@@ -146,9 +165,7 @@ impl Keeper {
                         let error = explained(&error);
                         tracing::warn!(error, "refused changes are not undone yet");
                     }
-                    for batch in waiting {
-                        (batch.finish)(Err(Error::NotKept(why.clone())));
-                    }
+                    self.refuse(waiting, &error);
                 }
             }
         }
@@ -160,11 +177,23 @@ impl Keeper {
         }
     }
 
+    fn refuse(&mut self, batches: Vec<Batch>, error: &Error) {
+        if batches.is_empty() {
+            return;
+        }
+        let why = explained(error);
+        if self.told.is_none_or(|at| at.elapsed() > COMPLAINTS_APART) {
+            self.told = Some(Instant::now());
+            tracing::error!(error = why, "the agent's own state could not be changed");
+        }
+        for batch in batches {
+            (batch.finish)(Err(Error::NotKept(why.clone())));
+        }
+    }
+
     /// Makes all batches durable, or none of them.
     fn keep(&mut self, batches: &[Batch]) -> Result<(), Error> {
         self.opened()?;
-        let bytes = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
-        self.has_room(batches.iter().flat_map(|batch| &batch.writes).map(bytes).sum())?;
         let mut undo = Vec::new();
         let kept = self.try_keep(batches, &mut undo);
         if kept.is_err() {
@@ -198,7 +227,6 @@ impl Keeper {
         }
         #[cfg(test)]
         faults::meet(&self.path, faults::Step::Open)?;
-        self.has_room(0)?;
         let deadline = Instant::now() + CLOSING_MAX;
         let open = loop {
             match Open::at(&self.path) {
@@ -259,6 +287,18 @@ impl Keeper {
 )]
 fn pause() {
     std::thread::sleep(Duration::from_millis(5));
+}
+
+/// The error of an agent that cannot start without its database.
+fn not_started(path: &Path, error: Error) -> Error {
+    let full = match &error {
+        Error::Open { source, .. } | Error::Database(sled::Error::Io(source)) => {
+            matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    };
+    let (path, source) = (path.to_owned(), Box::new(error));
+    if full { Error::FullAtStart { path, source } } else { Error::Start { path, source } }
 }
 
 /// An error with its reasons.

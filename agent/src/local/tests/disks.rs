@@ -1,5 +1,6 @@
 //! Random histories of changes on disks that fail, fill and empty: what is accepted is there and is kept, what is
-//! refused is not there, and all works again as soon as the disk does.
+//! refused is not there, and all works again as soon as the disk does. Reports to TTL checks count in any case, and
+//! the next one is kept.
 //!
 //! `MUSTER_ROUNDS` histories (a few by default), from `MUSTER_SEED` on: `MUSTER_SEED=7 MUSTER_ROUNDS=1 cargo nextest run
 //! -p muster-agent disks` is one of them again.
@@ -104,15 +105,27 @@ impl History {
             5 => {
                 let id = format!("{service}-ttl");
                 if local.check(&id).is_some() {
-                    local.update_ttl(&id, Status::Warning, &port.to_string()).await?;
+                    let kept = local.update_ttl(&id, Status::Warning, &port.to_string()).await;
                     let check = local.check(&id).unwrap();
                     assert_eq!((&*check.status, &*check.output), ("warning", &*port.to_string()));
+                    kept?;
                 }
             }
             6 => local.begin_node_maintenance(&port.to_string()).await?,
             _ => local.end_node_maintenance().await?,
         }
         Ok(())
+    }
+
+    /// A change that the disk did not take changed nothing, except the check of a report.
+    fn assert_refused(&self, (services, mut checks): View, error: &Error) {
+        let mut now = view(&self.local);
+        if let Error::ReportNotKept { check, .. } = error {
+            let of_others = |line: &String| !line.starts_with(&format!("{check} "));
+            checks.retain(of_others);
+            now.1.retain(of_others);
+        }
+        assert_eq!(now, (services, checks), "{:?}", self.story);
     }
 
     /// The same agent after its process ended, with a disk that works. What was refused while nothing at all could be
@@ -123,6 +136,12 @@ impl History {
         let definition = self.local.parse_service(definition, Source::Api).unwrap();
         self.local.register_service(&definition, Existing::Keep).await.unwrap();
         let History { folder, consensus, local, chance, story } = self;
+        for (id, check) in local.checks() {
+            // Only reports make one of these a warning; the last may not have been kept.
+            if &*check.status == "warning" {
+                local.update_ttl(&id, Status::Warning, &check.output).await.unwrap();
+            }
+        }
         let before = view(&local);
         drop(local);
         let local = open(&folder, &consensus).await;
@@ -164,9 +183,9 @@ async fn what_a_disk_that_fails_refuses_does_not_happen() {
             let (before, faulty) = (view(&history.local), faults::left(&database) > 0);
             match history.change().await {
                 Ok(()) => {}
-                Err(Error::NotKept(_)) if faulty => {
+                Err(error @ (Error::NotKept(_) | Error::ReportNotKept { .. })) if faulty => {
                     refused += 1;
-                    assert_eq!(view(&history.local), before, "seed {seed}: {:?}", history.story);
+                    history.assert_refused(before, &error);
                 }
                 Err(error) => panic!("seed {seed}: {error} {:?}", history.story),
             }
@@ -218,12 +237,19 @@ impl Drop for SmallDisk {
     }
 }
 
+fn may_mount() -> bool {
+    let may =
+        nix::unistd::geteuid().is_root() || std::env::var_os("MUSTER_TESTS_WITHOUT_ROOT").is_none();
+    if !may {
+        println!("LEFT OUT: a disk of its own needs root");
+    }
+    may
+}
+
 /// With and without asking for room first: others may take it between the question and the write.
 #[tokio::test]
 async fn a_disk_that_fills_and_empties_loses_nothing() {
-    if !nix::unistd::geteuid().is_root() && std::env::var_os("MUSTER_TESTS_WITHOUT_ROOT").is_some()
-    {
-        println!("LEFT OUT: a disk of its own needs root");
+    if !may_mount() {
         return;
     }
     let (first, rounds) = (number("MUSTER_SEED", 1), number("MUSTER_ROUNDS", 8));
@@ -254,9 +280,9 @@ async fn a_disk_that_fills_and_empties_loses_nothing() {
             let before = view(&history.local);
             match history.change().await {
                 Ok(()) => {}
-                Err(Error::NotKept(_)) if full => {
+                Err(error @ (Error::NotKept(_) | Error::ReportNotKept { .. })) if full => {
                     refused += 1;
-                    assert_eq!(view(&history.local), before, "seed {seed}: {:?}", history.story);
+                    history.assert_refused(before, &error);
                 }
                 Err(error) => panic!("seed {seed}: {error} {:?}", history.story),
             }
@@ -270,4 +296,87 @@ async fn a_disk_that_fills_and_empties_loses_nothing() {
         drop(history.restart().await);
     }
     assert!(refused > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_reports_count_and_removals_are_made() {
+    if !may_mount() {
+        return;
+    }
+    let disk = SmallDisk::mount();
+    let agent = agent(settings(Some(disk.0.path()))).await;
+    let local = &agent.local;
+    let ttl = |name: &str| json!({"Name": name, "Check": {"CheckID": name, "TTL": "2s"}});
+    for name in ["web", "gone"] {
+        agent.register(ttl(name)).await;
+    }
+    let alone = local.parse_check(json!({"Name": "alone", "TTL": "1h"}), Source::Api).unwrap();
+    local.register_check(&alone).await.unwrap();
+    local.begin_node_maintenance("why").await.unwrap();
+    local.begin_service_maintenance("web", "why").await.unwrap();
+
+    // Nothing at all can be written: reports count, and put the end of their check off.
+    disk.fill(0);
+    let begun = Instant::now();
+    let mut count = 0;
+    while begun.elapsed() < Duration::from_millis(2500) {
+        count += 1;
+        let output = format!("fine {count}");
+        let error = local.update_ttl("web", Status::Passing, &output).await.unwrap_err();
+        let (error, check) = (error.to_string(), local.check("web").unwrap());
+        assert!(error.starts_with("failed persisting state for check \"web\": "), "{error}");
+        assert_eq!((&*check.status, &*check.output), ("passing", &*output));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(&*local.check("web").unwrap().status, "passing");
+    }
+    agent.until(|_, checks| checks.contains(&"web=passing".to_owned())).await;
+
+    // Too little for something new, enough to take things away.
+    disk.fill(300);
+    let more = local.parse_service(ttl("more"), Source::Api).unwrap();
+    let refused = local.register_service(&more, Existing::Keep).await;
+    assert!(matches!(refused, Err(Error::NotKept(_))), "{refused:?}");
+    assert!(local.deregister_service("gone").await.unwrap());
+    assert!(local.deregister_check("alone").await.unwrap());
+    local.end_service_maintenance("web").await.unwrap();
+    local.end_node_maintenance().await.unwrap();
+
+    disk.empty();
+    local.update_ttl("web", Status::Warning, "kept").await.unwrap();
+    agent.register(ttl("more")).await;
+    drop(agent);
+    let again = open(disk.0.path(), &consensus().await).await;
+    let (services, checks) = view(&again);
+    assert_eq!(services, ["more more 0", "web web 0"]);
+    assert_eq!(checks, ["more more critical  ", "web web warning kept "]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_when_an_agent_cannot_start() {
+    if !may_mount() {
+        return;
+    }
+    let (disk, consensus) = (SmallDisk::mount(), consensus().await);
+    let local = open(disk.0.path(), &consensus).await;
+    local.begin_node_maintenance("why").await.unwrap();
+    let before = view(&local);
+    disk.fill(0);
+    drop(local);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let start = || Local::open(settings(Some(disk.0.path())), Arc::new(consensus.clone()));
+    let text = loop {
+        match start() {
+            Err(Error::Persistence(error @ persistence::Error::FullAtStart { .. })) => {
+                break error.to_string();
+            }
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let folder = disk.0.path().join("local");
+    let named = format!("no room on the disk of `{}`: free at least 1 MiB", folder.display());
+    assert!(text.starts_with(&named), "{text}");
+
+    disk.empty();
+    assert_eq!(view(&open(disk.0.path(), &consensus).await), before);
 }
