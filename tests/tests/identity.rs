@@ -188,7 +188,7 @@ fn an_id_that_cannot_be_read_is_an_error_and_stays() -> Result<()> {
     let file = servers[0].data().join("node-id");
     let own = fs::read(&file)?;
     servers[0].kill()?;
-    for bytes in [&b""[..], &own[..17], &[0; 36]] {
+    for bytes in [&b""[..], &own[..17], &[0; 36], b"6f9a3c1e-0000-4000-8000-000000000001"] {
         fs::write(&file, bytes)?;
         let before = servers[0].log().len();
         servers[0].start()?;

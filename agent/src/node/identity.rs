@@ -49,6 +49,13 @@ fn kept(dir: &Path, given: Option<&str>, is_server: bool) -> Result<String, Erro
             log()
         )));
     }
+    if let (Kept::Id(id), None, Some(owner)) = (&kept, given, &owner)
+        && id != owner
+    {
+        // Even the id of another server of its cluster: two would vote and answer as one.
+        let what = format!("{} holds `{id}`", file.display());
+        return Err(Error::Identity(lost(&what, &log(), Some(owner))));
+    }
     let id = match (kept, given) {
         // What the operator says counts; the file stays as it is, for whoever looks into its damage.
         (Kept::Unreadable(_), Some(given)) => return Ok(given.to_owned()),
@@ -176,6 +183,22 @@ mod tests {
         let dir = folder(Some(upper.as_bytes()), true);
         assert_eq!(kept(dir.path(), None, true).unwrap(), OWNER);
         assert_eq!(bytes(&dir).unwrap(), upper.as_bytes(), "what can be read is not written anew");
+    }
+
+    #[test]
+    fn an_id_that_is_not_the_one_of_the_log_is_an_error_and_stays() {
+        for text in [OTHER.to_owned(), format!("{}\n", OTHER.to_uppercase())] {
+            let dir = folder(Some(text.as_bytes()), true);
+            let error = kept(dir.path(), None, true).unwrap_err().to_string();
+            assert!(error.contains(&dir.path().join("node-id").display().to_string()), "{error}");
+            assert!(error.contains(OTHER) && error.contains(OWNER), "{error}");
+            assert_eq!(bytes(&dir).as_deref(), Some(text.as_bytes()));
+            // What a server left behind does not matter to an agent that is none.
+            assert_eq!(kept(dir.path(), None, false).unwrap(), OTHER);
+            // The way out.
+            assert_eq!(kept(dir.path(), Some(OWNER), true).unwrap(), OWNER);
+            assert_eq!(bytes(&dir).unwrap(), OWNER.as_bytes());
+        }
     }
 
     #[test]
