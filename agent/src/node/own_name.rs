@@ -1,7 +1,7 @@
-//! The catalog of an agent whose name may belong to another one in the pool.
+//! The catalog of an agent whose name or id may belong to another one in the pool.
 //!
 //! Two agents with one name, and perhaps one id, would each correct the other's rows: the one that the
-//! pool does not believe waits until the name is its own.
+//! pool does not believe waits until both are its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,9 @@ impl CatalogAccess for WhileNamed {
     fn propose(&self, change: Change) -> BoxFuture<'_, Result<Reply, Unavailable>> {
         if self.is_disowned() {
             let name = self.members.name();
-            let why = format!("another agent has the name `{name}` in this cluster");
+            let why = format!(
+                "another agent has the name `{name}`, or the id of this one, in this cluster"
+            );
             return std::future::ready(Err(Unavailable::NoLeader(why))).boxed();
         }
         self.catalog.propose(change)

@@ -128,6 +128,67 @@ fn of_two_copies_of_a_member_the_first_keeps_its_name_and_both_are_told() {
     }
 }
 
+#[test]
+fn the_id_of_a_living_member_stays_with_it_and_both_are_told() {
+    // Through whom the copy comes, and for how long it was away before.
+    for (through, away) in [(0, 0), (3, 0), (0, 2), (0, 60)] {
+        let mut world = pool(35, 6);
+        world.kill(4);
+        world.run(away * SECOND);
+        let from = world.warnings.len();
+        // The id of 3, which lives; name and address of its own.
+        world.start_named(4, &name(4), Uuid::from_u128(4));
+        world.join(4, through);
+        for _ in 0..120 {
+            world.run(SECOND);
+            assert!(all_believe(&world, &name(3), 3, &[4]), "through {through}, away {away}");
+            let is_believed = world.running().any(|(who, core)| {
+                who != 4 && core.member(&name(4)).unwrap().details.id != Uuid::from_u128(5)
+            });
+            assert!(!is_believed, "through {through}, away {away}");
+            assert!(!world.core(3).unwrap().is_disowned(), "through {through}, away {away}");
+        }
+        let knows = world.until(10 * MINUTE, |world| world.core(4).unwrap().is_disowned());
+        assert!(knows.is_some(), "through {through}, away {away}");
+        let mut told: BTreeMap<Who, usize> = BTreeMap::new();
+        for (who, text) in &world.warnings[from..] {
+            assert!(text.contains("conflicting node ID"), "{text}");
+            assert!(text.contains("node-3") && text.contains("node-4"), "{text}");
+            *told.entry(*who).or_default() += 1;
+        }
+        assert!(!told.is_empty());
+        // One in ten seconds, of twelve minutes at most.
+        assert!(told.values().all(|lines| *lines <= 75), "{told:?}");
+        // Its holder goes: the id is free.
+        world.kill(3);
+        let passed = world.until(10 * MINUTE, |world| all_believe(world, &name(4), 4, &[]));
+        assert!(passed.is_some(), "through {through}, away {away}");
+        let is_own = |world: &World| !world.core(4).unwrap().is_disowned();
+        assert!(world.until(10 * MINUTE, is_own).is_some());
+    }
+}
+
+/// A member comes back with the id of another one that lives: that one keeps it.
+fn copy_an_id(world: &mut World, rng: &mut SmallRng, running: &BTreeMap<Who, usize>, again: &str) {
+    let all: Vec<Who> = running.keys().copied().collect();
+    if all.len() < 3 {
+        return;
+    }
+    let copy = all[rng.random_range(1..all.len())];
+    let holder = all.iter().copied().filter(|it| *it != copy).nth(rng.random_range(0..2));
+    let holder = holder.expect("there are three");
+    let id = world.core(holder).unwrap().me().id;
+    world.kill(copy);
+    world.run(Duration::from_millis(rng.random_range(0..8000)));
+    world.start_named(copy, &name(running[&copy]), id);
+    world.join(copy, 0);
+    for _ in 0..60 {
+        world.run(SECOND);
+        let keeps = all_believe(world, &name(running[&holder]), holder, &[copy]);
+        assert!(keeps, "{again}: {copy} has taken the id of {holder}: {running:?}");
+    }
+}
+
 /// One history; each member that runs, by its place, with the name that it has.
 fn history(seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
@@ -194,6 +255,7 @@ fn history(seed: u64) {
         }
     }
     assert!(settled, "{again}: not all are believed who are there: {running:?}");
+    copy_an_id(&mut world, &mut rng, &running, &again);
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod push_pull;
 mod refusal;
 mod rival;
 mod rumour;
+mod twin;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -107,6 +108,9 @@ pub struct Core {
     warned: BTreeMap<Name, Time>,
     /// Others told of somebody else when they were last asked for the member with this one's name.
     is_disowned: bool,
+    /// Others told of somebody else when they were last asked for the member with this one's id.
+    is_copy: bool,
+    ids: twin::Ids,
     /// The last statement of each member that was forgotten, the first to go first.
     forgotten: IndexMap<Name, Incarnation>,
     newcomers: Newcomers,
@@ -166,6 +170,8 @@ impl Core {
             rivals: BTreeMap::new(),
             warned: BTreeMap::new(),
             is_disowned: false,
+            is_copy: false,
+            ids: twin::Ids::default(),
             forgotten: IndexMap::new(),
             newcomers: Newcomers::default(),
             refusals: refusal::Refusals::default(),
@@ -305,7 +311,7 @@ impl Core {
 
     /// Does the pool take somebody else for the member with this one's name?
     pub fn is_disowned(&self) -> bool {
-        self.is_disowned
+        self.is_disowned || self.is_copy
     }
 
     /// News waiting to be passed on.

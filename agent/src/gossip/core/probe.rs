@@ -241,6 +241,7 @@ impl Core {
     fn compare(&mut self, now: Time, other: &Name, digest: u64, out: &mut Vec<Output>) {
         if digest == self.digest.live {
             self.is_disowned = false;
+            self.is_copy = false;
             return;
         }
         if !self.broadcasts.is_empty() || now < self.next_comparison {

@@ -242,12 +242,8 @@ impl Core {
 
     /// Refuses a newcomer with the id of a live member.
     fn is_nobody_else(&self, newcomer: &Details) -> Result<(), String> {
-        let twin = self.peers.values().find(|peer| {
-            let details = &peer.details;
-            peer.state.is_live() && details.id == newcomer.id && details.name != newcomer.name
-        });
-        twin.map_or(Ok(()), |twin| {
-            let (name, id, other) = (&newcomer.name, newcomer.id, &twin.details.name);
+        self.twin(newcomer).map_or(Ok(()), |twin| {
+            let (name, id, other) = (&newcomer.name, newcomer.id, &twin.name);
             Err(format!("Member '{name}' has conflicting node ID '{id}' with member '{other}'"))
         })
     }
@@ -265,6 +261,7 @@ impl Core {
         // A newcomer's news are none to those it has them from.
         let newcomer = self.peers.is_empty() && theirs.join;
         self.alive(now, &theirs.from, true, out);
+        self.hear_of_my_id(&theirs.members);
         for known in &theirs.members {
             self.merge_one(now, known, !newcomer, out);
         }

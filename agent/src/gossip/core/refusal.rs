@@ -15,17 +15,18 @@ const WARNING_PAUSE: Duration = Duration::from_secs(10);
 pub(super) struct Refusals {
     unfit: Warnings,
     names: Warnings,
+    pub(super) ids: Warnings,
 }
 
 #[derive(Debug, Default)]
-struct Warnings {
+pub(super) struct Warnings {
     next: Time,
     unsaid: u64,
 }
 
 impl Warnings {
     /// Number of refusals without a warning so far, if it is time for another warning.
-    fn due(&mut self, now: Time) -> Option<u64> {
+    pub(super) fn due(&mut self, now: Time) -> Option<u64> {
         if now < self.next {
             self.unsaid += 1;
             return None;

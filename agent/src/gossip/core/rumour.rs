@@ -97,6 +97,9 @@ impl Core {
         spread: bool,
         out: &mut Vec<Output>,
     ) {
+        if self.claims_an_id(now, said, out) {
+            return;
+        }
         let name = said.name.clone();
         let notice = match self.peers.get_mut(&name) {
             None => {
@@ -111,6 +114,8 @@ impl Core {
                 self.digest.toggle(&details, was);
                 self.digest.toggle(said, State::Alive);
                 peer.details = Arc::clone(said);
+                self.ids.take(details.id, &name);
+                self.ids.give(said.id, &name);
                 peer.state = State::Alive;
                 self.suspicions.remove(&name);
                 self.leaving.remove(&name);
@@ -317,6 +322,11 @@ impl Core {
         self.digest.toggle(&peer.details, peer.state);
         self.live += usize::from(peer.state.is_live());
         self.failed += usize::from(peer.state == State::Failed);
+        if peer.state.is_live() {
+            self.ids.give(peer.details.id, &peer.details.name);
+        } else {
+            self.ids.give_if_free(peer.details.id, &peer.details.name);
+        }
         let (last, _) = self.peers.insert_full(peer.details.name.clone(), peer);
         let at = self.rng.random_range(0..=last);
         self.peers.swap_indices(at, last);
@@ -328,6 +338,7 @@ impl Core {
         self.digest.toggle(&peer.details, peer.state);
         self.live -= usize::from(peer.state.is_live());
         self.places.remove(name);
+        self.ids.take(peer.details.id, name);
         self.failed -= usize::from(peer.state == State::Failed);
         self.suspicions.remove(name);
         self.leaving.remove(name);
