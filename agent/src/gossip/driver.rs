@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::connections::{ConnectionPermit, Connections, UNIT};
+use super::connections::{Connections, UNIT};
 use super::core::{Core, Input, Notice, Output, PACKET_ROOM, Timing, Token, Unanswered};
 use super::keyring::Keyring;
 use super::member::{Details, Name, TIME_AT_START, Tags, Time, UserEvent};
@@ -25,7 +25,7 @@ use super::members::{Feed, Members, Stats};
 use super::message::{Message, Request, Response};
 use super::validate::Unfit;
 use super::wire;
-use crate::net::Network;
+use crate::net::{ConnectionPermit, Network};
 
 /// Datagrams are not longer.
 const DATAGRAM_MAX: usize = 64 * 1024;

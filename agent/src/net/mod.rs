@@ -1,10 +1,14 @@
-//! Blocks of addresses, as every part of the agent reads and compares them.
+//! Addresses: blocks of them, as every part of the agent reads and compares them, and places for their connections.
+
+mod places;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+
+pub(crate) use places::{Bounds, ConnectionPermit, Owner, Places};
 
 /// A block of addresses, written `10.0.0.0/8` or `fd00::/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
