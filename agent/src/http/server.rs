@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::dispatch::Dispatch;
 use super::{AppState, Forwarder, Limits, Parts, Settings};
 use crate::http::write_coalesce::WriteCoalescer;
+use crate::telemetry::Seldom;
 
 /// Time for connections to finish what they are writing when the agent stops.
 const GRACE: Duration = Duration::from_millis(250);
@@ -173,7 +174,10 @@ impl Server {
                     self.connections.spawn(connection);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    static NOT_ACCEPTED: Seldom = Seldom::new();
+                    if let Some(times) = NOT_ACCEPTED.due() {
+                        tracing::warn!(%error, times, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
@@ -184,7 +188,10 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let permit = match peer.map(|address| self.clients.enter(address)) {
             Some(Err(Full)) => {
-                tracing::warn!(?peer, "too many connections of one client");
+                static TOO_MANY_OF_ONE: Seldom = Seldom::new();
+                if let Some(times) = TOO_MANY_OF_ONE.due() {
+                    tracing::warn!(?peer, times, "too many connections of one client");
+                }
                 self.connections.spawn(async move {
                     let refusal = stream.write_all(TOO_MANY);
                     let _ = tokio::time::timeout(GRACE, refusal).await;

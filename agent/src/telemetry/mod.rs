@@ -9,11 +9,13 @@
 //! | `line` | an event as text or as JSON |
 //! | `file` | the log file and its rotation |
 //! | `syslog` | the socket of the system's log |
+//! | `seldom` | which of many equal events get a line |
 //! | `figures` | how often and how long, for `/v1/agent/metrics` |
 
 mod file;
 mod line;
 pub mod metrics;
+mod seldom;
 mod syslog;
 
 use std::io::Write as _;
@@ -33,6 +35,7 @@ use tracing_subscriber::layer::{self, Context, Layer, SubscriberExt as _};
 
 use line::Record;
 pub(crate) use line::{escaped, is_unsafe};
+pub(crate) use seldom::Seldom;
 
 /// Lines that may wait for one listener; further ones are dropped and counted.
 const LISTENER_LINES_MAX: usize = 512;
