@@ -264,7 +264,9 @@ mod tests {
         let start = Instant::now();
         let busy: Vec<_> =
             (0..3).map(|_| places.admit(Owner::new(ip(1), false), start).unwrap()).collect();
-        busy.iter().for_each(|it| it.waits(None));
+        for it in &busy {
+            it.waits(None);
+        }
         let idle = places.admit(Owner::new(ip(2), false), start).unwrap();
         assert!(places.admit(Owner::new(ip(3), false), start + GRACE).is_some());
         assert!(idle.ended.is_cancelled());

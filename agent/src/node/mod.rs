@@ -6,6 +6,7 @@
 mod banner;
 mod descriptors;
 mod identity;
+mod known;
 mod own_name;
 mod peers_file;
 mod pool;

@@ -9,11 +9,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::known::KnownAddresses;
 use super::start::start_part;
-use super::{Error, servers, settings};
+use super::{Error, descriptors, servers, settings};
 use crate::config::Config;
 use crate::dns::{self, Freshness, Lookup, Rows, Unavailable};
-use crate::gossip::{MemberList, Members, Status};
+use crate::gossip::{MemberList, Members, Pools, Status};
 use crate::http::{self, Forwarder};
 use crate::local::CatalogAccess;
 use crate::raft::Consensus;
@@ -126,12 +127,15 @@ pub(super) fn answer(
     consensus: &Consensus,
     (reader, lifetimes): (&Reader, &Lifetimes),
     forwarder: Forwarder,
-    config: &Config,
+    (config, pools): (&Config, Pools),
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
     let names = reader.clone();
     let pieces = forwarder.clone();
-    let handlers = consensus.answer(Handlers::new().with_limits(config.rpc_limits));
+    let limits = rpc::Limits { connections_total: connections_max(), ..config.rpc_limits };
+    let members = KnownAddresses::of(pools);
+    let handlers = Handlers::new().with_limits(limits).with_known(move |it| members.contains(it));
+    let handlers = consensus.answer(handlers);
     let handlers = answer_claims(handlers, consensus.clone(), config.rpc_hold_timeout);
     let handlers = lifetimes
         .answer(handlers, consensus)
@@ -152,6 +156,14 @@ pub(super) fn answer(
         .map(move |listener| rpc::serve(listener, handlers.clone(), stop.clone()));
     let serving = futures::future::join_all(serving);
     async move { drop(serving.await) }
+}
+
+/// Connections of other agents in all: a quarter of what may be open. HTTP, DNS, gossip and the disk have to go on,
+/// whatever comes to this port.
+fn connections_max() -> usize {
+    /// More agents than ask one server.
+    const MAX: usize = 8192;
+    (descriptors::limit() / 4).clamp(16, MAX)
 }
 
 /// Names, looked up by a server.

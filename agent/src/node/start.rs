@@ -107,7 +107,14 @@ impl Node {
             (&consensus, &backend)
         {
             let (stop, read) = (shutdown.child_token(), (reader, lifetimes));
-            let answering = role::answer(rpc_listeners, consensus, read, forwarder, &config, stop);
+            let answering = role::answer(
+                rpc_listeners,
+                consensus,
+                read,
+                forwarder,
+                (&config, pools.clone()),
+                stop,
+            );
             start_part(&mut tasks, "rpc", answering);
         }
         let own_door = settings::own_door(&config)?;

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rmp_serde::decode::Error as Malformed;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -18,8 +19,8 @@ use tokio::time::Instant;
 use super::draining::Draining;
 use super::frame::Outgoing;
 use super::outbox::{Outbox, Turn};
-use super::quota::Clients;
-use super::{Method, Reason, Refusal};
+use super::quota::{Clients, Entered, Full};
+use super::{Method, Refusal};
 
 /// The caller, and its deadline.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,8 @@ pub struct Caller {
 pub struct Limits {
     /// Connections from one address (`limits.rpc_max_conns_per_client`).
     pub connections_per_client: usize,
+    /// Connections from all addresses. Beyond it those that are idle give way.
+    pub connections_total: usize,
     /// Time for a connection to say what it is (`limits.rpc_handshake_timeout`).
     pub handshake: Duration,
     /// Bytes that one address can make this agent hold, of each kind: of frames that arrive, of calls, of answers.
@@ -50,6 +53,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections_per_client: 100,
+            connections_total: 1024,
             handshake: Duration::from_secs(5),
             bytes_per_client: 96 << 20,
             bytes_total: 512 << 20,
@@ -78,8 +82,12 @@ pub struct Handlers {
     limits: Limits,
     /// Of all ports that these handlers answer on.
     clients: Arc<Clients>,
+    knows: Arc<Knows>,
     draining: Arc<Draining>,
 }
+
+/// Is this the address of a member?
+type Knows = dyn Fn(IpAddr) -> bool + Send + Sync;
 
 impl Default for Handlers {
     fn default() -> Handlers {
@@ -88,6 +96,7 @@ impl Default for Handlers {
             table: Arc::default(),
             limits,
             clients: Arc::new(Clients::new(limits)),
+            knows: Arc::new(|_| false),
             draining: Arc::default(),
         }
     }
@@ -111,8 +120,15 @@ impl Handlers {
         Handlers { limits, clients: Arc::new(Clients::new(limits)), ..self }
     }
 
-    pub(super) fn clients(&self) -> &Arc<Clients> {
-        &self.clients
+    /// Keeps places for connections of those who are known, as `knows` tells for each connection.
+    #[must_use]
+    pub fn with_known(self, knows: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Handlers {
+        Handlers { knows: Arc::new(knows), ..self }
+    }
+
+    /// A place for a connection from an address.
+    pub(super) fn enter(&self, address: IpAddr) -> Result<Entered, Full> {
+        self.clients.enter(address, (self.knows)(address))
     }
 
     /// The same, with an end of its own: for one port.
@@ -187,8 +203,16 @@ impl Handlers {
 }
 
 fn decode<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Refusal> {
-    rmp_serde::from_slice(body)
-        .map_err(|error| Refusal { reason: Reason::Malformed, text: error.to_string() })
+    rmp_serde::from_slice(body).map_err(|error| {
+        let why = match error {
+            Malformed::InvalidMarkerRead(_) | Malformed::InvalidDataRead(_) => {
+                "it ends too early".to_owned()
+            }
+            Malformed::TypeMismatch(_) => "a value is of another kind than it should be".to_owned(),
+            other => other.to_string(),
+        };
+        Refusal::malformed(format!("its body of {} bytes cannot be read: {why}", body.len()))
+    })
 }
 
 /// The caller takes no more parts.

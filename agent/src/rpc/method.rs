@@ -1,5 +1,7 @@
 //! Methods between agents, by number.
 
+use std::fmt;
+
 /// The kind of traffic of a connection; its first byte. Each has a connection of its own, so that
 /// a large snapshot does not hold up a heart-beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +97,28 @@ impl Method {
         Method::ALL.into_iter().find(|method| method.number() == number)
     }
 
+    /// Its name, for people.
+    fn name(self) -> &'static str {
+        match self {
+            Method::Ping => "ping",
+            Method::Append => "append",
+            Method::Vote => "vote",
+            Method::PreVote => "pre-vote",
+            Method::Snapshot => "snapshot",
+            Method::Transfer => "transfer",
+            Method::Form => "form",
+            Method::Propose => "propose",
+            Method::ReadIndex => "read index",
+            Method::Reconfigure => "reconfigure",
+            Method::Http => "http",
+            Method::NodeClaims => "node claims",
+            Method::Lookup => "lookup",
+            Method::Claim => "claim",
+            Method::Renew => "renew",
+            Method::Piece => "piece",
+        }
+    }
+
     /// The connection that calls of this method take.
     pub fn class(self) -> Class {
         match self {
@@ -102,6 +126,12 @@ impl Method {
             Method::Snapshot => Class::Snapshot,
             _ => Class::Forward,
         }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Limit on the memory that other agents can make this one hold: for each address, and in total.
+//! Limit on the connections and the memory that other agents can make this one hold: for each address, and in total.
 //!
 //! | purse | what is in it | when it is empty |
 //! |---|---|---|
@@ -14,11 +14,16 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::Limits;
+use crate::net::{Bounds, ConnectionPermit, Owner, Places};
 
 /// Bytes of a call beside its body: its task, its entry among the others, and what its handler keeps.
 pub(super) const CALL_BYTES: usize = 6 << 10;
+
+/// One of so many places is kept for those who are known.
+const KNOWN_PART: usize = 4;
 
 /// A body is there as bytes and as what is read from them.
 const BODY_COPIES: usize = 2;
@@ -33,7 +38,17 @@ pub(super) struct Clients {
     limits: Limits,
     total: [Arc<Semaphore>; 3],
     turns: Arc<Semaphore>,
-    known: Mutex<HashMap<IpAddr, Client>>,
+    places: Arc<Places>,
+    known: Mutex<HashMap<Owner, Client>>,
+}
+
+/// No place for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The address has all that it may have.
+    OfAddress,
+    /// All places are taken.
+    OfAll,
 }
 
 #[derive(Debug)]
@@ -46,7 +61,8 @@ struct Client {
 /// One connection of an address.
 pub(super) struct Entered {
     clients: Arc<Clients>,
-    address: IpAddr,
+    owner: Owner,
+    place: ConnectionPermit,
     purses: [Arc<Semaphore>; 3],
     turns: Arc<Semaphore>,
 }
@@ -77,38 +93,46 @@ fn purses(bytes: usize) -> [Arc<Semaphore>; 3] {
 impl Clients {
     pub(super) fn new(limits: Limits) -> Clients {
         let turns = Arc::new(Semaphore::new(TURNS_TOTAL));
-        Clients { limits, total: purses(limits.bytes_total), turns, known: Mutex::default() }
+        let all = limits.connections_total;
+        let unknown = (all - all / KNOWN_PART).max(1);
+        // What one address has too many of is refused, not made room for.
+        let places = Arc::new(Places::new(Bounds { all, unknown, of_one: usize::MAX }));
+        let total = purses(limits.bytes_total);
+        Clients { limits, total, turns, places, known: Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Client>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Owner, Client>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more connection; `None` if the address has all that it may have.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
+    /// One more connection, if there is a place for it or one that is idle gives way.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, known: bool) -> Result<Entered, Full> {
+        let owner = Owner::new(address, known);
         let mut known = self.known();
         let new = || Client {
             connections: 0,
             purses: purses(self.limits.bytes_per_client),
             turns: Arc::new(Semaphore::new(TURNS_PER_CLIENT)),
         };
-        let client = known.entry(address).or_insert_with(new);
-        if client.connections >= self.limits.connections_per_client {
-            return None;
+        let connections = known.get(&owner).map_or(0, |client| client.connections);
+        if connections >= self.limits.connections_per_client {
+            return Err(Full::OfAddress);
         }
+        let place = self.places.admit(owner, Instant::now()).ok_or(Full::OfAll)?;
+        let client = known.entry(owner).or_insert_with(new);
         client.connections += 1;
         let (purses, turns) = (client.purses.clone(), Arc::clone(&client.turns));
-        Some(Entered { clients: Arc::clone(self), address, purses, turns })
+        Ok(Entered { clients: Arc::clone(self), owner, place, purses, turns })
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut known = self.clients.known();
-        if let Some(client) = known.get_mut(&self.address) {
+        if let Some(client) = known.get_mut(&self.owner) {
             client.connections -= 1;
             if client.connections == 0 {
-                known.remove(&self.address);
+                known.remove(&self.owner);
             }
         }
     }
@@ -116,11 +140,21 @@ impl Drop for Entered {
 
 impl fmt::Debug for Entered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entered").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Entered").field("owner", &self.owner).finish_non_exhaustive()
     }
 }
 
 impl Entered {
+    /// From now on the connection waits for its peer, or works for it.
+    pub(super) fn is_idle(&self, idle: bool) {
+        self.place.waits(idle.then(Instant::now));
+    }
+
+    /// Resolves when the connection has to give way to another one.
+    pub(super) async fn ended(&self) {
+        self.place.ended().await;
+    }
+
     /// Waits until a frame of so many bytes may arrive.
     pub(super) async fn arriving(&self, bytes: usize) -> Option<Held> {
         self.hold(Purse::Arriving, bytes).await
@@ -180,7 +214,8 @@ mod tests {
     #[test]
     fn an_address_has_its_share_over_all_its_connections() {
         let clients = clients(10 * CALL_BYTES, 25 * CALL_BYTES);
-        let connections: Vec<_> = (0..6).map(|n| clients.enter(address(n / 2)).unwrap()).collect();
+        let connections: Vec<_> =
+            (0..6).map(|n| clients.enter(address(n / 2), false).unwrap()).collect();
         let mut held = Vec::new();
         let mut begun = |connection: usize| {
             let mut count = 0;
@@ -203,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_larger_than_a_share_waits_for_all_of_it() {
         let clients = clients(1 << 20, 4 << 20);
-        let one = clients.enter(address(1)).unwrap();
+        let one = clients.enter(address(1), false).unwrap();
         let all = one.arriving(16 << 20).await;
         assert!(all.is_some());
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), one.arriving(1));
@@ -214,9 +249,34 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_a_network_share_its_connections_unless_they_are_known() {
+        let limits = Limits { connections_per_client: 2, ..Limits::default() };
+        let clients = Arc::new(Clients::new(limits));
+        let enter =
+            |last: u16, known| clients.enter(IpAddr::from([0xfd00, 0, 0, 1, 0, 0, 0, last]), known);
+        let _some = [enter(1, false).unwrap(), enter(2, false).unwrap()];
+        assert_eq!(enter(3, false).unwrap_err(), Full::OfAddress);
+        let _known = [enter(3, true).unwrap(), enter(3, true).unwrap(), enter(4, true).unwrap()];
+        assert_eq!(enter(3, true).unwrap_err(), Full::OfAddress);
+    }
+
+    #[test]
+    fn all_addresses_together_have_a_bound_that_leaves_places_for_those_who_are_known() {
+        let limits = Limits { connections_total: 8, ..Limits::default() };
+        let clients = Arc::new(Clients::new(limits));
+        let strangers: Vec<_> = (0..6).map(|n| clients.enter(address(n), false).unwrap()).collect();
+        assert_eq!(clients.enter(address(7), false).unwrap_err(), Full::OfAll);
+        assert!(!clients.known().contains_key(&Owner::new(address(7), false)), "nothing is kept");
+        let known: Vec<_> = (0..2).map(|n| clients.enter(address(n), true).unwrap()).collect();
+        assert_eq!(clients.enter(address(3), true).unwrap_err(), Full::OfAll);
+        drop((strangers, known));
+        assert!(clients.enter(address(7), false).is_ok());
+    }
+
+    #[test]
     fn an_address_that_has_gone_is_forgotten() {
         let clients = clients(1 << 20, 4 << 20);
-        let entered: Vec<_> = (0..3).map(|_| clients.enter(address(1)).unwrap()).collect();
+        let entered: Vec<_> = (0..3).map(|_| clients.enter(address(1), false).unwrap()).collect();
         assert_eq!(clients.known().len(), 1);
         drop(entered);
         assert!(clients.known().is_empty());

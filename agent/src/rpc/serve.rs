@@ -21,8 +21,9 @@ use super::frame::{FRAME_BYTES_MAX, Frame, Outgoing, VERSION, WITHOUT_LIMIT};
 use super::handlers::{Answer, Caller, Gone, Handler, Handlers, Sender};
 use super::outbox::{Outbox, write_all};
 use super::pool::Socket;
-use super::quota::{Entered, Held};
+use super::quota::{Entered, Full, Held};
 use super::{Class, Method, Reason, Refusal};
+use crate::telemetry::Seldom;
 use crate::telemetry::metrics::names;
 
 /// First byte of the greeting: welcome, or too many connections.
@@ -34,6 +35,9 @@ const SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// After an error of `accept`: out of file descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// End of a connection that was idle while others found no place.
+const GAVE_WAY: &str = "it was idle, and others needed its place";
 
 /// Deadline of a call that has none.
 const FAR_AWAY: Duration = Duration::from_hours(24 * 365);
@@ -62,7 +66,10 @@ pub async fn serve(listener: TcpListener, handlers: Handlers, stop: Cancellation
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
+                static NOT_ACCEPTED: Seldom = Seldom::new();
+                if let Some(times) = NOT_ACCEPTED.due() {
+                    tracing::warn!(times, "cannot accept a connection: {error}");
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
@@ -83,13 +90,19 @@ pub async fn serve_one(
     handlers: Handlers,
     stop: CancellationToken,
 ) {
-    let Some(entered) = handlers.clients().enter(peer.ip()) else {
-        tracing::warn!(%peer, "too many connections from one address");
-        let _ = socket.writer.write_all(&[FULL, VERSION]).await;
-        return;
+    let entered = match handlers.enter(peer.ip()) {
+        Ok(entered) => Arc::new(entered),
+        Err(full) => {
+            log_full(peer, full);
+            let _ = socket.writer.write_all(&[FULL, VERSION]).await;
+            return;
+        }
     };
-    let entered = Arc::new(entered);
-    let class = match greeted(&mut socket, &handlers).await {
+    let class = tokio::select! {
+        class = greeted(&mut socket, &handlers) => class,
+        () = entered.ended() => Err(GAVE_WAY.to_owned()),
+    };
+    let class = match class {
         Ok(class) => class,
         Err(why) => return tracing::debug!(%peer, "{why}"),
     };
@@ -133,6 +146,7 @@ pub async fn serve_one(
         why = reading => why,
         written = write_all(&mut queue, &mut writer) => format!("{written:?}"),
         why = calls.outbox.overflown() => why.to_owned(),
+        () = calls.entered.ended() => GAVE_WAY.to_owned(),
         () = leaving => "this agent stops".to_owned(),
     };
     tracing::debug!(%peer, ?class, "connection ended: {why}");
@@ -212,6 +226,12 @@ fn lock(running: &Mutex<HashMap<u32, Running>>) -> MutexGuard<'_, HashMap<u32, R
 
 impl Calls {
     fn take(&self, frame: Frame) -> Result<(), &'static str> {
+        {
+            let running = lock(&self.running);
+            if running.is_empty() {
+                self.entered.is_idle(true);
+            }
+        }
         match frame {
             Frame::Request { id, method, within, body } => self.begin(id, method, within, body),
             Frame::Cancel { id } => {
@@ -279,6 +299,7 @@ impl Calls {
             if running.len() >= max {
                 return refuse(Reason::Busy, format!("{max} calls are in flight already"));
             }
+            self.entered.is_idle(false);
             running.insert(id, Running { credit: credit.clone(), ..Running::default() });
         }
         let within =
@@ -290,6 +311,8 @@ impl Calls {
             outbox: self.outbox.clone(),
             answered: false,
             peer: self.peer,
+            method: known,
+            entered: Arc::clone(&self.entered),
             _held: held,
             _counted: counted,
         };
@@ -348,7 +371,7 @@ async fn run(
         Ok(Ok((answer, turn))) => (answer.finish(ending.id), Some(turn)),
         Ok(Err(refusal)) => {
             if refusal.reason == Reason::Malformed {
-                tell(ending.peer, &refusal);
+                log_malformed(ending.peer, ending.method, &refusal);
             }
             refused(&refusal)
         }
@@ -360,16 +383,34 @@ async fn run(
     let _ = ending.outbox.send(answer).await;
 }
 
-/// Between two log lines about calls that make no sense: a broken peer repeats itself.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
-
-fn tell(peer: SocketAddr, refusal: &Refusal) {
-    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
-        *told = Some(Instant::now());
-        tracing::warn!(%peer, "a call was refused: {refusal:?}");
+/// Logs refused connections, now and then: whoever opens many does not stop at one.
+fn log_full(peer: SocketAddr, full: Full) {
+    static OF_ADDRESS: Seldom = Seldom::new();
+    static OF_ALL: Seldom = Seldom::new();
+    match full {
+        Full::OfAddress => {
+            if let Some(times) = OF_ADDRESS.due() {
+                tracing::warn!(%peer, times, "connections were refused: too many from one address");
+            }
+        }
+        Full::OfAll => {
+            if let Some(times) = OF_ALL.due() {
+                tracing::warn!(%peer, times, "connections were refused: too many from all addresses");
+            }
+        }
     }
+}
+
+/// Logs calls that make no sense, now and then: a broken peer repeats itself.
+fn log_malformed(peer: SocketAddr, method: Method, refusal: &Refusal) {
+    static MALFORMED: Seldom = Seldom::new();
+    if let Some(times) = MALFORMED.due() {
+        tracing::warn!(%peer, times, "{}", malformed(method, refusal));
+    }
+}
+
+fn malformed(method: Method, refusal: &Refusal) -> String {
+    format!("a call of `{method}` was refused, for it makes no sense: {refusal}")
 }
 
 /// Forgets a call at its end, and answers for a handler that did not get to it.
@@ -379,6 +420,8 @@ struct Ending {
     outbox: Outbox,
     answered: bool,
     peer: SocketAddr,
+    method: Method,
+    entered: Arc<Entered>,
     /// Its share of what the peer's address may have in flight.
     _held: Held,
     /// Dropped last: the answer is queued by then.
@@ -387,10 +430,42 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let cancelled = lock(&self.running).remove(&self.id).is_none_or(|call| call.cancelled);
+        let cancelled = {
+            let mut running = lock(&self.running);
+            let cancelled = running.remove(&self.id).is_none_or(|call| call.cancelled);
+            if running.is_empty() {
+                self.entered.is_idle(true);
+            }
+            cancelled
+        };
         if !self.answered && !cancelled {
             let refusal = Refusal::failed("the call was ended before its answer");
             self.outbox.send_small(Outgoing::refused(self.id, &refusal));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_malformed_call_is_told_with_its_method_and_the_reason() {
+        let handlers = Handlers::new();
+        let Some(Handler::Once(ping)) = handlers.get(Method::Ping) else { panic!("no handler") };
+        let caller = Caller { peer: ([127, 0, 0, 1], 1).into(), deadline: Instant::now() };
+        let rows: [(&[u8], &str); 3] = [
+            (b"", "its body of 0 bytes cannot be read: it ends too early"),
+            (b"\xa5ab", "its body of 3 bytes cannot be read: "),
+            (b"\x05", "its body of 1 bytes cannot be read: "),
+        ];
+        for (body, reason) in rows {
+            let answer = ping(Bytes::from_static(body), caller, Outbox::new().0).await;
+            let Err(refusal) = answer else { panic!("{body:?} is taken") };
+            let line = malformed(Method::Ping, &refusal);
+            let start = format!("a call of `ping` was refused, for it makes no sense: {reason}");
+            assert!(line.starts_with(&start), "{body:?}: {line}");
+            assert!(!line.contains("Refusal") && !line.contains("marker"), "{body:?}: {line}");
         }
     }
 }

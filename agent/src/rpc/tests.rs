@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod crowds;
 mod greed;
 
 const PATIENCE: Duration = Duration::from_secs(20);
