@@ -7,6 +7,7 @@
 //! | failed           | `serfHealth` critical; the rest stays                      |
 //! | left, forgotten  | gone, with all it had                                      |
 //! | rebuilt          | what its name had under the old id is gone; then as alive  |
+//! | a copy           | as it was: its id is that of a living member elsewhere     |
 //!
 //! Names of nodes know no case, those of members do. Of members with one name in the catalog a living
 //! one judges the row, whatever id stands in it: an id of which no living member has the name is that
@@ -15,6 +16,7 @@
 //! Each turn is one write, and none is made while the catalog is as it should be. Nodes without
 //! `serfHealth` are somebody else's and are not touched.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -239,7 +241,9 @@ fn duty(member: &Member, member_list: &MemberList, own: &str, store: &Store) -> 
     match member.status {
         gossip::Status::Alive | gossip::Status::Leaving => {
             // Who goes by another name now has its rows there.
-            alive(member, store).filter(|_| !is_renamed(member, member_list))
+            alive(member, store).filter(|_| {
+                !is_renamed(member, member_list) && !is_copy(member, member_list, store)
+            })
         }
         // Who leads does not remove itself: its successor does.
         gossip::Status::Left if *member.details.name == *own => None,
@@ -254,15 +258,41 @@ fn duty(member: &Member, member_list: &MemberList, own: &str, store: &Store) -> 
     }
 }
 
-/// Has a living member of another name the same id, and began later?
+/// Has a living member of another name at the same address the same id, and began later?
 fn is_renamed(member: &Member, member_list: &MemberList) -> bool {
     let details = &member.details;
     member_list.values().any(|other| {
         other.details.id == details.id
             && other.details.name != details.name
+            && other.details.address == details.address
             && is_living(other)
             && other.details.incarnation > details.incarnation
     })
+}
+
+/// Has a living member of another name elsewhere the same id, and the row with it, or came first? The
+/// row of the living is not given away, nor is its id.
+fn is_copy(member: &Member, member_list: &MemberList, store: &Store) -> bool {
+    let details = &member.details;
+    let mut twins = member_list
+        .values()
+        .filter(|other| {
+            other.details.id == details.id
+                && other.details.address != details.address
+                && !is_same_name(&other.details.name, &details.name)
+                && is_living(other)
+        })
+        .peekable();
+    if twins.peek().is_none() {
+        return false;
+    }
+    let row = store.catalog().node_with_id(&details.id.to_string());
+    let rank = |member: &Member| {
+        let details = &member.details;
+        let has_it = row.is_some_and(|row| is_same_name(&row.name, &details.name));
+        (has_it, Reverse(details.incarnation), Reverse(details.name.clone()))
+    };
+    twins.any(|twin| rank(twin) > rank(member))
 }
 
 /// Has a living member of another name the id of this row? Its registration takes the row along; what is
@@ -272,6 +302,7 @@ fn is_moving(node: &Node, member_list: &MemberList, store: &Store) -> bool {
         is_living(member)
             && !is_same_name(&member.details.name, &node.name)
             && member.details.id.to_string() == node.id
+            && !is_copy(member, member_list, store)
     };
     member_list.values().filter(|member| has_it(member)).any(|member| {
         let judge = judge_of(&member.details.name, member_list, store);

@@ -105,6 +105,57 @@ fn at(mut member: Member, incarnation: u64) -> Member {
     member
 }
 
+fn living_at(mut member: Member, address: &str) -> Member {
+    let address = address.parse().unwrap();
+    let details = gossip::Details { address, ..gossip::Details::clone(&member.details) };
+    member.details = Arc::new(details);
+    member
+}
+
+/// Name and id of each node, and the services there.
+fn rows(store: &Store) -> Vec<(String, String, usize)> {
+    let catalog = store.catalog();
+    let nodes = catalog.nodes();
+    let services = |name: &str| catalog.node_services(name).rows.map_or(0, |(_, all)| all.len());
+    nodes
+        .rows
+        .iter()
+        .map(|node| (node.name.to_string(), node.id.clone(), services(&node.name)))
+        .collect()
+}
+
+#[test]
+fn the_row_of_a_living_member_is_not_given_to_a_copy_of_its_id() {
+    use gossip::Status::{Alive, Failed};
+    let first = at(member("first", 1, "node", Alive), 5);
+    let second = living_at(at(member("second", 2, "node", Alive), 4), "127.0.0.2:8301");
+    let before = member_list(&[first.clone(), second.clone()]);
+    // Under a name that has a row, and under a new one; with a clock that is ahead, or behind.
+    for (name, incarnation) in [("second", 9), ("second", 1), ("third", 9), ("third", 1)] {
+        let mut store = Store::default();
+        let changes = all(&before, "leader", &store);
+        apply(&mut store, changes);
+        with_service(&mut store, "first", "web");
+        with_service(&mut store, "second", "db");
+        let was = rows(&store);
+        let copy = living_at(at(member(name, 1, "node", Alive), incarnation), "127.0.0.2:8301");
+        let now = member_list(&[first.clone(), second.clone(), copy.clone()]);
+        assert_eq!(news(&before, &now, "leader", &store), [], "{name} {incarnation}");
+        assert_eq!(all(&now, "leader", &store), [], "{name} {incarnation}");
+        assert_eq!(rows(&store), was);
+        // The id is free once its holder is gone.
+        let gone = Member { status: Failed, ..first.clone() };
+        let later = member_list(&[gone, second.clone(), copy]);
+        for _ in 0..2 {
+            let changes = all(&later, "leader", &store);
+            apply(&mut store, changes);
+        }
+        assert_eq!(all(&later, "leader", &store), [], "{name} {incarnation} settles");
+        let id = Uuid::from_u128(1).to_string();
+        assert_eq!(store.catalog().node_named(name).map(|row| row.id.clone()), Some(id));
+    }
+}
+
 fn with_service(store: &mut Store, node: &str, id: &str) {
     let row = Node::clone(store.catalog().node_named(node).unwrap());
     let service = Service {
@@ -285,7 +336,7 @@ fn after_any_history_each_row_has_a_member_that_justifies_it() {
             let same_name =
                 || members.values().filter(|it| is_same_name(&it.details.name, &row.name));
             // Whom the pool has forgotten is the business of `absences`.
-            if same_name().next().is_none() {
+            if same_name().next().is_none() || same_name().any(|it| is_copy(it, &now, &store)) {
                 continue;
             }
             let health = health_of(&store, &row.name);
@@ -296,7 +347,8 @@ fn after_any_history_each_row_has_a_member_that_justifies_it() {
             };
             assert!(justified, "{again}: {} is {health}: {members:?}", row.name);
         }
-        for member in members.values().filter(|it| is_living(it)) {
+        let is_judged = |it: &&Member| is_living(it) && !is_copy(it, &now, &store);
+        for member in members.values().filter(is_judged) {
             let row = store.catalog().node_named(&member.details.name);
             assert!(row.is_some(), "{again}: {member:?} has no row");
         }
