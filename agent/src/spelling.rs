@@ -25,9 +25,34 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// A text from others on one line of a terminal: characters that steer it, or turn the order of letters, are escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        for (text, shown) in [
+            ("web-ü 1\\", "web-ü 1\\"),
+            ("i\nd\t", r"i\nd\t"),
+            ("\u{1b}[31m\u{9b}", r"\u{1b}[31m\u{9b}"),
+            ("a\u{202e}b", r"a\u{202e}b"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
 
     #[test]
     fn near_names_are_suggested() {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::command::{Call, CommonFlags, FORMAT_FLAG, Failure, Flag, Outcome, Spec, rows_of, wait};
 use super::{help, layout};
+use crate::spelling::printable;
 
 pub(super) static EXPLAIN: Spec = Spec {
     path: "explain",
@@ -68,7 +69,7 @@ fn explain(call: &Call) -> Outcome {
     let filter = call.values.text("filter").filter(|text| !text.is_empty()).map(str::to_owned);
     let options = call.options();
     let failed = |error| call.failed("Error querying {} agent", &error);
-    let (entries, left, about, times, known) = wait(async {
+    let (mut entries, left, about, times, known) = wait(async {
         let all = ServiceQuery::default();
         let entries = rows_of(client.health().service(name, &all, &options).await?);
         let left = match filter {
@@ -97,6 +98,7 @@ fn explain(call: &Call) -> Outcome {
     }
     let heard =
         Known { node: about["Config"]["NodeName"].as_str().unwrap_or_default().to_owned(), times };
+    heard.complete(&mut entries);
     let rules = Rules {
         only_passing: about["DebugConfig"]["DNSOnlyPassing"].as_bool().unwrap_or(false),
         dns_name: name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'),
@@ -199,16 +201,29 @@ impl Known {
         self.times.get(&check.check_id).filter(|_| here)
     }
 
+    /// Gives checks of the agent that is asked the outputs that it has: the catalog may lag behind.
+    fn complete(&self, entries: &mut [ServiceEntry]) {
+        for entry in entries {
+            let outputs: Vec<Option<String>> = (entry.checks.iter())
+                .map(|check| self.times(entry, check).and_then(|times| times.output.clone()))
+                .collect();
+            for (check, output) in entry.checks.iter_mut().zip(outputs) {
+                check.output = output.unwrap_or_else(|| std::mem::take(&mut check.output));
+            }
+        }
+    }
+
     /// The checks of an instance that do not pass: since when, when they last ran, and what they said.
     fn describe(&self, entry: &ServiceEntry, text: &mut String) {
         for check in entry.checks.iter().filter(|check| check.status != "passing") {
             let times = self.times(entry, check);
             let when = times.filter(|times| !times.last_run.is_empty()).map(|times| {
                 let since = match times.since.as_str() {
-                    "" => "from before the agent started".to_owned(),
-                    since => format!("since {since}"),
+                    // It has its first status: nobody noted since when.
+                    "" => String::new(),
+                    since => format!(" since {since}"),
                 };
-                format!(" {since}, last run {}", times.last_run)
+                format!("{since}, last run {}", times.last_run)
             });
             if when.is_none() && check.output.trim().is_empty() {
                 continue;
@@ -217,9 +232,8 @@ impl Known {
             let _ = writeln!(text, "    check {id:?} {status}{}", when.unwrap_or_default());
             let lines = check.output.lines().filter(|line| !line.trim().is_empty());
             for line in lines.take(LINES_MAX) {
-                // What a check says is not to steer a terminal.
-                let shown = line.trim_end().chars().filter(|c| !c.is_control()).take(LETTERS_MAX);
-                let _ = writeln!(text, "        {}", shown.collect::<String>());
+                let shown: String = line.trim_end().chars().take(LETTERS_MAX).collect();
+                let _ = writeln!(text, "        {}", printable(&shown));
             }
         }
     }
@@ -228,12 +242,12 @@ impl Known {
 fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)], heard: &Known) -> String {
     let mut text = String::new();
     for (entry, http, dns) in rows {
-        let id = &entry.service.id;
-        let _ = writeln!(text, "{id} on {} at {}", entry.node.node, address(entry));
+        let headline = format!("{} on {} at {}", entry.service.id, entry.node.node, address(entry));
+        let _ = writeln!(text, "{}", printable(&headline));
         for (common_flags, verdict) in [("HTTP", http), ("DNS", dns)] {
             let word = if verdict.served { "served" } else { "not served" };
             let word = layout::colored(word, verdict.served);
-            let _ = writeln!(text, "    {common_flags:<5} {word}: {}", verdict.why);
+            let _ = writeln!(text, "    {common_flags:<5} {word}: {}", printable(&verdict.why));
         }
         heard.describe(entry, &mut text);
     }
@@ -241,6 +255,7 @@ fn as_text(name: &str, rows: &[(&ServiceEntry, Verdict, Verdict)], heard: &Known
         rows.iter().filter(|row| served(row)).count()
     };
     let (http, dns) = (count(|row| row.1.served), count(|row| row.2.served));
+    let name = printable(name);
     let _ =
         writeln!(text, "{name}: {} instances, {http} served over HTTP, {dns} over DNS", rows.len());
     text
@@ -308,23 +323,51 @@ mod tests {
     fn what_checks_said_and_when_is_told() {
         let mut entry = entry(&[("c", "web-1", "critical"), ("d", "web-1", "passing")]);
         entry.checks[0].output = "dial tcp: refused\n\n\u{1b}[31msecond".to_owned();
-        let times = |since: &str| CheckTimes { last_run: "LAST".into(), since: since.into() };
+        let times = |since: &str| CheckTimes {
+            last_run: "LAST".into(),
+            since: since.into(),
+            output: Some("now".into()),
+        };
+        let known = |node: &str, since: &str| Known {
+            node: node.to_owned(),
+            times: BTreeMap::from([("c".to_owned(), times(since))]),
+        };
         let told = |node: &str, since: &str| {
-            let known = Known {
-                node: node.to_owned(),
-                times: BTreeMap::from([("c".to_owned(), times(since))]),
-            };
+            let known = known(node, since);
             let mut text = String::new();
             known.describe(&entry, &mut text);
             text
         };
-        let output = "        dial tcp: refused\n        [31msecond\n";
+        let output = "        dial tcp: refused\n        \\u{1b}[31msecond\n";
         let first = "    check \"c\" critical since THEN, last run LAST\n";
         assert_eq!(told("N1", "THEN"), format!("{first}{output}"));
-        let first = "    check \"c\" critical from before the agent started, last run LAST\n";
+        let first = "    check \"c\" critical, last run LAST\n";
         assert_eq!(told("n1", ""), format!("{first}{output}"));
         // Another agent's checks have the same names.
         assert_eq!(told("n2", "THEN"), format!("    check \"c\" critical\n{output}"));
+        // The catalog's output may be older than the agent's.
+        for (node, output) in [("N1", "now"), ("n2", &*entry.checks[0].output)] {
+            let mut entries = [entry.clone()];
+            known(node, "").complete(&mut entries);
+            assert_eq!(entries[0].checks[0].output, output);
+        }
+    }
+
+    #[test]
+    fn names_and_addresses_do_not_steer_the_terminal() {
+        let mut entry = entry(&[("_node_maintenance", "", "critical")]);
+        entry.service.id = "i\nd".to_owned();
+        entry.service.address = "\u{1b}[2J".to_owned();
+        entry.checks[0].notes = "a\rb".to_owned();
+        let verdict = over_http(&entry, &rules());
+        let rows = [(&entry, verdict.clone(), verdict)];
+        let text = as_text("we\u{7}b", &rows, &Known::default());
+        assert!(text.starts_with("i\\nd on n1 at \\u{1b}[2J:0\n"), "{text}");
+        assert!(
+            text.contains("maintenance: a\\rb\n") && text.contains("we\\u{7}b: 1 inst"),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| !line.contains(char::is_control)), "{text}");
     }
 
     #[test]

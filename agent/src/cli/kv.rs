@@ -227,11 +227,7 @@ fn put(call: &Call) -> Outcome {
             .or_hint("a value with blanks needs quotes".to_owned()));
         }
     };
-    if key.starts_with('/') {
-        return Err(Failure::new(format!(
-            "Error! Failed writing data: Invalid key. Key must not begin with a '/': {key}"
-        )));
-    }
+    no_leading_slash(key, "Error! Failed writing data")?;
     let session = values.text("session").filter(|session| !session.is_empty());
     if (values.on("acquire") || values.on("release")) && session.is_none() {
         return Err(Failure::new("Error! Missing -session (required with -acquire and -release)"));
@@ -274,13 +270,22 @@ fn put(call: &Call) -> Outcome {
     if written { Ok((done + "\n").into()) } else { Err(Failure::new(lost)) }
 }
 
+/// Refuses to change a key that agents know by another path; `what` says what was to be done.
+pub(super) fn no_leading_slash(key: &str, what: &str) -> Result<(), Failure> {
+    if key.starts_with('/') {
+        let why = format!("{what}: Invalid key. Key must not begin with a '/': {key}");
+        return Err(Failure::new(why));
+    }
+    Ok(())
+}
+
 fn delete(call: &Call) -> Outcome {
     let values = &call.values;
     let recurse = values.on("recurse");
     let key = match call.operands.as_slice() {
         [] if recurse => "",
         [] => return Err(Failure::new("Error! Missing KEY argument")),
-        [key] => key,
+        [key] => key.strip_prefix('/').unwrap_or(key),
         many => {
             return Err(Failure::new(format!(
                 "Error! Too many arguments (expected 1, got {})",
@@ -288,6 +293,10 @@ fn delete(call: &Call) -> Outcome {
             )));
         }
     };
+    if key.is_empty() && !recurse {
+        return Err(Failure::new("Error! Missing KEY argument"));
+    }
+    no_leading_slash(key, &format!("Error! Did not delete key {key}"))?;
     let index = values.number("modify-index");
     let cas = match (values.on("cas"), recurse, index) {
         (true, true, _) => return Err(Failure::new("Cannot specify both -cas and -recurse!")),
@@ -301,13 +310,12 @@ fn delete(call: &Call) -> Outcome {
         (false, _, _) => None,
     };
     let kv = call.client()?.kv();
-    let path = key.strip_prefix('/').unwrap_or(key);
     if recurse {
-        wait(kv.delete_tree(path))?
+        wait(kv.delete_tree(key))?
             .map_err(|error| call.failed(&format!("Error! Did not delete prefix {key}"), &error))?;
         return Ok(format!("Success! Deleted keys with prefix: {key}\n").into());
     }
-    let deleted = wait(kv.delete(path, cas))?
+    let deleted = wait(kv.delete(key, cas))?
         .map_err(|error| call.failed(&format!("Error deleting key {key}"), &error))?;
     if deleted {
         Ok(Output::from(format!("Success! Deleted key: {key}\n")))

@@ -114,6 +114,10 @@ fn import(call: &Call) -> Outcome {
     if rows.iter().any(|row| row.key.is_empty()) {
         return Err(Failure::new("Error! A row of the data has no key: nothing was written"));
     }
+    for row in &rows {
+        let what = format!("Error! Failed writing data for key {}", row.key);
+        kv::no_leading_slash(&row.key, &what)?;
+    }
     // Every mistake is found before anything is written.
     let pairs = rows
         .into_iter()

@@ -167,13 +167,15 @@ async fn clean(call: &Call, client: &Client, key: &str) {
         _ => false,
     };
     let current = client.kv().get(key, &ReadOptions::default()).await;
-    if let Ok(Some(pair)) = current.map(|found| found.value.filter(free))
-        && let Ok(true) = client.kv().delete(key, Some(pair.modify_index)).await
-    {
-        say(call, "Cleanup succeeded");
-        return;
-    }
-    say(call, "Cleanup aborted, lock in use");
+    let gone = match current.map(|found| found.value) {
+        // Somebody has removed it already.
+        Ok(None) => true,
+        Ok(Some(pair)) if free(&pair) => {
+            matches!(client.kv().delete(key, Some(pair.modify_index)).await, Ok(true))
+        }
+        Ok(Some(_)) | Err(_) => false,
+    };
+    say(call, if gone { "Cleanup succeeded" } else { "Cleanup aborted, lock in use" });
 }
 
 /// Says what is being done, if that is wanted. A terminal that is gone is no reason to stop.

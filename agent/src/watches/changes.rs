@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use crate::spelling::printable;
+
 /// Names of fields that tell one row from another, for each kind of row.
 const IDENTITIES: [&[&str]; 6] = [
     &["Key"],
@@ -64,16 +66,16 @@ impl Changes {
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for name in &self.added {
-            writeln!(f, "+ {name}")?;
+            writeln!(f, "+ {}", printable(name))?;
         }
         for name in &self.removed {
-            writeln!(f, "- {name}")?;
+            writeln!(f, "- {}", printable(name))?;
         }
         for (name, fields) in &self.changed {
             if fields.is_empty() {
-                writeln!(f, "~ {name}")?;
+                writeln!(f, "~ {}", printable(name))?;
             } else {
-                writeln!(f, "~ {name}: {}", fields.join(", "))?;
+                writeln!(f, "~ {}", printable(&format!("{name}: {}", fields.join(", "))))?;
             }
         }
         Ok(())

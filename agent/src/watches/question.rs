@@ -64,11 +64,13 @@ impl Question {
             "" => Err(format!("Must specify a single {what} to watch")),
             given => Ok(given.to_owned()),
         };
+        // The reference follows the redirection that agents answer to leading slashes: they mean nothing.
+        let below = |given: String| format!("/v1/kv/{}", given.trim_start_matches('/'));
         let (path, shape) = match kind {
-            "key" => (format!("/v1/kv/{}", need(&with.key, "key")?), Shape::Pair),
+            "key" => (below(need(&with.key, "key")?), Shape::Pair),
             "keyprefix" => {
                 add("recurse", "");
-                (format!("/v1/kv/{}", need(&with.prefix, "prefix")?), Shape::Pairs)
+                (below(need(&with.prefix, "prefix")?), Shape::Pairs)
             }
             "services" => ("/v1/catalog/services".to_owned(), Shape::AsIs),
             "nodes" => ("/v1/catalog/nodes".to_owned(), Shape::AsIs),
@@ -164,6 +166,19 @@ mod tests {
             assert_eq!(question.json(answer).expect("JSON"), expected);
             let broken = Answer::Path(Some(Bytes::from_static(b"{")));
             assert!(question.json(broken).is_err());
+        }
+    }
+
+    #[test]
+    fn leading_slashes_of_keys_mean_nothing() {
+        for (given, path) in
+            [("a/b/", "/v1/kv/a/b/"), ("/a", "/v1/kv/a"), ("//a", "/v1/kv/a"), ("/", "/v1/kv/")]
+        {
+            let with =
+                Parameters { key: given.into(), prefix: given.into(), ..Parameters::default() };
+            for kind in ["key", "keyprefix"] {
+                assert_eq!(Question::new(kind, &with).expect(kind).path, path);
+            }
         }
     }
 

@@ -65,6 +65,17 @@ fn is_free(agent: &Agent) {
 }
 
 #[test]
+fn a_lock_whose_key_was_deleted_is_cleaned_up() {
+    let agent = Agent::start();
+    for limit in ["-n=1", "-n=2"] {
+        let line =
+            format!("exec \"$0\" lock -verbose {limit} job \"$0 kv delete job/.lock; sleep 20\"");
+        let (_, out, err) = agent.run_shell(&line);
+        assert!(out.ends_with("Cleanup succeeded\n"), "{out}{err}");
+    }
+}
+
+#[test]
 fn a_child_reads_from_the_terminal() {
     let agent = Agent::start();
     for line in [

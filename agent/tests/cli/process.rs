@@ -218,6 +218,21 @@ fn a_service_is_explained_and_a_key_is_edited() {
     assert_eq!(code, 1);
     assert!(err.contains("hint: did you mean `web`?"), "{err}");
 
+    let taken = "Invalid key. Key must not begin with a '/': /lead\n";
+    let failed = format!("Error! Failed writing data for key /lead: {taken}");
+    let rows = r#"[{"key":"fine","value":"aGk="},{"key":"/lead","value":"aGk="}]"#;
+    agent.expect(&["kv", "import", rows], 1, "", &failed);
+    agent.expect(&["kv", "get", "-keys"], 0, "", "");
+    agent.expect(&["kv", "delete", "/lead"], 0, "Success! Deleted key: lead\n", "");
+    agent.expect(
+        &["kv", "delete", "-recurse", "/le"],
+        0,
+        "Success! Deleted keys with prefix: le\n",
+        "",
+    );
+    agent.expect(&["kv", "delete", "/"], 1, "", "Error! Missing KEY argument\n");
+    agent.expect(&["watch", "-type=key", "-key=/lead"], 0, "null\n", "");
+
     let editor = agent.folder().join("editor");
     fs::write(&editor, "#!/bin/sh\nprintf blue > \"$1\"\n").unwrap();
     fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();

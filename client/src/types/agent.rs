@@ -52,8 +52,10 @@ pub struct AgentService {
 pub struct CheckTimes {
     /// Its last run, or the last report to it; empty: none since the agent started.
     pub last_run: String,
-    /// When its status became what it is; empty: before the agent started.
+    /// When its status became what it is; empty: it has not changed since the agent started or took the check over.
     pub since: String,
+    /// Output of its last run. The catalog is told of one that alone has changed only now and then.
+    pub output: Option<String>,
 }
 
 /// A check of an agent, as `/v1/agent/checks` shows it.

@@ -7,6 +7,7 @@ use muster_client::types::{Member, MemberStatus};
 use super::look::{Health, Observation};
 use crate::cli::layout::columns;
 use crate::cli::members::status;
+use crate::spelling::printable;
 
 /// Room on the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +44,8 @@ impl Line {
     fn plain(text: impl Into<String>) -> Line {
         Line { text: text.into(), tone: Tone::Plain }
     }
-    fn bold(text: impl Into<String>) -> Line {
-        Line { text: text.into(), tone: Tone::Bold }
+    fn bold(text: &str) -> Line {
+        Line { text: printable(text), tone: Tone::Bold }
     }
     pub(super) fn bad(text: impl Into<String>) -> Line {
         Line { text: text.into(), tone: Tone::Bad }
@@ -59,7 +60,7 @@ pub(super) fn frame(
     size: Size,
 ) -> Vec<Line> {
     let role = if now.server { "server" } else { "client" };
-    let mut lines = vec![Line::bold(format!(
+    let mut lines = vec![Line::bold(&format!(
         "{program} top   {} ({role})   {}   {}",
         now.node,
         now.datacenter,
@@ -153,7 +154,7 @@ fn section(lines: &mut Vec<Line>, heading: [&str; 4], rows: Vec<(Vec<String>, To
     let mut table = vec![heading.map(str::to_owned).to_vec()];
     let mut tones = vec![Tone::Bold];
     for (cells, tone) in rows.into_iter().take(room) {
-        table.push(cells);
+        table.push(cells.iter().map(|cell| printable(cell)).collect());
         tones.push(tone);
     }
     lines.push(Line::plain(""));
@@ -296,6 +297,17 @@ api      2        0        0
             |start: &str| lines.iter().find(|line| line.text.starts_with(start)).map(|l| l.tone);
         assert_eq!(tone("web"), Some(Tone::Bad));
         assert_eq!(tone("a "), Some(Tone::Plain));
+    }
+
+    #[test]
+    fn names_do_not_steer_the_terminal() {
+        let mut now = look();
+        now.node = "n\u{1b}[2J".to_owned();
+        now.members[0].addr = "\u{1b}]0;".to_owned();
+        now.services.insert("a\nb".to_owned(), Health::default());
+        let lines = frame("muster", &now, None, Size::UNLIMITED);
+        assert!(lines.iter().all(|line| !line.text.contains(char::is_control)), "{lines:?}");
+        assert!(lines.iter().any(|line| line.text.starts_with(r"a\nb  ")), "{lines:?}");
     }
 
     #[test]
