@@ -111,6 +111,9 @@ impl Catalog for HttpCatalog {
 /// How servers begin to say that a filter is none. They answer it with 500, as a read that failed.
 const NO_FILTER: &str = "Failed to create boolean expression evaluator";
 
+/// How servers say, with 500 too, that nobody has heard of the datacenter that is asked.
+const NO_DATACENTER: &str = "No path to datacenter";
+
 /// Whether an answer says no: then the catalog is there, and the question is wrong. A redirection is such an answer,
 /// too: servers send one for a path that they would write otherwise. That there are too many requests is not.
 fn is_refusal(error: &client::Error, filtered: bool) -> bool {
@@ -119,7 +122,7 @@ fn is_refusal(error: &client::Error, filtered: bool) -> bool {
         return false;
     }
     let no_filter = filtered && text.contains(NO_FILTER);
-    code.is_client_error() || code.is_redirection() || no_filter
+    code.is_client_error() || code.is_redirection() || no_filter || text.contains(NO_DATACENTER)
 }
 
 fn shown(answer: Answer, order: Order) -> Value {
@@ -197,6 +200,8 @@ mod tests {
             (500, "No cluster leader", true, false),
             (500, "Failed to create boolean expression evaluator: 1:5 (4): no match", true, true),
             (500, "Failed to create boolean expression evaluator", false, false),
+            (500, "No path to datacenter", false, true),
+            (500, "Remote DC has no server currently reachable", false, false),
             (503, "starting", true, false),
         ] {
             let code = StatusCode::from_u16(code).unwrap();

@@ -187,6 +187,22 @@ async fn a_filter_that_is_none_is_told_from_an_absent_catalog() {
 }
 
 #[tokio::test]
+async fn once_that_fails_leaves_a_missing_file_missing() {
+    let bench = Bench::new().await;
+    let once = || bench.start(&["-template", &bench.template(""), "-once", "-timeout", "10s"]);
+    assert_eq!(once().wait().await, Some(0));
+    let destination = bench.folder.path().join("out");
+    std::fs::remove_file(&destination).unwrap();
+    bench.write("in.tera", "{{ service(name=\"web\", dc=\"nowhere\") | length }}");
+    let mut failed = once();
+    assert_eq!(failed.wait().await, Some(1), "{}", failed.log());
+    assert!(!destination.exists(), "{}", failed.log());
+    let log = failed.log();
+    assert!(log.contains("No path to datacenter") && log.contains("in.tera:1:"), "{log}");
+    assert!(!log.contains("catalog is away"), "{log}");
+}
+
+#[tokio::test]
 async fn nothing_is_ready_before_the_files_are_in_use() {
     let bench = Bench::new().await;
     bench.write("in.tera", "{{ key(path=\"later\") }}\n");

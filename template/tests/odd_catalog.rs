@@ -235,6 +235,31 @@ fn an_odd_catalog_never_stops_the_proxy() {
 }
 
 #[test]
+fn instances_without_weight_alone_are_as_good_as_none() {
+    require_nginx();
+    let folder = tempfile::tempdir().unwrap();
+    write_shipped(folder.path(), free_port(), free_port(), free_port());
+    let engine = shipped(folder.path());
+    let row = |id: &str, weight: u64| json!({"id": id, "node": "n", "address": "10.0.0.1", "port": 80, "status": "passing", "weight": weight});
+    let services = [
+        ("web", vec![row("a", 0), row("b", 0)]),
+        ("idle", vec![row("a", 0)]),
+        ("half", vec![row("a", 0), row("b", 1)]),
+    ];
+    let services = services.into_iter().map(|(name, rows)| (name.to_owned(), rows)).collect();
+    let catalog = Catalog { services, ..Catalog::default() };
+    let (texts, outcome) = render(&engine, &catalog.facts());
+    check(folder.path(), &texts.texts[0]).unwrap();
+    assert!(outcome.left_out.is_empty());
+    let text = &texts.texts[0];
+    assert_eq!(text.matches("upstream ").count(), 1, "{text}");
+    assert_eq!(text.matches("down max_fails").count(), 1, "{text}");
+    for name in ["web", "idle"] {
+        assert!(text.contains(&format!("no instance of {name} is healthy")), "{text}");
+    }
+}
+
+#[test]
 fn odd_ones_are_left_out_and_named() {
     require_nginx();
     let folder = tempfile::tempdir().unwrap();

@@ -348,9 +348,10 @@ impl Runner {
         let impatient = !self.complaints.is_empty() || now >= self.started + PATIENCE;
         if impatient && !self.gave_up_waiting {
             self.gave_up_waiting = true;
+            // What runs once either succeeds or changes nothing.
             self.groups
                 .values()
-                .filter(|group| !group.placed && !group.busy())
+                .filter(|group| self.mode == Mode::Forever && !group.placed && !group.busy())
                 .for_each(Group::install_last_good);
         }
         let ready = |group: &Group| {

@@ -197,6 +197,9 @@ async fn health(
         let text = "Failed to create boolean expression evaluator: 1:5 (4): no match found";
         return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
     }
+    if query.get("dc").is_some_and(|dc| dc == "nowhere") {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "No path to datacenter").into_response();
+    }
     let rows = |data: &Data| Some(data.services.get(&name).cloned().unwrap_or_default().into());
     catalog.answer(path, query, rows).await
 }
