@@ -186,7 +186,7 @@ fn ours(size: usize) -> Times {
     Times { learn, apply, round_full, round_steady }
 }
 
-/// What the same member says later.
+/// A later statement of the same member.
 fn newer(details: &Details) -> Arc<Details> {
     Arc::new(Details { incarnation: 2, ..details.clone() })
 }

@@ -1,4 +1,4 @@
-//! What `lock` does for its child: the terminal, signals, and its end with the lock whatever happens.
+//! `lock` and its child: the terminal, signals, and the child's end with the lock whatever happens.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};

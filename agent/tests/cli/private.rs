@@ -1,4 +1,4 @@
-//! What an agent keeps, and what it shows: neither tells others the secrets in it.
+//! Secrets in the files of an agent and in its answers: neither tells them to others.
 
 use std::fs;
 use std::net::TcpListener;

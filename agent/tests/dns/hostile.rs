@@ -18,7 +18,7 @@ use crate::wire::{Question, by_udp};
 
 /// Connections that the peer holds at one time.
 const HELD_MAX: usize = 100;
-/// What the agent may take more than at the beginning.
+/// Memory that the agent may take beyond that of the start.
 const MEMORY_MAX: usize = 128 << 20;
 
 fn number(name: &str, default: u64) -> u64 {

@@ -73,7 +73,7 @@ impl Runtime<Member> for &mut Effects {
     }
 }
 
-/// How often a member asks to be let in until somebody answers: the one that it asks may just have ended.
+/// Interval of asking to be let in until somebody answers: the member that is asked may just have ended.
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
 enum Event {

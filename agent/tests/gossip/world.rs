@@ -126,7 +126,7 @@ pub struct World {
     pub events: u64,
     /// Times that somebody saw another one change.
     pub updates: u64,
-    /// Who warned, and of what.
+    /// Members that warned, and their texts.
     pub warnings: Vec<(Who, String)>,
     out: Vec<Output>,
 }
