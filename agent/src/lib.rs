@@ -16,7 +16,7 @@ pub mod gossip; // membership: live members, their details, failures and leaves
 pub mod http; // the HTTP interface: one file per family of paths
 mod json; // what users write as JSON, with the reference's tolerance
 pub mod local; // what this agent has registered, and how the catalog is corrected to match
-mod net; // blocks of addresses, and places for their connections
+mod net; // blocks of addresses, places for their connections, connections to them
 pub mod node; // builds the parts, starts them, stops them in order
 mod processes; // those that this agent starts, and orphans that are left to it
 pub mod raft; // agreement: the log, the applier, the watches it wakes

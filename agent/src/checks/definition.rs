@@ -8,9 +8,9 @@ use std::time::Duration;
 use muster_client::types::{CheckDefinition, parse_nanos};
 
 use super::status::Thresholds;
-use super::tls::Verify;
 use super::{docker, grpc, h2ping, http, os_service, script, tcp, udp};
 use crate::checks::flap::FlapLimit;
+use crate::net::tls::Verify;
 
 /// The shortest pause between two runs; smaller ones are raised to it.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::h2ping::dial;
-use super::tls::{Tls, Verify};
 use super::{CheckResult, Status};
+use crate::net::tls::{Tls, Verify};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,8 +9,8 @@ use h2::client::SendRequest;
 use h2::{Ping, PingPong};
 use tokio::task::JoinHandle;
 
-use super::tls::{Inside, Tls, Verify};
 use super::{CheckResult, Status};
+use crate::net::tls::{Inside, Tls, Verify};
 
 /// Time for a run when the definition says nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,7 +86,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::checks::tls::tests::Authority;
+    use crate::net::tls::tests::Authority;
 
     async fn run(address: &str, tls: Option<Verify>, with: &Tls) -> CheckResult {
         let timeout = Duration::from_secs(20);

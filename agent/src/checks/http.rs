@@ -26,8 +26,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::tls::{Inside, NOT_TLS, Tls, Verify};
-use super::{CheckResult, Status, Tail, tcp};
+use super::{CheckResult, Status, Tail};
+use crate::net::tcp;
+use crate::net::tls::{Inside, NOT_TLS, Tls, Verify};
 use crate::secrets;
 use proxy::Proxies;
 use url::Url;

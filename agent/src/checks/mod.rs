@@ -30,7 +30,6 @@ mod runner;
 pub mod script;
 mod status;
 pub mod tcp;
-pub mod tls;
 pub mod ttl;
 pub mod udp;
 mod warmup;
@@ -47,13 +46,14 @@ pub use output::Tail;
 pub use runner::{First, Report, Runner};
 pub use status::{Streak, Thresholds};
 
+use crate::net::tls::Tls;
 pub use crate::store::CheckStatus as Status;
 
 /// Resources that probes share. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Resources {
     /// For encrypted connections.
-    pub tls: tls::Tls,
+    pub tls: Tls,
     /// The engine whose containers are looked into.
     pub engine: docker::Engine,
     /// Connection to the operating system's service manager.

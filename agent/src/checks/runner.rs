@@ -432,7 +432,7 @@ mod tests {
             method: "GET".into(),
             headers: [].into(),
             body: String::new(),
-            verify: crate::checks::tls::Verify::default(),
+            verify: crate::net::tls::Verify::default(),
             follow: true,
             timeout: Duration::from_secs(10),
             output_bytes_max: 4096,

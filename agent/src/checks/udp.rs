@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 
-use super::{CheckResult, Status, tcp};
+use super::{CheckResult, Status};
+use crate::net::tcp;
 
 /// Default time-out of a check.
 pub const TIMEOUT: Duration = Duration::from_secs(10);

@@ -30,8 +30,8 @@ use std::time::Duration;
 use muster_client::types::ServiceDefinition;
 use serde_json::Value;
 
-use crate::checks::tls::{Authorities, Tls};
 use crate::checks::{DEREGISTER_AFTER_MIN, FlapLimit};
+use crate::net::tls::{Authorities, Tls};
 use crate::store::Autopilot;
 use crate::{local, rpc, telemetry, upstream, watches};
 use file::Written;

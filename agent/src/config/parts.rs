@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::checks::FlapLimit;
-use crate::checks::tls::Authorities;
 use crate::http::Origin;
+use crate::net::tls::Authorities;
 use crate::read::Waits;
 
 /// Owner and mode of the files of unix sockets; `None` leaves a thing as the system makes it.

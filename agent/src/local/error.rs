@@ -1,8 +1,8 @@
 //! Reasons for refusing a registration.
 
-use crate::checks::tls;
 use crate::json::Malformed;
 use crate::local::persistence;
+use crate::net::tls;
 
 /// A registration is refused. `Display` is the text for the client.
 #[derive(Debug, thiserror::Error)]

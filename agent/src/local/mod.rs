@@ -53,8 +53,8 @@ pub use leader::lead;
 pub use settings::Settings;
 pub use times::Times;
 
-use crate::checks::tls::{Authorities, Tls};
 use crate::checks::{CheckResult, First, Late, Report, Resources, Runner, Shared, Status, ttl};
+use crate::net::tls::{Authorities, Tls};
 use crate::store::{Check, Node, Service};
 use persistence::{Kind, PersistedReport, Persistence, Write};
 use register::{check_write, forget_check};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::checks::tls::Authorities;
 use crate::checks::{FlapLimit, Shared};
+use crate::net::tls::Authorities;
 
 /// Settings of the local state.
 #[derive(Debug, Clone)]

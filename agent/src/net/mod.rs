@@ -1,6 +1,9 @@
-//! Addresses: blocks of them, as every part of the agent reads and compares them, and places for their connections.
+//! Addresses: blocks of them, as every part of the agent reads and compares them, places for their connections, and
+//! connections to them, plain and encrypted.
 
 mod places;
+pub(crate) mod tcp;
+pub(crate) mod tls;
 
 use std::fmt;
 use std::net::IpAddr;

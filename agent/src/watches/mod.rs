@@ -27,8 +27,8 @@ pub use changes::Changes;
 pub use definition::{Definition, Handler, parse};
 pub use question::{Parameters, Question, TYPES};
 
-use crate::checks::tls::{Tls, Verify};
 use crate::checks::{Status, Tail, child, http};
+use crate::net::tls::{Tls, Verify};
 use crate::secrets;
 
 /// The longest pause after failures.

@@ -4,8 +4,8 @@ use http::Response;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::checks::tls::Stream;
-use crate::checks::tls::tests::Authority;
+use crate::net::tls::Stream;
+use crate::net::tls::tests::Authority;
 
 /// Answer of a server: a status of HTTP, the bytes of its message, and its trailers.
 #[derive(Clone)]

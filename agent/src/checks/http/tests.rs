@@ -3,7 +3,7 @@ use std::net::TcpListener;
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::checks::tls::tests::Authority;
+use crate::net::tls::tests::Authority;
 
 /// A server that answers one connection after the other with fixed texts and gives back what
 /// it was sent.

@@ -1,4 +1,4 @@
-//! Encrypted connections of probes: whom they trust, and how failures are told.
+//! Encrypted connections of a client, such as a probe: whom it trusts, and how failures are told.
 //!
 //! A check trusts whom the system trusts, and the authorities of the agent's configuration besides
 //! (`ca_file`, `ca_path`); with `enable_agent_tls_for_checks` those alone. An image without any
@@ -28,7 +28,7 @@ use tokio_rustls::client::TlsStream;
 use super::tcp;
 
 /// The failure of a handshake with somebody who speaks something else.
-pub(super) const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
+pub(crate) const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
 
 /// Certificate authorities named by the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Default for Verify {
 
 /// Protocol inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Inside {
+pub(crate) enum Inside {
     /// Not agreed on.
     Anything,
     /// HTTP/2.
@@ -112,7 +112,7 @@ impl Tls {
     }
 
     /// Makes a connection an encrypted one. The error is ready for people.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         stream: TcpStream,
         host: &str,
@@ -133,13 +133,13 @@ impl Tls {
 }
 
 /// A connection, encrypted or not.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Tls {
     /// Connects to `host:port`, encrypted if that is asked for. The error is ready for people.
-    pub(super) async fn dial(
+    pub(crate) async fn dial(
         &self,
         address: &str,
         verify: Option<&Verify>,
@@ -445,4 +445,4 @@ fn spaced(name: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

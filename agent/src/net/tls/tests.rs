@@ -15,12 +15,12 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 
 /// An authority of one test, which makes certificates for its servers.
-pub(in crate::checks) struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// A server that stops when this is dropped.
-pub(in crate::checks) struct Serving(JoinHandle<()>);
+pub(crate) struct Serving(JoinHandle<()>);
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -29,7 +29,7 @@ impl Drop for Serving {
 }
 
 impl Authority {
-    pub(in crate::checks) fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -37,7 +37,7 @@ impl Authority {
     }
 
     /// TLS settings with which a check trusts it.
-    pub(in crate::checks) fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         Tls::from(Inner::with(vec![self.issuer.der().clone()], false))
     }
 
@@ -49,11 +49,7 @@ impl Authority {
     }
 
     /// A server of its own that hands every connection to `handle`.
-    pub(in crate::checks) async fn serve<F, W>(
-        &self,
-        names: &[&str],
-        handle: F,
-    ) -> (SocketAddr, Serving)
+    pub(crate) async fn serve<F, W>(&self, names: &[&str], handle: F) -> (SocketAddr, Serving)
     where
         F: Fn(tokio_rustls::server::TlsStream<TcpStream>) -> W + Send + 'static,
         W: Future<Output = ()> + Send + 'static,
