@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 #![expect(clippy::print_stderr, reason = "tells that there was nothing to ask")]
 
-use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
@@ -51,10 +50,7 @@ impl Reference {
     }
 
     fn spawn(binary: &std::ffi::OsStr) -> Reference {
-        let sockets = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [http, dns, server, lan, wan] =
-            sockets.each_ref().map(|s| s.local_addr().unwrap().port());
-        drop(sockets);
+        let [http, dns, server, lan, wan] = muster_testing::free_ports();
         // A name that no other server has: what answers there must be ours.
         let node = format!("client-test-{}-{http}", std::process::id());
         let folder = tempfile::tempdir().unwrap();

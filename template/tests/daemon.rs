@@ -8,8 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use muster_testing::free_port;
 use nix::sys::signal::Signal;
-use support::{Daemon, FakeCatalog, eventually, free_port, instance, request};
+use support::{Daemon, FakeCatalog, eventually, instance, request};
 
 /// A folder with a template, and a catalog with one key.
 struct Bench {
@@ -135,13 +136,9 @@ async fn a_run_that_ends_may_have_a_time_to_end() {
     let template = bench.template("");
     let mut daemon = bench.start(&["-template", &template, "-once", "-timeout", "300ms"]);
     assert_eq!(daemon.wait().await, Some(1), "{}", daemon.log());
-    assert!(
-        daemon
-            .log()
-            .contains("not done in time: group 0-out is waiting: key(later) does not exist"),
-        "{}",
-        daemon.log()
-    );
+    // Its time may be over before the catalog has said that the key does not exist.
+    let told = "not done in time: group 0-out is waiting: key(later)";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
 }
 
 #[tokio::test]
@@ -290,9 +287,12 @@ async fn an_error_that_comes_during_a_change_is_not_forgotten() {
 async fn nothing_in_the_state_directory_is_for_others() {
     use std::os::unix::fs::PermissionsExt as _;
     let bench = Bench::new().await;
-    let _daemon = bench.start(&["-template", &bench.template("")]);
+    let mut daemon = bench.start(&["-template", &bench.template("")]);
     bench.reads("out", "one\n").await;
     eventually("it is noted", async || bench.read("state/0-out/good.json")).await;
+    // Else files could be renamed and removed while they are looked at.
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().await, Some(0), "{}", daemon.log());
     let mut folders = vec![std::path::PathBuf::from(bench.path("state"))];
     while let Some(folder) = folders.pop() {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -351,12 +351,12 @@ async fn a_child_that_does_not_end_is_killed() {
     let child = child(&bench, &[("TERM", ":")]);
     let template = bench.template("");
     let mut daemon =
-        bench.start(&["-template", &template, "-exec", &child, "-exec-kill-timeout", "300ms"]);
+        bench.start(&["-template", &template, "-exec", &child, "-exec-kill-timeout", "1s"]);
     bench.reads("log", "start\n").await;
     let started = Instant::now();
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.wait().await, Some(0), "{}", daemon.log());
-    assert!(started.elapsed().as_millis() >= 300);
+    assert!(started.elapsed().as_millis() >= 1000);
     assert_eq!(bench.read("log").unwrap(), "start\nTERM\n");
 }
 
@@ -563,9 +563,12 @@ async fn hundreds_of_services_are_followed_and_forgotten() {
         bench.catalog.remove_service(name);
     }
     bench.reads("out", "").await;
-    let (_, report) = request(status, "GET", "/v1/templates", "").await.unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["watches"], 1, "only the names are asked for");
+    eventually("only the names are asked for", async || {
+        let (_, report) = request(status, "GET", "/v1/templates", "").await.ok()?;
+        let report: serde_json::Value = serde_json::from_str(&report).ok()?;
+        (report["watches"] == 1).then_some(())
+    })
+    .await;
 }
 
 /// A service that is asked for and goes before it has answered must not be asked for ever.

@@ -10,11 +10,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use muster_testing::free_ports;
 use nix::sys::signal::Signal;
 use support::{
-    Daemon, FakeCatalog, eventually, free_port, instance, page, request, require_nginx,
+    Daemon, FakeCatalog, NGINX_WORKERS, eventually, instance, page, request, require_nginx,
     write_shipped,
 };
+use tokio_util::sync::CancellationToken;
 
 /// The shipped files in a folder of their own, with paths and ports of their own.
 struct Proxy {
@@ -35,7 +37,7 @@ impl Proxy {
         require_nginx();
         let catalog = FakeCatalog::start().await;
         let folder = tempfile::tempdir().unwrap();
-        let (front, version, status) = (free_port(), free_port(), free_port());
+        let [front, version, status] = free_ports();
         write_shipped(folder.path(), front, version, status);
         let daemon = Self::daemon(&folder, &catalog);
         Self { folder, catalog, daemon, front: loopback(front), status: loopback(status) }
@@ -70,6 +72,39 @@ impl Proxy {
         eventually("the daemon is ready", async || page(self.status, "/readyz").await).await;
     }
 
+    /// Waits until the workers of before the last reload are gone: one that was told to end may still accept one more
+    /// connection before it hears of it.
+    async fn settled(&self) {
+        eventually("only the newest workers run", async || {
+            let workers = muster_template::processes::children(self.nginx()?.as_raw());
+            (workers.len() == NGINX_WORKERS).then_some(())
+        })
+        .await;
+    }
+
+    /// The running nginx.
+    fn nginx(&self) -> Option<nix::unistd::Pid> {
+        let pid = fs::read_to_string(self.folder.path().join("nginx.pid")).ok()?;
+        Some(nix::unistd::Pid::from_raw(pid.trim().parse().ok()?))
+    }
+
+    /// Waits until another nginx serves than the one that was killed, whose workers must be gone then.
+    async fn serves_again_after(&self, killed: nix::unistd::Pid) {
+        eventually("another nginx serves", async || {
+            let now = self.nginx().filter(|pid| *pid != killed)?;
+            let workers = muster_template::processes::children(now.as_raw());
+            (!workers.is_empty() && page(self.front, "/").await.as_deref() == Some("one"))
+                .then_some(())
+        })
+        .await;
+        let left = muster_template::processes::group(killed.as_raw());
+        assert_eq!(left, [].into(), "its workers are gone");
+    }
+
+    async fn commits(&self) -> u64 {
+        self.report().await["groups"]["nginx"]["counts"]["commits"].as_u64().unwrap_or_default()
+    }
+
     async fn report(&self) -> serde_json::Value {
         let text = page(self.status, "/v1/templates").await.expect("the status answers");
         serde_json::from_str(&text).unwrap()
@@ -98,12 +133,9 @@ async fn a_change_in_the_catalog_is_served() {
     proxy.reaches("/", &["one", "two"]).await;
     proxy.catalog.set_service("api", &[("api-1", api, "passing")]);
     proxy.reaches("/api/", &["api"]).await;
-    // A worker of before the change may still take a connection until it hears of it.
-    eventually("what is posted reaches the service", async || {
-        let posted = request(proxy.front, "POST", "/api/x", "body").await;
-        (posted == Ok((200, "api body".to_owned()))).then_some(())
-    })
-    .await;
+    proxy.settled().await;
+    let posted = request(proxy.front, "POST", "/api/x", "body").await;
+    assert_eq!(posted, Ok((200, "api body".to_owned())));
     proxy.catalog.set_service("web", &[("web-1", one, "critical"), ("web-2", two, "passing")]);
     proxy.reaches("/", &["two"]).await;
     // What belonged to a service that is gone is not answered by another one.
@@ -157,7 +189,7 @@ async fn equal_answers_cause_no_reload() {
     proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
     proxy.reaches("/", &["one"]).await;
     proxy.ready().await;
-    let commits = proxy.report().await["groups"]["nginx"]["counts"]["commits"].clone();
+    let commits = proxy.commits().await;
     // The index moves, the rows change (a service that is not shown, a check's order), the text does not.
     proxy.catalog.set_service("other", &[]);
     proxy.catalog.set_service("other", &[("other-1", one, "critical")]);
@@ -166,7 +198,7 @@ async fn equal_answers_cause_no_reload() {
     })
     .await;
     proxy.ready().await;
-    assert_eq!(proxy.report().await["groups"]["nginx"]["counts"]["commits"], commits);
+    assert_eq!(proxy.commits().await, commits);
 }
 
 #[tokio::test]
@@ -175,6 +207,7 @@ async fn a_broken_template_keeps_the_last_good_file() {
     let (one, two) = (instance("one").await, instance("two").await);
     proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
     proxy.reaches("/", &["one"]).await;
+    proxy.settled().await;
     let good = fs::read_to_string(proxy.template()).unwrap();
     let served = fs::read_to_string(proxy.destination()).unwrap();
     let reason =
@@ -208,6 +241,7 @@ async fn serving_goes_on_while_the_catalog_is_away() {
     proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
     proxy.reaches("/", &["one"]).await;
     proxy.ready().await;
+    proxy.settled().await;
 
     proxy.catalog.set_away(true);
     eventually("the daemon notices", async || {
@@ -237,6 +271,7 @@ async fn a_service_that_fails_keeps_what_was_served() {
     let one = instance("one").await;
     proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
     proxy.reaches("/", &["one"]).await;
+    proxy.settled().await;
     proxy.catalog.set_service("web", &[("web-1", one, "critical")]);
     eventually("the list is held back", async || {
         let held = proxy.report().await["groups"]["nginx"]["held"]["service(web)"].clone();
@@ -259,11 +294,12 @@ async fn no_request_fails_while_an_instance_leaves() {
     proxy.catalog.set_service("web", &all);
     proxy.reaches("/", &["one", "two", "three"]).await;
     let front = proxy.front;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
     let load = tokio::spawn(async move {
-        let deadline = Instant::now() + Duration::from_secs(2);
         let mut failures = Vec::new();
         let mut count = 0;
-        while Instant::now() < deadline {
+        while !stopped.is_cancelled() || count < 100 {
             for (method, body) in [("GET", ""), ("POST", "x")] {
                 count += 1;
                 match request(front, method, "/", body).await {
@@ -272,15 +308,17 @@ async fn no_request_fails_while_an_instance_leaves() {
                 }
             }
         }
-        (count, failures)
+        failures
     });
     for leave in [&all[..2], &all[..], &all[1..], &all[..]] {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        let before = proxy.commits().await;
         proxy.catalog.set_service("web", leave);
+        eventually("the change is in use", async || (proxy.commits().await > before).then_some(()))
+            .await;
+        proxy.settled().await;
     }
-    let (count, failures) = load.await.unwrap();
-    assert!(count > 100, "only {count} requests");
-    assert_eq!(failures, Vec::<String>::new());
+    stop.cancel();
+    assert_eq!(load.await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -289,14 +327,9 @@ async fn nginx_is_started_again_when_it_dies() {
     let one = instance("one").await;
     proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
     proxy.reaches("/", &["one"]).await;
-    let pid = fs::read_to_string(proxy.folder.path().join("nginx.pid")).unwrap();
-    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    let pid = proxy.nginx().unwrap();
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
-    eventually("another nginx runs", async || {
-        let now = fs::read_to_string(proxy.folder.path().join("nginx.pid")).ok()?;
-        (!now.trim().is_empty() && now.trim() != pid.to_string()).then_some(())
-    })
-    .await;
+    eventually("another nginx runs", async || proxy.nginx().filter(|now| *now != pid)).await;
     proxy.reaches("/", &["one"]).await;
 }
 
@@ -355,37 +388,19 @@ async fn a_killed_master_leaves_nothing_in_the_way_of_the_next() {
     proxy.catalog.set_service("web", &[("web-1", one, "passing")]);
     proxy.reaches("/", &["one"]).await;
     proxy.ready().await;
-    let master = || {
-        let pid = fs::read_to_string(proxy.folder.path().join("nginx.pid")).ok()?;
-        Some(nix::unistd::Pid::from_raw(pid.trim().parse().ok()?))
-    };
-    let back = async |killed: nix::unistd::Pid| {
-        eventually("another nginx serves", async || {
-            let now = master().filter(|pid| *pid != killed)?;
-            let workers = muster_template::processes::children(now.as_raw());
-            (!workers.is_empty() && page(proxy.front, "/").await.as_deref() == Some("one"))
-                .then_some(())
-        })
-        .await;
-        assert_eq!(
-            muster_template::processes::group(killed.as_raw()),
-            [].into(),
-            "its workers are gone"
-        );
-    };
-    let killed = master().unwrap();
+    let killed = proxy.nginx().unwrap();
     nix::sys::signal::kill(killed, Signal::SIGKILL).unwrap();
     let started = Instant::now();
-    back(killed).await;
+    proxy.serves_again_after(killed).await;
     println!("nginx serves again {:?} after its master was killed", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 
     // The daemon first, then the master: the next daemon finds workers without a master.
-    let killed = master().unwrap();
+    let killed = proxy.nginx().unwrap();
     proxy.daemon.kill().await;
     nix::sys::signal::kill(killed, Signal::SIGKILL).unwrap();
     proxy.daemon = Proxy::daemon(&proxy.folder, &proxy.catalog);
-    back(killed).await;
+    proxy.serves_again_after(killed).await;
 }
 
 #[tokio::test]
@@ -433,7 +448,6 @@ async fn a_change_is_served_soon() {
     let mut took = Vec::new();
     for round in 0..20 {
         let (name, address) = if round % 2 == 0 { ("two", two) } else { ("one", one) };
-        tokio::time::sleep(Duration::from_millis(300)).await;
         let started = Instant::now();
         proxy.catalog.set_service("web", &[("web-1", address, "passing")]);
         eventually("the change is served", async || {

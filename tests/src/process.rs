@@ -3,15 +3,13 @@
 use std::{
     fs::{self, File},
     io,
-    net::{TcpListener, UdpSocket},
-    ops::Range,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+pub use muster_testing::free_ports;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -27,30 +25,6 @@ use crate::{
 
 /// How long a server may take until it has a leader.
 const START_LIMIT: Duration = Duration::from_secs(20);
-
-/// Below what the system takes for outgoing connections: a port that is free now is not taken for one before the
-/// program under test has it.
-const PORTS: Range<u16> = 10_000..32_000;
-
-/// `N` ports that nobody has, for TCP and UDP on the loopback address. None is given twice in a process.
-///
-/// # Panics
-/// When the machine has none left.
-pub fn free_ports<const N: usize>() -> [u16; N] {
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let count = u32::from(PORTS.end - PORTS.start);
-    // Processes begin at different places.
-    let first = std::process::id().wrapping_mul(97);
-    let is_free = |port: &u16| {
-        let address = ("127.0.0.1", *port);
-        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
-    };
-    [(); N].map(|()| {
-        let next = || GIVEN.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % count;
-        let port = |offset| PORTS.start + u16::try_from(offset).expect("it is within the range");
-        (0..count).map(|_| port(next())).find(is_free).expect("a free port")
-    })
-}
 
 /// A child process whose output goes into a file. Dropped, it is killed.
 #[derive(Debug)]

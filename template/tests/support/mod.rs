@@ -39,24 +39,18 @@ pub async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// A port that was free a moment ago, for programs that cannot be handed a listener. It is below those that the
-/// system hands out, so that no connection made meanwhile takes it.
-pub fn free_port() -> u16 {
-    loop {
-        let port = rand::random_range(10_000..32_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
 /// A catalog: services and keys over the HTTP API, with blocking queries.
 #[derive(Clone)]
 pub struct FakeCatalog {
     pub address: SocketAddr,
     state: Arc<watch::Sender<Data>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// The last answer to each question.
+    answers: Arc<Mutex<BTreeMap<String, Answered>>>,
 }
+
+/// An answer, and the index of the change that made it.
+type Answered = (Option<Value>, u64);
 
 #[derive(Clone, Default)]
 struct Data {
@@ -74,6 +68,7 @@ impl FakeCatalog {
             address: listener.local_addr().unwrap(),
             state: Arc::new(watch::Sender::new(data)),
             asked: Arc::default(),
+            answers: Arc::default(),
         };
         let routes = Router::new()
             .route("/v1/catalog/services", get(services))
@@ -151,25 +146,28 @@ impl FakeCatalog {
     ) -> Response {
         let index: u64 = query.get("index").and_then(|text| text.parse().ok()).unwrap_or(0);
         if index == 0 {
-            self.asked.lock().unwrap().push(path);
+            self.asked.lock().unwrap().push(path.clone());
         }
+        let index_of = |data: &Data| {
+            let mut answers = self.answers.lock().unwrap();
+            let now = rows(data);
+            let (last, changed) = answers.entry(path.clone()).or_insert((None, data.index));
+            if *last != now {
+                (*last, *changed) = (now, data.index);
+            }
+            *changed
+        };
         let mut state = self.state.subscribe();
-        let before = rows(&state.borrow());
         let wait = Duration::from_secs(5);
-        // As the real one: waits for a newer index, wakes for changes of this answer.
-        let _ = tokio::time::timeout(
-            wait,
-            state.wait_for(|data| {
-                data.away || index == 0 || index < data.index && rows(data) != before
-            }),
-        )
-        .await;
+        // As the real one: waits until this answer changes, however often others do.
+        let newer = |data: &Data| data.away || index == 0 || index_of(data) > index;
+        let _ = tokio::time::timeout(wait, state.wait_for(newer)).await;
         let data = state.borrow().clone();
         if data.away {
             return (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response();
         }
         let mut headers = HeaderMap::new();
-        headers.insert("X-Consul-Index", data.index.into());
+        headers.insert("X-Consul-Index", index_of(&data).into());
         headers.insert("X-Consul-KnownLeader", "true".parse().unwrap());
         match rows(&data) {
             Some(rows) => (headers, axum::Json(rows)).into_response(),
@@ -237,6 +235,9 @@ pub fn require_nginx() {
     assert!(found, "these tests need nginx: apt-get install nginx (tools/test does it)");
 }
 
+/// The workers of one nginx, on every machine.
+pub const NGINX_WORKERS: usize = 2;
+
 /// Writes the shipped files of the proxy into a folder of their own, with paths and ports of their own.
 pub fn write_shipped(folder: &Path, front: u16, version: u16, status: u16) {
     let shipped = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nginx"));
@@ -248,6 +249,7 @@ pub fn write_shipped(folder: &Path, front: u16, version: u16, status: u16) {
             .replace("/etc/nginx/conf.d/", &format!("{own}/conf.d/"))
             .replace("/run/nginx.pid", &format!("{own}/nginx.pid"))
             .replace("user www-data;", user())
+            .replace("worker_processes auto", &format!("worker_processes {NGINX_WORKERS}"))
             .replace("http {", &format!("http {{\n{}", temporary_folders(&own)))
             .replace("listen 80", &format!("listen 127.0.0.1:{front}"))
             .replace("127.0.0.1:8081", &format!("127.0.0.1:{version}"))
