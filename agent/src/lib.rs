@@ -2,7 +2,7 @@
 //! interfaces (`http`, `dns`, `cli`) → roles (`local`, `checks`, `acl`, `read`) → cluster (`raft`, `rpc`) → state (`store`).
 
 mod accept; // which form of an answer is preferred
-pub mod acl; // one question for every interface: may this token do that?
+pub mod acl; // who asks, and may they?
 pub mod archive; // a saved state as a file
 pub mod checks; // health checks: definitions, thresholds, probes, their scheduler
 pub mod cli; // the command line: an ordinary client of the HTTP API
@@ -13,6 +13,7 @@ pub mod filter; // `?filter=`: the boolean expressions of the API
 #[doc(hidden)]
 pub mod fuzzing; // every parser as a function of bytes, for `fuzz/`
 pub mod gossip; // membership: live members, their details, failures and leaves
+mod hcl; // HCL 1 and its JSON as a tree
 pub mod http; // the HTTP interface: one file per family of paths
 mod json; // what users write as JSON, with the reference's tolerance
 pub mod local; // what this agent has registered, and how the catalog is corrected to match

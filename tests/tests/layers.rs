@@ -11,18 +11,19 @@ use muster_tests::programs::workspace;
 
 /// All modules of the agent, lowest first: each may use those before it, so that there is no cycle. A new module gets
 /// its place here. `node` puts the parts together, and `cli` starts it; no part knows either.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 29] = [
     // Floors: values and small tools without a part of their own.
     "store",
     "accept",
-    "acl",
     "disk",
+    "hcl",
     "json",
     "net",
     "processes",
     "secrets",
     "spelling",
     "telemetry",
+    "acl",
     // The cluster.
     "archive",
     "gossip",

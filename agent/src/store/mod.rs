@@ -30,6 +30,7 @@ pub use command::{
 };
 pub use judge::INDEX_MAX;
 pub use kv::{Entry, Kv};
+pub(crate) use refusal::Quoted;
 pub use restore::Restore;
 pub use scope::{Scope, Scopes};
 pub use session::{Behavior, Session, SessionId, Sessions};

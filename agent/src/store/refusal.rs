@@ -52,7 +52,7 @@ pub(super) enum Refusal {
 }
 
 /// A name in quotation marks, escaped as the reference prints it.
-pub(super) struct Quoted<'a>(pub(super) &'a str);
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
