@@ -103,8 +103,6 @@ impl<'a> Parser<'_, 'a> {
             let token = self.scan();
             match token.kind {
                 Kind::Eof if keys.is_empty() => return Err(Fault::End),
-                Kind::Eof => return Ok((keys, written)),
-                Kind::RBrace if !keys.is_empty() => return Ok((keys, written)),
                 Kind::Assign if keys.len() > 1 => {
                     return self.fail("nested object expected: LBRACE got: ASSIGN");
                 }
@@ -112,7 +110,12 @@ impl<'a> Parser<'_, 'a> {
                 Kind::LBrace if keys.is_empty() => {
                     return self.fail("expected: IDENT | STRING got: LBRACE");
                 }
-                Kind::Assign | Kind::LBrace => return Ok((keys, written)),
+                Kind::RBrace if keys.is_empty() => {
+                    return self.fail("expected: IDENT | STRING | ASSIGN | LBRACE got: RBRACE");
+                }
+                Kind::Assign | Kind::LBrace | Kind::RBrace | Kind::Eof => {
+                    return Ok((keys, written));
+                }
                 Kind::Ident | Kind::Text => {
                     let name = if token.kind == Kind::Text {
                         unquote(token.text, Language::Hcl)
@@ -209,18 +212,18 @@ impl<'a> Parser<'_, 'a> {
                     return Ok(Value::List(values, begin));
                 }
                 Kind::LBrace => {
-                    values.push(self.object().map_err(|it| within(it, "object", token.at))?)
+                    values.push(self.object().map_err(|it| within(it, "object", token.at))?);
                 }
                 Kind::LBrack => {
-                    values.push(self.list().map_err(|it| within(it, "list", token.at))?)
+                    values.push(self.list().map_err(|it| within(it, "list", token.at))?);
                 }
-                kind => match Self::literal(token) {
-                    Some(value) => values.push(value),
-                    None => {
+                kind => {
+                    let Some(value) = Self::literal(token) else {
                         let got = kind.name();
                         return self.fail(format!("unexpected token while parsing list: {got}"));
-                    }
-                },
+                    };
+                    values.push(value);
+                }
             }
         }
     }

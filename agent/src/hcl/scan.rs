@@ -461,5 +461,10 @@ pub(super) fn heredoc_text(written: &str) -> String {
     } else {
         0
     };
-    lines.iter().map(|line| format!("{}\n", line.get(cut..).unwrap_or_default())).collect()
+    let mut text = String::with_capacity(body.len());
+    for line in lines {
+        text.push_str(line.get(cut..).unwrap_or_default());
+        text.push('\n');
+    }
+    text
 }

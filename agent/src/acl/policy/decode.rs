@@ -134,7 +134,8 @@ impl Written {
             Quoted(&self.policy),
         );
         if shape.kind == Kind::Service {
-            found += &format!(", Intentions:{}", Quoted(&self.intentions));
+            found.push_str(", Intentions:");
+            found += &Quoted(&self.intentions).to_string();
         }
         if shape.has_edition {
             found += ", EnterpriseRule:acl.EnterpriseRule{}";
