@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use muster_agent::raft::LogBackend::{Sled, Wal};
 use muster_agent::raft::log::Record;
 use muster_agent::raft::log::log_id;
 
+use crate::cluster::PATIENCE;
 use crate::support::{BACKENDS, entries, ids, open, read_all};
 
 /// The segment that was written to, and how many bytes of it are in use.
@@ -174,12 +176,16 @@ fn sled_names_a_damaged_chunk() {
     let (mut store, _) = open(Sled, folder.path()).unwrap();
     store.write(&entries(1, 0, 199)).unwrap();
     drop(store);
-    let database = sled::Config::new()
-        .path(folder.path())
-        .segment_size(8 << 20)
-        .flush_every_ms(None)
-        .open()
-        .unwrap();
+    let config = sled::Config::new().path(folder.path()).segment_size(8 << 20).flush_every_ms(None);
+    // sled releases its lock a while after its last handle is dropped.
+    let deadline = Instant::now() + PATIENCE;
+    let database = loop {
+        match config.open() {
+            Ok(database) => break database,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
     let key = [&b"e"[..], &64_u64.to_be_bytes()].concat();
     let mut chunk = database.get(&key).unwrap().unwrap().to_vec();
     chunk[40] ^= 1;
