@@ -71,7 +71,7 @@ fn start(args: &[String]) -> Result<(Group, pipe::Receiver), String> {
 }
 
 /// Text for a program that did not start, in the reference's words.
-fn refusal(program: &str, error: &io::Error) -> String {
+pub(crate) fn refusal(program: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if !program.contains('/') => {
             format!("exec: {program:?}: executable file not found in $PATH")

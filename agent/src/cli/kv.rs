@@ -96,16 +96,7 @@ pub(super) static DELETE: Spec = Spec {
 
 fn get(call: &Call) -> Outcome {
     let values = &call.values;
-    let key = match call.operands.as_slice() {
-        [] => "",
-        [key] => key.strip_prefix('/').unwrap_or(key),
-        many => {
-            return Err(Failure::new(format!(
-                "Too many arguments (expected 1, got {})",
-                many.len()
-            )));
-        }
-    };
+    let Searched { shown, key } = Searched::of(call)?;
     if key.is_empty() && !values.on("recurse") && !values.on("keys") {
         return Err(Failure::new("Error! Missing KEY argument")
             .or_hint("-keys or -recurse look at all keys".to_owned()));
@@ -128,13 +119,38 @@ fn get(call: &Call) -> Outcome {
         return Ok(if json { document(&pairs).into() } else { shape.list(&pairs).into() });
     }
     let pair = wait(kv.get(key, &options))?.map_err(failed)?.value;
-    let pair = pair.ok_or_else(|| Failure::new(format!("Error! No key exists at: {key}")))?;
+    let pair = pair.ok_or_else(|| Failure::new(format!("Error! No key exists at: {shown}")))?;
     if json {
         return Ok(document(&pair).into());
     }
     let mut out = if shape.detailed { shape.details(&pair) } else { shape.value(&pair) };
     out.push(b'\n');
     Ok(out.into())
+}
+
+/// Key or prefix that a command looks for. No key begins with a slash, so those before it are passed over.
+pub(super) struct Searched<'a> {
+    /// As messages show it: the reference takes one slash away.
+    pub(super) shown: &'a str,
+    pub(super) key: &'a str,
+}
+
+impl Searched<'_> {
+    /// Operand of a command that takes one at most.
+    pub(super) fn of(call: &Call) -> Result<Searched<'_>, Failure> {
+        let written = match call.operands.as_slice() {
+            [] => "",
+            [written] => written,
+            many => {
+                return Err(Failure::new(format!(
+                    "Too many arguments (expected 1, got {})",
+                    many.len()
+                )));
+            }
+        };
+        let shown = written.strip_prefix('/').unwrap_or(written);
+        Ok(Searched { shown, key: written.trim_start_matches('/') })
+    }
 }
 
 /// Print format of pairs.

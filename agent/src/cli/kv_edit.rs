@@ -27,7 +27,7 @@ fn edit(call: &Call) -> Outcome {
     let [key] = call.operands.as_slice() else {
         return Err(call.misused("A single key must be given."));
     };
-    let key = key.strip_prefix('/').unwrap_or(key);
+    let key = key.trim_start_matches('/');
     if key.is_empty() {
         return Err(Failure::new("Error! Missing KEY argument"));
     }

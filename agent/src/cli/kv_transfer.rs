@@ -40,17 +40,7 @@ there already are overwritten.
 };
 
 fn export(call: &Call) -> Outcome {
-    let prefix = match call.operands.as_slice() {
-        [] => "",
-        [prefix] => prefix.strip_prefix('/').unwrap_or(prefix),
-        many => {
-            return Err(Failure::new(format!(
-                "Too many arguments (expected 1, got {})",
-                many.len()
-            )));
-        }
-    };
-    let rows: Vec<String> = kv::pairs(call, prefix)?
+    let rows: Vec<String> = kv::pairs(call, kv::Searched::of(call)?.key)?
         .iter()
         .map(|pair| {
             format!(

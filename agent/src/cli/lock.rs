@@ -18,7 +18,8 @@ use serde_json::{Map, Value};
 use tokio::process::{Child, Command};
 
 use super::command::{Call, CommonFlags, Failure, Flag, Outcome, Output, Spec, wait};
-use super::layout;
+use super::{kv, layout};
+use crate::checks::script;
 use crate::watches::program;
 use child::Running;
 pub(super) use child::{GUARD, run_guard};
@@ -72,22 +73,33 @@ fn lock(call: &Call) -> Outcome {
     let Some(limit) = NonZeroU32::new(limit) else {
         return Err(Failure::new("Lock holder limit must be positive"));
     };
-    let prefix = call.operands[0].trim_matches('/');
-    let key = format!("{prefix}/.lock");
+    let prefix = call.operands[0].strip_prefix('/').unwrap_or(&call.operands[0]);
+    let exclusive = limit == NonZeroU32::MIN;
+    let folder = folder(prefix);
+    let key = if folder.is_empty() { ".lock".to_owned() } else { format!("{folder}/.lock") };
     let patience = ["timeout", "try"].into_iter().find_map(|flag| values.duration(flag));
     let child = call.operands[1..].join(" ");
     let name = values.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
     let settings = LockSettings {
         session_name: name.unwrap_or_else(|| format!("Lock for '{child}' at '{prefix}'")),
         patience: patience.filter(|patience| !patience.is_zero()),
-        ..LockSettings::new(if limit == NonZeroU32::MIN { &key } else { prefix })
+        ..LockSettings::new(if exclusive { &key } else { &folder })
     };
     let client = call.client()?;
-    wait(async {
+    if exclusive {
         say(call, &format!("Setting up lock at path: {key}"));
-        say(call, "Attempting lock acquisition");
+    } else {
+        say(call, &format!("Setting up semaphore (limit {limit}) at prefix: {prefix}"));
+        if prefix.is_empty() {
+            return Err(Failure::new("Lock setup failed: missing prefix"));
+        }
+    }
+    say(call, "Attempting lock acquisition");
+    let step = if exclusive { "acquire lock" } else { "make contender entry" };
+    kv::no_leading_slash(&key, &format!("Lock acquisition failed: failed to {step}"))?;
+    wait(async {
         let take = async {
-            if limit == NonZeroU32::MIN {
+            if exclusive {
                 client.lock(settings).await
             } else {
                 client.semaphore(settings, limit).await
@@ -118,9 +130,16 @@ async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome
     command.stdin(if passes { Stdio::inherit() } else { Stdio::null() });
     let reads = passes && std::io::stdin().is_terminal();
     say(call, "Starting handler");
+    if passes {
+        say(call, "Stdin passed to handler process");
+    }
     let mut failures = String::new();
     let ended = match Running::start(&mut command, reads).await {
-        Err(error) => Ended::Badly(error.to_string()),
+        Err(error) => {
+            let _ = writeln!(failures, "Error starting handler: {}", not_started(&command, &error));
+            say(call, "Child terminated, releasing lock");
+            None
+        }
         Ok(mut child) => {
             let ended = tokio::select! {
                 status = child.ended() => {
@@ -129,24 +148,26 @@ async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome
                 }
                 () = held.lost() => {
                     failures.push_str("Lock lost, killing child\n");
-                    child.end().await;
+                    child.end(|step| say(call, &step)).await;
                     Ended::Badly("the lock was lost".to_owned())
                 }
                 () = interrupted() => {
                     say(call, "Shutdown triggered, killing child");
-                    child.end().await;
+                    child.end(|step| say(call, &step)).await;
                     Ended::Well
                 }
             };
             child.conclude().await;
-            ended
+            Some(ended)
         }
     };
-    let failed = if let Ended::Badly(what) = ended {
-        let _ = writeln!(failures, "Error running handler: {what}");
-        true
-    } else {
-        false
+    let failed = match ended {
+        Some(Ended::Well) => false,
+        None => true,
+        Some(Ended::Badly(what)) => {
+            let _ = writeln!(failures, "Error running handler: {what}");
+            true
+        }
     };
     match held.release().await {
         Err(error) => {
@@ -156,6 +177,17 @@ async fn run(call: &Call, client: &Client, mut held: Held, key: &str) -> Outcome
     }
     let code = if failed && call.values.on("child-exit-code") { 2 } else { 0 };
     Ok(Output { stderr: failures, code, ..Output::default() })
+}
+
+/// Folder that a prefix names, with a single slash between its parts.
+fn folder(prefix: &str) -> String {
+    let parts = prefix.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+    if prefix.starts_with('/') { format!("/{parts}") } else { parts }
+}
+
+/// Reason why a program did not start, in the reference's words.
+fn not_started(command: &Command, error: &std::io::Error) -> String {
+    script::refusal(&command.as_std().get_program().to_string_lossy(), error)
 }
 
 /// Removes the key unless somebody else has it by now.
@@ -209,7 +241,7 @@ impl Ended {
             Ok(status) if status.success() => Ended::Well,
             Ok(status) => Ended::Badly(match (status.code(), status.signal()) {
                 (Some(code), _) => format!("exit status {code}"),
-                (None, Some(signal)) => format!("signal {signal}"),
+                (None, Some(signal)) => format!("signal: {}", signal_name(signal)),
                 (None, None) => status.to_string(),
             }),
             Err(error) => Ended::Badly(error.to_string()),
@@ -217,19 +249,47 @@ impl Ended {
     }
 }
 
-/// Asks a child's group to end, and ends it if it does not.
-pub(super) async fn end(child: &mut Child) {
+/// Name of a signal, in the words of the reference.
+fn signal_name(number: i32) -> String {
+    let name = match Signal::try_from(number) {
+        Ok(Signal::SIGHUP) => "hangup",
+        Ok(Signal::SIGINT) => "interrupt",
+        Ok(Signal::SIGQUIT) => "quit",
+        Ok(Signal::SIGILL) => "illegal instruction",
+        Ok(Signal::SIGTRAP) => "trace/breakpoint trap",
+        Ok(Signal::SIGABRT) => "aborted",
+        Ok(Signal::SIGBUS) => "bus error",
+        Ok(Signal::SIGFPE) => "floating point exception",
+        Ok(Signal::SIGKILL) => "killed",
+        Ok(Signal::SIGUSR1) => "user defined signal 1",
+        Ok(Signal::SIGSEGV) => "segmentation fault",
+        Ok(Signal::SIGUSR2) => "user defined signal 2",
+        Ok(Signal::SIGPIPE) => "broken pipe",
+        Ok(Signal::SIGALRM) => "alarm clock",
+        Ok(Signal::SIGTERM) => "terminated",
+        _ => return format!("signal {number}"),
+    };
+    name.to_owned()
+}
+
+/// Asks a child's group to end, and ends it if it does not; tells each step.
+pub(super) async fn end(child: &mut Child, tell: impl Fn(String)) {
     let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) else {
         return;
     };
+    tell(format!("Terminating child pid {group}"));
     // An error means that nobody of the group is left.
     let _ = killpg(group, Signal::SIGTERM);
     // One that is stopped hears nothing until it goes on.
     let _ = killpg(group, Signal::SIGCONT);
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        let _ = killpg(group, Signal::SIGKILL);
-        let _ = child.wait().await;
+    if tokio::time::timeout(GRACE, child.wait()).await.is_ok() {
+        tell("Child terminated".to_owned());
+        return;
     }
+    tell(format!("Child did not exit after grace period of {GRACE:?}"));
+    tell(format!("Killing child pid {group}"));
+    let _ = killpg(group, Signal::SIGKILL);
+    let _ = child.wait().await;
 }
 
 /// Returns when the process is asked to end.

@@ -172,7 +172,7 @@ async fn tell(
     let status = tokio::select! {
         (status, ()) = async { tokio::join!(child.wait(), feed) } => status,
         () = interrupted() => {
-            super::lock::end(&mut child).await;
+            super::lock::end(&mut child, |_| {}).await;
             return Ok(Some(Output::default()));
         }
     };

@@ -89,8 +89,8 @@ impl Running {
     }
 
     /// Asks it to end, and ends it if it does not.
-    pub(super) async fn end(&mut self) {
-        end(&mut self.child).await;
+    pub(super) async fn end(&mut self, tell: impl Fn(String)) {
+        end(&mut self.child, tell).await;
         self.take_back();
     }
 
