@@ -24,8 +24,17 @@ const SECRET_WORDS: [&str; 12] = [
     "privatekey",
 ];
 
+/// The same for whole names: as parts of others they are too common.
+const SECRET_NAMES: [&str; 6] = ["auth", "pass", "pin", "pwd", "sig", "signature"];
+
 /// Fields of checks whose values may hold any secret, under any name.
 const OPAQUE: [&str; 1] = ["body"];
+
+/// Fields of checks and watches that are command lines. Any word behind the program may be a secret.
+const COMMANDS: [&str; 4] = ["args", "handler", "script", "scriptargs"];
+
+/// Fields of checks that are addresses, with or without a path.
+const ADDRESSES: [&str; 4] = ["grpc", "h2ping", "tcp", "udp"];
 
 /// Headers that hold no secrets. All others of a check may.
 const HARMLESS_HEADERS: [&str; 8] = [
@@ -48,7 +57,9 @@ fn folded(name: &str) -> String {
 fn is_secret(name: &str) -> bool {
     let name = folded(name);
     // `key` alone is too common a word: only where a name ends with it.
-    name.ends_with("key") || SECRET_WORDS.iter().any(|word| name.contains(word))
+    name.ends_with("key")
+        || SECRET_NAMES.contains(&&*name)
+        || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// Hides the secrets in a value, wherever they are in it.
@@ -64,6 +75,8 @@ pub(crate) fn hide(value: &mut Value) {
             for (name, value) in fields {
                 match folded(name).as_str() {
                     "header" | "headers" => hide_headers(value),
+                    field if COMMANDS.contains(&field) => hide_arguments(value),
+                    field if ADDRESSES.contains(&field) => hide_address(value),
                     field if is_secret(name) || OPAQUE.contains(&field) => hide_all(value),
                     _ => hide(value),
                 }
@@ -90,6 +103,28 @@ fn hide_list(items: &mut [Value]) {
     }
 }
 
+/// Hides all of a command line but its program.
+fn hide_arguments(value: &mut Value) {
+    match value {
+        Value::String(line) => *line = command(line),
+        Value::Array(words) => {
+            let mut words = words.iter_mut();
+            if let Some(program) = words.next() {
+                hide_arguments(program);
+            }
+            words.for_each(hide_all);
+        }
+        _ => hide(value),
+    }
+}
+
+fn hide_address(value: &mut Value) {
+    match value {
+        Value::String(shown) => *shown = address(shown).into_owned(),
+        _ => hide(value),
+    }
+}
+
 fn hide_headers(value: &mut Value) {
     let Value::Object(headers) = value else { return hide(value) };
     for (name, value) in headers {
@@ -111,7 +146,42 @@ fn hide_all(value: &mut Value) {
     }
 }
 
-/// A text without passwords in URLs, and without what is written behind the name of a secret: `token=x`,
+/// A command line as others may see it: its program. What a shell runs first may be the setting of a variable.
+pub(crate) fn command(line: &str) -> String {
+    match line.trim().split_once(char::is_whitespace) {
+        None => text(line).into_owned(),
+        Some((program, _)) => format!("{} {HIDDEN}", text(program)),
+    }
+}
+
+/// An address of a check without its secrets: whatever comes before an `@`, and those of [`text`].
+pub(crate) fn address(shown: &str) -> Cow<'_, str> {
+    match user(shown) {
+        Some(user) => Cow::Owned(text(&format!("{HIDDEN}{}", &shown[user.len()..])).into_owned()),
+        None => text(shown),
+    }
+}
+
+/// The output of a check without the secrets of its `target`, wherever they are shown.
+pub(crate) fn output(shown: String, target: &str) -> String {
+    let clean = address(target);
+    if clean == target {
+        return shown;
+    }
+    let mut shown = shown.replace(target, &clean);
+    if let Some(user) = user(target) {
+        shown = shown.replace(&format!("{user}@"), &format!("{HIDDEN}@"));
+    }
+    text(&shown).into_owned()
+}
+
+/// User, and password, before the host of an address without a scheme.
+fn user(address: &str) -> Option<&str> {
+    let place = &address[..address.find('/').unwrap_or(address.len())];
+    place.rfind('@').map(|end| &address[..end]).filter(|user| !user.is_empty())
+}
+
+/// A text without users and passwords in URLs, and without what is written behind the name of a secret: `token=x`,
 /// `Authorization: Bearer x`.
 pub(crate) fn text(shown: &str) -> Cow<'_, str> {
     let mut clean = Cow::Borrowed(shown);
@@ -125,27 +195,23 @@ pub(crate) fn text(shown: &str) -> Cow<'_, str> {
 
 /// Range of the next secret in a text.
 fn next_secret(text: &str, from: usize) -> Option<(usize, usize)> {
-    let password = password(text, from);
+    let user = url_user(text, from);
     let named = named(text, from);
-    match (password, named) {
+    match (user, named) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
 }
 
-/// The password of a URL: between the first colon behind `//` and the last `@` before the path.
-fn password(text: &str, from: usize) -> Option<(usize, usize)> {
+/// User and password of a URL: between `//` and the last `@` before the path. Services take a token for either.
+fn url_user(text: &str, from: usize) -> Option<(usize, usize)> {
     let mut at = from;
     while let Some(begin) = text[at..].find("//").map(|found| at + found + 2) {
         let rest = &text[begin..];
         let end = rest.find(|c: char| "/?#".contains(c) || c.is_whitespace() || c == '"');
         let place = &rest[..end.unwrap_or(rest.len())];
-        if let Some(user_end) = place.rfind('@') {
-            // Some services take a token for the user's name, and no password.
-            let begins = place[..user_end].find(':').map_or(0, |colon| colon + 1);
-            if begins < user_end {
-                return Some((begin + begins, begin + user_end));
-            }
+        if let Some(end) = place.rfind('@').filter(|end| *end > 0 && place[..*end] != *HIDDEN) {
+            return Some((begin, begin + end));
         }
         at = begin;
     }
@@ -192,10 +258,16 @@ mod tests {
     #[test]
     fn texts_lose_their_secrets_and_nothing_else() {
         let rows = [
-            ("http://user:pass@host:80/x", "http://user:hidden@host:80/x"),
+            ("http://user:pass@host:80/x", "http://hidden@host:80/x"),
             ("http://token@host/x", "http://hidden@host/x"),
-            ("a http://u:p@h and ftp://v:q@i", "a http://u:hidden@h and ftp://v:hidden@i"),
-            ("https://u:p@ss@host", "https://u:hidden@host"),
+            ("http://token:@host/x", "http://hidden@host/x"),
+            ("http://token:x-oauth-basic@host/x", "http://hidden@host/x"),
+            ("a http://u:p@h and ftp://v:q@i", "a http://hidden@h and ftp://hidden@i"),
+            ("https://u:p@ss@host", "https://hidden@host"),
+            (
+                "http://host/?sig=abc&pass=abc&bypass=1",
+                "http://host/?sig=hidden&pass=hidden&bypass=1",
+            ),
             ("http://host/?token=abc&x=1", "http://host/?token=hidden&x=1"),
             ("http://host/?x=1&api_key=abc#f", "http://host/?x=1&api_key=hidden#f"),
             (
@@ -236,8 +308,11 @@ mod tests {
                     "header": {"Authorization": ["Basic abc"], "X-Own": ["abc"], "Host": ["web"]},
                     "body": "{\"pin\": \"abc\"}",
                     "args": ["curl", "-u", "u:abc", "--token", "abc", "--password=abc", "http://h"],
+                    "tcp": "abc@h:1", "GRPC": "u:abc@h:1/svc", "udp": "h:1", "h2ping": "abc@[::1]:2",
                 },
+                "checks": [{"ScriptArgs": ["/bin/sh", "-c", "check abc"]}, {"script": "check -p abc"}],
             }],
+            "RetryJoinWAN": ["x", "--token", "abc", "-u", "u:abc"],
             "RetryJoinLAN": ["10.0.0.1", "provider=x client_secret=abc"],
         });
         hide(&mut value);
@@ -246,13 +321,42 @@ mod tests {
         let service = &value["Services"][0];
         assert_eq!(service["name"], "web");
         assert_eq!(service["meta"], json!({"db_password": "hidden", "zone": "a"}));
-        assert_eq!(service["check"]["http"], "http://u:hidden@h/?x=1");
+        assert_eq!(service["check"]["http"], "http://hidden@h/?x=1");
+        assert_eq!(service["check"]["tcp"], "hidden@h:1");
+        assert_eq!(service["check"]["GRPC"], "hidden@h:1/svc");
+        assert_eq!(
+            (&service["check"]["udp"], &service["check"]["h2ping"]),
+            (&json!("h:1"), &json!("hidden@[::1]:2"))
+        );
+        assert_eq!(service["checks"][0]["ScriptArgs"], json!(["/bin/sh", "hidden", "hidden"]));
+        assert_eq!(service["checks"][1]["script"], "check hidden");
         assert_eq!(service["check"]["header"]["Host"], json!(["web"]));
         assert_eq!(service["check"]["args"][0], "curl");
-        assert_eq!(service["check"]["args"][6], "http://h");
         assert_eq!(value["ACLToken"], "");
         assert_eq!((&value["KVMaxValueSize"], &value["EnableKey"]), (&json!(7), &json!(true)));
         assert_eq!(value["RetryJoinLAN"], json!(["10.0.0.1", "provider=x client_secret=hidden"]));
+    }
+
+    #[test]
+    fn outputs_lose_the_secrets_of_their_target() {
+        for (target, shown, clean) in [
+            ("h:1", "TCP connect h:1: Success", "TCP connect h:1: Success"),
+            ("mail:1", "mail@h: refused", "mail@h: refused"),
+            ("abc@h:1", "TCP connect abc@h:1: Success", "TCP connect hidden@h:1: Success"),
+            (
+                "abc@h:1",
+                "dial tcp: lookup abc@h: no such host",
+                "dial tcp: lookup hidden@h: no such host",
+            ),
+            (
+                "u:abc@h:1/svc",
+                "gRPC check u:abc@h:1/svc: success",
+                "gRPC check hidden@h:1/svc: success",
+            ),
+            ("h:1/?token=abc", "check h:1/?token=abc", "check h:1/?token=hidden"),
+        ] {
+            assert_eq!(output(shown.to_owned(), target), clean, "{target}");
+        }
     }
 
     proptest::proptest! {

@@ -91,7 +91,7 @@ async fn probe_through(target: &Target, tls: &Tls, proxies: &Proxies) -> CheckRe
             _ => format!(
                 "{} {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
                 operation(&target.method),
-                target.url
+                Url::parse(&target.url).map_or_else(|error| error, |url| url.to_string())
             ),
         });
     };
@@ -141,8 +141,9 @@ async fn ask(target: &Target, tls: &Tls, proxies: &Proxies) -> Result<PendingRes
     }
     // Alone of all errors this one shows the address as the last answer wrote it.
     Err(format!(
-        "{} {location:?}: stopped after {REDIRECTS_MAX} redirects",
-        operation(method.as_str())
+        "{} {:?}: stopped after {REDIRECTS_MAX} redirects",
+        operation(method.as_str()),
+        secrets::text(&location)
     ))
 }
 

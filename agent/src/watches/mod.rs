@@ -165,7 +165,12 @@ async fn tell(definition: &Definition, tls: &Tls, json: &str, index: u64, change
             match run(command, json).await {
                 Ok(output) => tracing::debug!(kind, output, "a watch's handler was told"),
                 Err(why) => {
-                    tracing::error!(kind, handler = words[0], why, "a watch's handler failed");
+                    tracing::error!(
+                        kind,
+                        handler = secrets::command(&words[0]),
+                        why,
+                        "a watch's handler failed"
+                    );
                 }
             }
         }

@@ -136,19 +136,28 @@ fn no_secret_of_the_configuration_is_shown_or_logged() {
                {{"http":"http://user:{SECRET}@127.0.0.1:1/?token={SECRET}","interval":"1s",
                  "header":{{"Authorization":["Bearer {SECRET}"],"X-Own":["{SECRET}"]}},
                  "body":"{{\"pin\":\"{SECRET}\"}}"}},
-               {{"args":["/bin/true","--password","{SECRET}","--token={SECRET}"],"interval":"1s"}}]}}],
-           "checks":[{{"id":"own","name":"own","http":"http://:{SECRET}@127.0.0.1:1","interval":"1s"}}],
-           "watches":[{{"type":"key","key":"a/key","token":"{SECRET}","handler_type":"http",
+               {{"args":["/bin/true","--password","{SECRET}","--token={SECRET}"],"interval":"1s"}},
+               {{"args":["/bin/sh","-c","true {SECRET}"],"interval":"1s"}},
+               {{"tcp":"{SECRET}@127.0.0.1:1","interval":"1s"}},
+               {{"udp":"user:{SECRET}@127.0.0.1:1","interval":"1s"}},
+               {{"h2ping":"{SECRET}:@127.0.0.1:1","interval":"1s"}},
+               {{"grpc":"{SECRET}@127.0.0.1:1/svc?token={SECRET}","interval":"1s"}}]}}],
+           "checks":[{{"id":"own","name":"own","http":"http://:{SECRET}@127.0.0.1:1","interval":"1s"}},
+             {{"id":"name","name":"name","http":"http://{SECRET}@127.0.0.1:1","interval":"1s"}},
+             {{"id":"both","name":"both","http":"http://{SECRET}:x-oauth-basic@127.0.0.1:1","interval":"1s"}}],
+           "watches":[{{"type":"key","key":"a/key","handler":"false {SECRET}"}},
+             {{"type":"key","key":"a/key","token":"{SECRET}","handler_type":"http",
              "http_handler_config":{{"path":"http://user:{SECRET}@127.0.0.1:1/","method":"POST",
                "header":{{"Authorization":["{SECRET}"]}}}}}}]"#
     );
     let agent = Keeping::start(folder.path(), &keys);
     until("the checks ran", || {
         let checks = agent.get("/v1/agent/checks");
-        checks.matches("connection refused").count() >= 2
+        checks.matches("connection refused").count() >= 4
+            && checks.matches("hidden@127.0.0.1").count() >= 4
     });
     let log = || fs::read_to_string(folder.path().join("out.log")).unwrap();
-    until("the handler failed", || log().contains("handler failed"));
+    until("the handlers failed", || log().matches("handler failed").count() >= 2);
     let shown =
         ["/v1/agent/self", "/v1/agent/checks", "/v1/health/state/any", "/v1/agent/services"]
             .map(|path| (path, agent.get(path)));
