@@ -23,11 +23,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lateness::{Late, Lateness};
-use super::warmup::{Next, Warmup};
+use super::warmup::{Heard, Next, Warmup};
 use super::{
     CheckResult, Definition, Probe, Resources, docker, grpc, h2ping, http, os_service, script, tcp,
     ttl, udp,
 };
+use crate::secrets;
 
 /// Connections of probes at one time, if descriptors allow. Each may wait its whole timeout for a
 /// target that hangs; too few places, and those would make all others late.
@@ -257,7 +258,6 @@ impl Runner {
                 let _place = places.acquire().await;
                 let late = due.elapsed();
                 runner.inner.lateness.note(late);
-                metrics::histogram!("muster.checks.lateness").record(late.as_secs_f64());
                 run_once(&definition.probe, &runner.inner.resources).await
             };
             if runner.finished(&id, registration, definition.interval, &outcome) {
@@ -268,7 +268,7 @@ impl Runner {
     }
 
     /// A run ended: the next is due. Says whether the result counts: it does not if the check went
-    /// away in the meantime, nor if a quick repeat found no more than the run before it.
+    /// away in the meantime, nor if a quick repeat failed.
     fn finished(
         &self,
         id: &Arc<str>,
@@ -282,7 +282,8 @@ impl Runner {
             return false;
         }
         entry.running = None;
-        let Next { due, counts } = entry.warmup.next(Instant::now(), interval, outcome.unheard);
+        let Next { due, counts } =
+            entry.warmup.next(Instant::now(), interval, Heard::from(outcome));
         entry.due = Some(due);
         schedule.queue(id);
         drop(schedule);
@@ -319,7 +320,21 @@ impl Schedule {
     }
 }
 
+/// One run. Nobody reads the secrets of an address in its output.
 async fn run_once(probe: &Probe, resources: &Resources) -> CheckResult {
+    let mut result = ask(probe, resources).await;
+    let target = match probe {
+        Probe::Tcp(target) => &target.address,
+        Probe::Udp(target) => &target.address,
+        Probe::H2Ping(target) => &target.address,
+        Probe::Grpc(target) => &target.target,
+        _ => return result,
+    };
+    result.output = secrets::output(result.output, target);
+    result
+}
+
+async fn ask(probe: &Probe, resources: &Resources) -> CheckResult {
     match probe {
         Probe::Http(target) => http::probe(target, &resources.tls).await,
         Probe::Tcp(target) => tcp::probe(target, &resources.tls).await,

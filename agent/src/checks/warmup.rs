@@ -8,14 +8,17 @@
 //! ```
 //!
 //! Without them a program that listens 0.3 s after it was registered is out of service for a whole
-//! interval. A repeat that is unheard again does not count: thresholds see the results of the
-//! regular runs alone, and nothing is written. The first other result counts at once, is the first
-//! of the regular runs, and ends the repeats. So does the second regular run: there are at most
-//! as many repeats as an interval has doublings.
+//! interval. A repeat that fails does not count, whether nobody was heard or the answer was bad (a
+//! program that is still starting says so): thresholds see the failures of the regular runs alone,
+//! and nothing is written. The first success counts at once, is the first of the regular runs, and
+//! ends the repeats. So does the second regular run: there are at most as many repeats as an
+//! interval has doublings.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::{CheckResult, Status};
 
 /// From the first run to the first repeat; doubled from each to the next.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
@@ -25,7 +28,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 pub(super) enum Warmup {
     /// Its first run is still to come.
     Before,
-    /// Nobody was heard so far.
+    /// Nobody was heard at first, and no run has succeeded so far.
     Repeating {
         /// From the next repeat to the one after it.
         pause: Duration,
@@ -34,6 +37,27 @@ pub(super) enum Warmup {
     },
     /// It runs once in an interval.
     Over,
+}
+
+/// Outcome of a run, as far as repeats depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nobody listens there.
+    Nobody,
+    /// The check failed in another way.
+    Failure,
+    /// It is passing or warning.
+    Success,
+}
+
+impl From<&CheckResult> for Heard {
+    fn from(result: &CheckResult) -> Heard {
+        match result.status {
+            _ if result.unheard => Heard::Nobody,
+            Status::Critical => Heard::Failure,
+            Status::Passing | Status::Warning => Heard::Success,
+        }
+    }
 }
 
 /// Step after a run.
@@ -46,11 +70,13 @@ pub(super) struct Next {
 }
 
 impl Warmup {
-    /// A run ended at `now`, and was `unheard` or not.
-    pub(super) fn next(&mut self, now: Instant, interval: Duration, unheard: bool) -> Next {
-        let (pause, regular, counts) = match *self {
-            Warmup::Before if unheard => (PAUSE_FIRST, now + interval, true),
-            Warmup::Repeating { pause, regular } if unheard => (pause, regular, false),
+    /// A run ended at `now`.
+    pub(super) fn next(&mut self, now: Instant, interval: Duration, heard: Heard) -> Next {
+        let (pause, regular, counts) = match (*self, heard) {
+            (Warmup::Before, Heard::Nobody) => (PAUSE_FIRST, now + interval, true),
+            (Warmup::Repeating { pause, regular }, Heard::Nobody | Heard::Failure) => {
+                (pause, regular, false)
+            }
             _ => {
                 *self = Warmup::Over;
                 return Next { due: now + interval, counts: true };
@@ -71,14 +97,19 @@ impl Warmup {
 mod tests {
     use super::*;
 
-    /// A run that is unheard (`u`) or not (`h`) each time one is due; the moments in tenths of a
-    /// second, those whose result counts with a `+`.
+    /// A run that hears nobody (`u`), fails in another way (`b`) or succeeds (`h`) each time one is due; the moments in
+    /// tenths of a second, those whose result counts with a `+`.
     fn runs(interval_tenths: u64, results: &str) -> String {
         let (begun, interval) = (Instant::now(), Duration::from_millis(interval_tenths * 100));
         let (mut warmup, mut now) = (Warmup::Before, begun);
         let mut shown = Vec::new();
         for result in results.chars() {
-            let next = warmup.next(now, interval, result == 'u');
+            let heard = match result {
+                'u' => Heard::Nobody,
+                'b' => Heard::Failure,
+                _ => Heard::Success,
+            };
+            let next = warmup.next(now, interval, heard);
             let mark = if next.counts { "+" } else { "" };
             shown.push(format!("{}{mark}", (now - begun).as_millis() / 100));
             now = next.due;
@@ -99,6 +130,12 @@ mod tests {
             (100, "uhuu", "0+ 2+ 102+ 202+"),
             (100, "huuu", "0+ 100+ 200+ 300+"),
             (10, "uuuuu", "0+ 2 6 10+ 20+"),
+            // A program that is still starting may answer badly: that counts at the regular runs only.
+            (100, "ubbhh", "0+ 2 6 14+ 114+"),
+            (100, "ubuuuuubb", "0+ 2 6 14 30 62 100+ 200+ 300+"),
+            (10, "ubbb", "0+ 2 6 10+"),
+            // A bad answer at first is not repeated.
+            (100, "bub", "0+ 100+ 200+"),
             // Not where there is no room for one.
             (2, "uuu", "0+ 2+ 4+"),
             (1, "uuu", "0+ 1+ 2+"),
@@ -114,6 +151,6 @@ mod tests {
     fn other_first_runs_are_never_repeated() {
         let (mut warmup, now) = (Warmup::Over, Instant::now());
         let hour = Duration::from_hours(1);
-        assert_eq!(warmup.next(now, hour, true), Next { due: now + hour, counts: true });
+        assert_eq!(warmup.next(now, hour, Heard::Nobody), Next { due: now + hour, counts: true });
     }
 }
