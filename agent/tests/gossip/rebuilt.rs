@@ -157,6 +157,16 @@ fn the_id_of_a_living_member_stays_with_it_and_both_are_told() {
             *told.entry(*who).or_default() += 1;
         }
         assert!(!told.is_empty());
+        // The copy itself says of itself that it is the copy.
+        let at_copy = |world: &World, text: &str| {
+            world.warnings.iter().any(|(who, told)| *who == 4 && told.contains(text))
+        };
+        assert!(at_copy(&world, "this agent node-4 at 10.0.0.4:8301"), "{:?}", world.warnings);
+        let blames = at_copy(&world, "member node-3 at 10.0.0.3:8301 has conflicting");
+        assert!(!blames, "the copy blames the holder");
+        let told_why =
+            |world: &World| at_copy(world, "which had it first: this agent is not believed");
+        assert!(world.until(10 * MINUTE, told_why).is_some(), "through {through}, away {away}");
         // One in ten seconds, of twelve minutes at most.
         assert!(told.values().all(|lines| *lines <= 75), "{told:?}");
         // Its holder goes: the id is free.

@@ -62,18 +62,15 @@ impl Core {
         let Some(twin) = self.twin(said).filter(|twin| twin.address != said.address) else {
             return false;
         };
-        let (other, at) = (twin.name.clone(), twin.address);
+        let (other, text) = (twin.name.clone(), self.conflict(said, twin));
         self.counters.refused += 1;
         if let Some(unsaid) = self.refusals.ids.due(now) {
             // Its holder is asked next, so that an id does not stay with the dead for longer than it must.
             if let Some(place) = self.peers.get_index_of(&other) {
                 self.turn = place;
             }
-            let (name, id, address) = (&said.name, said.id, said.address);
             let more = if unsaid == 0 { String::new() } else { format!(" ({unsaid} more before)") };
-            out.push(Output::Notice(Notice::Warning(format!(
-                "member {name} at {address} has conflicting node ID {id} with member {other} at {at} and is not believed: give it a `node-id` of its own{more}"
-            ))));
+            out.push(Output::Notice(Notice::Warning(text + &more)));
         }
         true
     }
@@ -85,6 +82,28 @@ impl Core {
         let mut with_it = living.map(|known| &known.details).filter(|it| it.id == me.id).peekable();
         if with_it.peek().is_some() {
             self.is_copy = with_it.any(|it| it.name != me.name && it.address != me.address);
+        }
+    }
+
+    /// Warning that `said` claims the id of `twin`. Where this member is one of the two, its own log says so: there an
+    /// operator looks who has copied its `node-id`.
+    fn conflict(&self, said: &Details, twin: &Details) -> String {
+        let (name, id, address) = (&said.name, said.id, said.address);
+        let (other, at) = (&twin.name, twin.address);
+        if twin.name != self.me.name {
+            return format!(
+                "member {name} at {address} has conflicting node ID {id} with member {other} at {at} and is not believed: give it a `node-id` of its own"
+            );
+        }
+        let conflict = format!(
+            "this agent {other} at {at} has conflicting node ID {id} with member {name} at {address}"
+        );
+        if self.is_copy {
+            format!(
+                "{conflict}, which had it first: this agent is not believed, and its services stay out of the catalog; remove its `node-id` file, or set `node_id`, and start it again"
+            )
+        } else {
+            format!("{conflict}: give the one whose `node-id` was copied an id of its own")
         }
     }
 }
