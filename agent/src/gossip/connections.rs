@@ -1,4 +1,4 @@
-//! Connections of others: their places, and how much memory they take.
+//! Connections of others: their number, and how much memory they take.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,9 +6,11 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::net::{Bounds, ConnectionPermit, Owner, Places};
+use crate::net::{
+    ConnectionLimiter, ConnectionLimits, ConnectionPermit, Familiarity, FullSource, Source,
+};
 
-/// Part of all places that one address may have.
+/// One address may have this part of all connections.
 const PER_ADDRESS: usize = 4;
 /// Bytes of questions and answers under way at once, of all connections together.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -20,30 +22,31 @@ const READ_AT_ONCE: usize = 2;
 /// All of one pool.
 #[derive(Debug)]
 pub(super) struct Connections {
-    places: Arc<Places>,
+    limiter: Arc<ConnectionLimiter>,
     bytes: Arc<Semaphore>,
     turns: Semaphore,
 }
 
 impl Connections {
-    /// Places for `max` connections.
+    /// At most `max` connections.
     pub(super) fn new(max: usize) -> Connections {
-        let all = max.max(PER_ADDRESS);
+        let total = max.max(PER_ADDRESS);
         Connections {
-            places: Arc::new(Places::new(Bounds {
-                all,
-                unknown: all,
-                of_one: (all / PER_ADDRESS).max(1),
+            limiter: Arc::new(ConnectionLimiter::new(ConnectionLimits {
+                total,
+                unknown: total,
+                per_source: (total / PER_ADDRESS).max(1),
+                full_source: FullSource::CloseIdle,
             })),
             bytes: Arc::new(Semaphore::new(BYTES_MAX / UNIT)),
             turns: Semaphore::new(READ_AT_ONCE),
         }
     }
 
-    /// A place for a connection that came just now, or none if all are taken by who does something. Nobody is known:
+    /// A permit for a connection that came just now; `None` if there are too many and none is idle. Nobody is known:
     /// newcomers come this way.
     pub(super) fn admit(&self, from: IpAddr, now: Instant) -> Option<ConnectionPermit> {
-        self.places.admit(Owner::new(from, false), now)
+        self.limiter.admit(Source::new(from, Familiarity::Unknown), now).ok()
     }
 
     /// Waits until so many bytes more may be under way.

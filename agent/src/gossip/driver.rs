@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -213,7 +215,7 @@ impl Shared {
             send(&mut stream, asked).await.map_err(text)?;
             let heard = self.receive(&mut stream).await.map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
-                    "the other side closed the connection: its keys may be others".to_owned()
+                    "the other side closed the connection without an answer: its keys may be others, or it has too many connections".to_owned()
                 }
                 _ => plain(&error),
             })?;
@@ -231,21 +233,22 @@ impl Shared {
     }
 
     /// Serves one connection.
-    async fn serve(&self, mut stream: TcpStream, place: &ConnectionPermit) {
+    async fn serve(&self, mut stream: TcpStream, permit: &ConnectionPermit) {
         let asked = timeout(SILENCE_MAX, stream.peek(&mut [0])).await;
         if !matches!(asked, Ok(Ok(1..))) {
             self.stats.garbage();
             return;
         }
+        permit.waits(Instant::now());
         let Ok((heard, bytes)) = self.receive(&mut stream).await else {
             self.stats.garbage();
             return;
         };
-        place.waits(None);
+        permit.works();
         let Some(answer) = self.answer(heard).await else { return };
         drop(bytes);
         let _bytes = self.connections.reserve(answer.len()).await;
-        place.waits(Some(Instant::now()));
+        permit.waits(Instant::now());
         // Who does not take its answer goes without.
         let _ = send(&mut stream, answer).await;
     }
@@ -349,18 +352,23 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
             shared.stats.garbage();
             continue;
         }
-        // One that comes when all places are taken by who does something is closed: it can come again. To let it wait
-        // would take a file handle, which other interfaces need, too.
-        let Some(place) = shared.connections.admit(from.ip(), Instant::now()) else {
+        // One that comes when there are too many, and none is idle, is closed: it can come again. To let it wait would
+        // take a file handle, which other interfaces need, too.
+        let now = Instant::now();
+        let Some(permit) = shared.connections.admit(from.ip(), now) else {
             shared.stats.garbage();
             continue;
         };
+        // In a flood many more may come before its task has its turn.
+        if SockRef::from(&stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0) {
+            permit.waits(now);
+        }
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = place.ended() => shared.stats.garbage(),
-                _ = timeout(CONNECTION_TIME, shared.serve(stream, &place)) => {}
+                () = permit.ended() => shared.stats.garbage(),
+                _ = timeout(CONNECTION_TIME, shared.serve(stream, &permit)) => {}
             }
         });
     }

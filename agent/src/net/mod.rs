@@ -1,7 +1,7 @@
-//! Addresses: blocks of them, as every part of the agent reads and compares them, places for their connections, and
+//! Addresses: blocks of them, as every part of the agent reads and compares them, limits on their connections, and
 //! connections to them, plain and encrypted.
 
-mod places;
+mod connections;
 pub(crate) mod tcp;
 pub(crate) mod tls;
 
@@ -11,7 +11,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-pub(crate) use places::{Bounds, ConnectionPermit, Owner, Places};
+pub(crate) use connections::{
+    ConnectionLimiter, ConnectionLimits, ConnectionPermit, Familiarity, Full, FullSource, Source,
+};
 
 /// A block of addresses, written `10.0.0.0/8` or `fd00::/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

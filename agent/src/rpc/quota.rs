@@ -11,18 +11,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Limits;
-use crate::net::{Bounds, ConnectionPermit, Owner, Places};
+use crate::net::{
+    ConnectionLimiter, ConnectionLimits, ConnectionPermit, Familiarity, Full, FullSource, Source,
+};
 
 /// Bytes of a call beside its body: its task, its entry among the others, and what its handler keeps.
 pub(super) const CALL_BYTES: usize = 6 << 10;
 
-/// One of so many places is kept for those who are known.
+/// One of so many connections is kept for known addresses.
 const KNOWN_PART: usize = 4;
 
 /// A body is there as bytes and as what is read from them.
@@ -38,17 +41,8 @@ pub(super) struct Clients {
     limits: Limits,
     total: [Arc<Semaphore>; 3],
     turns: Arc<Semaphore>,
-    places: Arc<Places>,
-    known: Mutex<HashMap<Owner, Client>>,
-}
-
-/// No place for a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
-    /// The address has all that it may have.
-    OfAddress,
-    /// All places are taken.
-    OfAll,
+    limiter: Arc<ConnectionLimiter>,
+    known: Mutex<HashMap<Source, Client>>,
 }
 
 #[derive(Debug)]
@@ -61,8 +55,8 @@ struct Client {
 /// One connection of an address.
 pub(super) struct Entered {
     clients: Arc<Clients>,
-    owner: Owner,
-    place: ConnectionPermit,
+    source: Source,
+    permit: ConnectionPermit,
     purses: [Arc<Semaphore>; 3],
     turns: Arc<Semaphore>,
 }
@@ -93,46 +87,43 @@ fn purses(bytes: usize) -> [Arc<Semaphore>; 3] {
 impl Clients {
     pub(super) fn new(limits: Limits) -> Clients {
         let turns = Arc::new(Semaphore::new(TURNS_TOTAL));
-        let all = limits.connections_total;
-        let unknown = (all - all / KNOWN_PART).max(1);
-        // What one address has too many of is refused, not made room for.
-        let places = Arc::new(Places::new(Bounds { all, unknown, of_one: usize::MAX }));
+        let total = limits.connections_total;
+        let unknown = (total - total / KNOWN_PART).max(1);
+        let limiter = Arc::new(ConnectionLimiter::new(ConnectionLimits {
+            total,
+            unknown,
+            per_source: limits.connections_per_client,
+            full_source: FullSource::Refuse,
+        }));
         let total = purses(limits.bytes_total);
-        Clients { limits, total, turns, places, known: Mutex::default() }
+        Clients { limits, total, turns, limiter, known: Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Owner, Client>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One more connection, if there is a place for it or one that is idle gives way.
+    /// One more connection, if there are not too many or an idle one is closed for it.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr, known: bool) -> Result<Entered, Full> {
-        let owner = Owner::new(address, known);
-        let mut known = self.known();
+        let familiarity = if known { Familiarity::Known } else { Familiarity::Unknown };
+        let source = Source::new(address, familiarity);
+        let permit = self.limiter.admit(source, Instant::now())?;
+        let mut known = self.known.lock();
         let new = || Client {
             connections: 0,
             purses: purses(self.limits.bytes_per_client),
             turns: Arc::new(Semaphore::new(TURNS_PER_CLIENT)),
         };
-        let connections = known.get(&owner).map_or(0, |client| client.connections);
-        if connections >= self.limits.connections_per_client {
-            return Err(Full::OfAddress);
-        }
-        let place = self.places.admit(owner, Instant::now()).ok_or(Full::OfAll)?;
-        let client = known.entry(owner).or_insert_with(new);
+        let client = known.entry(source).or_insert_with(new);
         client.connections += 1;
         let (purses, turns) = (client.purses.clone(), Arc::clone(&client.turns));
-        Ok(Entered { clients: Arc::clone(self), owner, place, purses, turns })
+        Ok(Entered { clients: Arc::clone(self), source, permit, purses, turns })
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut known = self.clients.known();
-        if let Some(client) = known.get_mut(&self.owner) {
+        let mut known = self.clients.known.lock();
+        if let Some(client) = known.get_mut(&self.source) {
             client.connections -= 1;
             if client.connections == 0 {
-                known.remove(&self.owner);
+                known.remove(&self.source);
             }
         }
     }
@@ -140,19 +131,24 @@ impl Drop for Entered {
 
 impl fmt::Debug for Entered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entered").field("owner", &self.owner).finish_non_exhaustive()
+        f.debug_struct("Entered").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
 impl Entered {
-    /// From now on the connection waits for its peer, or works for it.
-    pub(super) fn is_idle(&self, idle: bool) {
-        self.place.waits(idle.then(Instant::now));
+    /// From now on the connection waits for its peer.
+    pub(super) fn waits(&self) {
+        self.permit.waits(Instant::now());
+    }
+
+    /// From now on it works for its peer.
+    pub(super) fn works(&self) {
+        self.permit.works();
     }
 
     /// Resolves when the connection has to give way to another one.
     pub(super) async fn ended(&self) {
-        self.place.ended().await;
+        self.permit.ended().await;
     }
 
     /// Waits until a frame of so many bytes may arrive.
@@ -255,30 +251,34 @@ mod tests {
         let enter =
             |last: u16, known| clients.enter(IpAddr::from([0xfd00, 0, 0, 1, 0, 0, 0, last]), known);
         let _some = [enter(1, false).unwrap(), enter(2, false).unwrap()];
-        assert_eq!(enter(3, false).unwrap_err(), Full::OfAddress);
+        assert_eq!(enter(3, false).unwrap_err(), Full::Source);
         let _known = [enter(3, true).unwrap(), enter(3, true).unwrap(), enter(4, true).unwrap()];
-        assert_eq!(enter(3, true).unwrap_err(), Full::OfAddress);
+        assert_eq!(enter(3, true).unwrap_err(), Full::Source);
     }
 
     #[test]
     fn all_addresses_together_have_a_bound_that_leaves_places_for_those_who_are_known() {
         let limits = Limits { connections_total: 8, ..Limits::default() };
         let clients = Arc::new(Clients::new(limits));
-        let strangers: Vec<_> = (0..6).map(|n| clients.enter(address(n), false).unwrap()).collect();
-        assert_eq!(clients.enter(address(7), false).unwrap_err(), Full::OfAll);
-        assert!(!clients.known().contains_key(&Owner::new(address(7), false)), "nothing is kept");
-        let known: Vec<_> = (0..2).map(|n| clients.enter(address(n), true).unwrap()).collect();
-        assert_eq!(clients.enter(address(3), true).unwrap_err(), Full::OfAll);
+        let enter = |n, known| clients.enter(address(n), known).inspect(Entered::works);
+        let strangers: Vec<_> = (0..6).map(|n| enter(n, false).unwrap()).collect();
+        assert_eq!(enter(7, false).unwrap_err(), Full::Total);
+        assert!(
+            !clients.known.lock().contains_key(&Source::new(address(7), Familiarity::Unknown)),
+            "nothing is kept"
+        );
+        let known: Vec<_> = (0..2).map(|n| enter(n, true).unwrap()).collect();
+        assert_eq!(enter(3, true).unwrap_err(), Full::Total);
         drop((strangers, known));
-        assert!(clients.enter(address(7), false).is_ok());
+        assert!(enter(7, false).is_ok());
     }
 
     #[test]
     fn an_address_that_has_gone_is_forgotten() {
         let clients = clients(1 << 20, 4 << 20);
         let entered: Vec<_> = (0..3).map(|_| clients.enter(address(1), false).unwrap()).collect();
-        assert_eq!(clients.known().len(), 1);
+        assert_eq!(clients.known.lock().len(), 1);
         drop(entered);
-        assert!(clients.known().is_empty());
+        assert!(clients.known.lock().is_empty());
     }
 }

@@ -106,6 +106,7 @@ pub async fn serve_one(
         Ok(class) => class,
         Err(why) => return tracing::debug!(%peer, "{why}"),
     };
+    entered.waits();
     let Socket { reader, mut writer } = socket;
     let (outbox, mut queue) = Outbox::of(class, Some(Arc::clone(&entered)));
     let calls = Calls { handlers, peer, class, entered, outbox, running: Arc::default() };
@@ -229,7 +230,7 @@ impl Calls {
         {
             let running = lock(&self.running);
             if running.is_empty() {
-                self.entered.is_idle(true);
+                self.entered.waits();
             }
         }
         match frame {
@@ -299,7 +300,7 @@ impl Calls {
             if running.len() >= max {
                 return refuse(Reason::Busy, format!("{max} calls are in flight already"));
             }
-            self.entered.is_idle(false);
+            self.entered.works();
             running.insert(id, Running { credit: credit.clone(), ..Running::default() });
         }
         let within =
@@ -388,12 +389,12 @@ fn log_full(peer: SocketAddr, full: Full) {
     static OF_ADDRESS: Seldom = Seldom::new();
     static OF_ALL: Seldom = Seldom::new();
     match full {
-        Full::OfAddress => {
+        Full::Source => {
             if let Some(times) = OF_ADDRESS.due() {
                 tracing::warn!(%peer, times, "connections were refused: too many from one address");
             }
         }
-        Full::OfAll => {
+        Full::Total => {
             if let Some(times) = OF_ALL.due() {
                 tracing::warn!(%peer, times, "connections were refused: too many from all addresses");
             }
@@ -434,7 +435,7 @@ impl Drop for Ending {
             let mut running = lock(&self.running);
             let cancelled = running.remove(&self.id).is_none_or(|call| call.cancelled);
             if running.is_empty() {
-                self.entered.is_idle(true);
+                self.entered.waits();
             }
             cancelled
         };
