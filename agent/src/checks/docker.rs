@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::{CheckResult, Status, Tail};
@@ -132,12 +133,12 @@ impl Engine {
     }
 
     fn unfinished(&self, key: &Key) -> Option<String> {
-        let unfinished = self.inner.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let unfinished = self.inner.unfinished.lock();
         unfinished.get(key).cloned()
     }
 
     fn remember(&self, key: Key, execution: Option<String>) {
-        let mut unfinished = self.inner.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self.inner.unfinished.lock();
         match execution {
             None => {
                 unfinished.remove(&key);

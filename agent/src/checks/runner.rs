@@ -12,10 +12,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
+use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt as _;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
@@ -120,7 +121,7 @@ impl Runner {
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {
-        self.inner.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.schedule.lock()
     }
 
     /// Puts a check on the schedule, in place of one with the same id. Answers the number of this

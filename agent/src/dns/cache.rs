@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::lookup::{Lookup, version};
 use super::wire::{Name, Record};
@@ -98,7 +100,7 @@ impl Cache {
 
     /// A kept answer that is true in `store`.
     pub(super) fn get(&self, key: &(Name, u16), store: &Store) -> Option<Arc<CachedAnswer>> {
-        let part = self.part(key).lock().unwrap_or_else(PoisonError::into_inner);
+        let part = self.part(key).lock();
         let kept = Arc::clone(part.answers.get(key)?);
         drop(part);
         kept.holds(store).then_some(kept)
@@ -110,7 +112,7 @@ impl Cache {
         if bytes > BYTES_MAX {
             return;
         }
-        let mut part = self.part(&key).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut part = self.part(&key).lock();
         if part.answers.len() >= ANSWERS_MAX || part.bytes + bytes > BYTES_MAX {
             *part = Part::default();
         }
@@ -148,7 +150,7 @@ mod tests {
                 cache.put(key, kept(&name, records, text_bytes));
             }
             for part in &cache.parts {
-                let part = part.lock().unwrap();
+                let part = part.lock();
                 let held: usize = part
                     .answers
                     .iter()

@@ -5,8 +5,9 @@
 //! larger than the query, and who really asked from there still gets to know.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 /// Networks that are told apart. Two that share a place take it from each other, which errs on the
 /// side of answering.
@@ -50,7 +51,7 @@ impl Limiter {
 
     fn pass_at(&self, peer: IpAddr, per_second: u32, second: u64) -> Verdict {
         let network = network(peer);
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         if slots.is_empty() {
             slots.resize(SLOTS, Slot::default());
         }

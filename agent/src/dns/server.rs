@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -210,7 +211,7 @@ impl Server {
     }
 
     fn enter(&self, peer: IpAddr) -> bool {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock();
         let count = clients.entry(peer).or_default();
         if *count >= CONNECTIONS_PER_CLIENT_MAX {
             return false;
@@ -221,14 +222,14 @@ impl Server {
 
     /// Have half of all connections, or half of this client's, been taken?
     fn scarce(&self, peer: IpAddr) -> bool {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = self.clients.lock();
         let own = clients.get(&peer).copied().unwrap_or_default();
         own > CONNECTIONS_PER_CLIENT_MAX / 2
             || self.connections.available_permits() < CONNECTIONS_MAX / 2
     }
 
     fn leave(&self, peer: IpAddr) {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock();
         if let Some(count) = clients.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {

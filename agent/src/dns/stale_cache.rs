@@ -2,8 +2,9 @@
 //! (`dns_config.use_cache`), and a little longer while no server can be reached.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::dns::lookup::{Lookup, Rows};
 use crate::dns::settings::Settings;
@@ -52,14 +53,14 @@ impl StaleCache {
         if !settings.use_cache {
             return None;
         }
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.lock();
         let (came, rows) = table.rows.get(lookup)?;
         (came.elapsed() <= age).then(|| rows.clone())
     }
 
     /// Keeps what a server told. That a name is absent is not kept: names could be invented.
     pub(super) fn put(&self, lookup: &Lookup, rows: &Rows, settings: &Settings) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         table.remove(lookup);
         let bytes = lookup.bytes() + rows.bytes();
         if rows.is_absent() || !settings.use_cache || bytes > BYTES_MAX {
@@ -103,7 +104,7 @@ mod tests {
             let lookup = Lookup::Service { name: format!("web{}", n % 700), tag: None };
             let row = Rows::Owner(Some(super::super::OwnerRow::Node("x".repeat(100_000).into())));
             kept.put(&lookup, &row, &settings);
-            let table = kept.table.lock().unwrap();
+            let table = kept.table.lock();
             let held: usize =
                 table.rows.iter().map(|(key, (_, rows))| key.bytes() + rows.bytes()).sum();
             assert_eq!(held, table.bytes);

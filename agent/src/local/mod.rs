@@ -32,12 +32,13 @@ mod sync;
 mod times;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use muster_client::types::{CheckDefinition, ServiceDefinition};
+use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt as _;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
@@ -213,7 +214,7 @@ impl Local {
 
     /// Reason why the catalog does not hold everything yet, if it is known.
     pub fn trouble(&self) -> Option<String> {
-        self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.trouble.lock().clone()
     }
 
     /// The checks of this agent, by id.
@@ -399,7 +400,7 @@ impl Local {
     }
 
     fn registrations(&self) -> MutexGuard<'_, Registrations> {
-        self.inner.registrations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.registrations.lock()
     }
 
     fn shared(&self) -> Shared {

@@ -11,8 +11,8 @@
 //! Times are spread at random, over more the larger the cluster: a thousand agents must not come
 //! at once when a new leader is there.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -250,7 +250,7 @@ impl Local {
 
     /// Keeps what went wrong for whoever asks; `None`: all is well.
     fn note_trouble(&self, trouble: Option<String>) {
-        *self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.inner.trouble.lock() = trouble;
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::gossip::{MemberList, Pools, Status};
@@ -25,7 +25,7 @@ impl KnownAddresses {
     }
 
     pub(super) fn contains(&self, address: IpAddr) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if seen.0.is_none_or(|at| at.elapsed() >= FRESH) {
             *seen = (Some(Instant::now()), addresses(&self.pools.member_list()));
         }

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use openraft::async_runtime::WatchReceiver;
@@ -11,6 +11,7 @@ use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, Raft, ServerState};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -238,7 +239,7 @@ impl Consensus {
             tracing::warn!("agreement did not end well: {error}");
         }
         let tasks = {
-            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tasks = self.inner.tasks.lock();
             std::mem::take(&mut *tasks)
         };
         for task in tasks {
@@ -246,7 +247,7 @@ impl Consensus {
                 tracing::error!("a task of agreement ended by a panic: {error}");
             }
         }
-        *self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.inner.lock.lock() = None;
     }
 }
 

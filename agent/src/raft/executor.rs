@@ -13,8 +13,8 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use futures::FutureExt;
 use futures::task::AtomicWaker;
 use openraft::AsyncRuntime;
 use openraft_rt_tokio::TokioRuntime;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Polls in a row before other tasks of the thread get their turn.
@@ -58,7 +59,7 @@ struct Shared {
 
 /// Nothing behind these locks can be left half-done by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 impl Executor {

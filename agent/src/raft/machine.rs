@@ -11,13 +11,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +74,7 @@ impl Published {
             // Saves every write that nobody watches the task that wakes.
             return;
         }
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(scopes);
+        self.touched.lock().extend(scopes);
         self.changed.notify_one();
     }
 
@@ -81,7 +82,7 @@ impl Published {
     pub async fn wake_readers(&self, stop: CancellationToken) {
         loop {
             let touched = {
-                let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut touched = self.touched.lock();
                 std::mem::take(&mut *touched)
             };
             if !touched.is_empty() {
@@ -188,7 +189,7 @@ impl Machine {
     }
 
     fn set_current(&self, current: Current) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        *self.current.lock() = Some(current);
     }
 
     fn builder(&self) -> Builder {
@@ -292,7 +293,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, Image>>> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self.current.lock().clone();
         Ok(current.map(Current::snapshot))
     }
 }
@@ -337,7 +338,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
                 })
             }
         };
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         match source {
             Ok((source, bytes)) => {
                 self.snapshot_policy.saved(self.growth, bytes);

@@ -1,11 +1,11 @@
 //! From the library's roles to what the handle's readers are told.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, Raft, ReadPolicy, ServerState};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +43,12 @@ impl Contact {
 
     /// Just now.
     pub(super) fn heard(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// Age of the last contact.
     pub(super) fn age(&self) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|moment| moment.elapsed())
+        self.0.lock().map(|moment| moment.elapsed())
     }
 }
 

@@ -11,9 +11,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::body::Body;
 use crate::store::{Found, Index, Scope, Store};
@@ -103,7 +105,7 @@ impl SharedAnswers {
             return Arc::new(evaluate(store));
         }
         let slot = self.slot(key);
-        let mut latest = slot.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = slot.latest.lock();
         if let Some(made) = latest.as_mut()
             && made.epoch == store.epoch()
         {
@@ -148,7 +150,7 @@ impl SharedAnswers {
     fn slot(&self, key: &str) -> Arc<Slot> {
         let now = self.now();
         let at = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
-        let mut shard = self.shards[at].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shards[at].lock();
         if let Some(slot) = shard.get(key) {
             slot.used.store(now, Ordering::Relaxed);
             return Arc::clone(slot);
@@ -192,7 +194,7 @@ impl SharedAnswers {
         let (mut bytes, mut dooms) = (0, false);
         for (used, slot) in kept {
             // A slot whose lock is held is in use this instant: its turn comes with the next sweep.
-            let Ok(mut latest) = slot.latest.try_lock() else { continue };
+            let Some(mut latest) = slot.latest.try_lock() else { continue };
             let answer = latest.as_ref().map_or(0, Made::size);
             if bytes + slot.question_bytes > bytes_max {
                 slot.doomed.store(true, Ordering::Relaxed);
@@ -215,7 +217,7 @@ impl SharedAnswers {
 
     fn retain(&self, mut keeps: impl FnMut(&Arc<Slot>) -> bool) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             shard.retain(|_, slot| keeps(slot));
             if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
                 shard.shrink_to_fit();
@@ -269,9 +271,9 @@ mod tests {
         /// Bytes that are really held, without the tables.
         fn held(&self) -> usize {
             let held = |shard: &Mutex<HashMap<String, Arc<Slot>>>| {
-                let shard = shard.lock().unwrap();
+                let shard = shard.lock();
                 let each = |(key, slot): (&String, &Arc<Slot>)| {
-                    key.capacity() + slot.latest.lock().unwrap().as_ref().map_or(0, Made::size)
+                    key.capacity() + slot.latest.lock().as_ref().map_or(0, Made::size)
                 };
                 shard.iter().map(each).sum::<usize>()
             };

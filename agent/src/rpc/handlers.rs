@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use super::draining::Draining;
 use super::frame::Outgoing;
 use super::outbox::{Outbox, Turn};
-use super::quota::{Clients, Entered, Full};
+use super::quota::{Clients, Entered};
 use super::{Method, Refusal};
+use crate::net::Full;
 
 /// The caller, and its deadline.
 #[derive(Debug, Clone, Copy)]

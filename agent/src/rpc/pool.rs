@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -116,7 +117,7 @@ impl Drop for Inner {
 }
 
 fn lock(connections: &Connections) -> MutexGuard<'_, HashMap<(SocketAddr, Class), State>> {
-    connections.lock().unwrap_or_else(PoisonError::into_inner)
+    connections.lock()
 }
 
 impl Pool {

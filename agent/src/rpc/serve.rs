@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -21,8 +22,9 @@ use super::frame::{FRAME_BYTES_MAX, Frame, Outgoing, VERSION, WITHOUT_LIMIT};
 use super::handlers::{Answer, Caller, Gone, Handler, Handlers, Sender};
 use super::outbox::{Outbox, write_all};
 use super::pool::Socket;
-use super::quota::{Entered, Full, Held};
+use super::quota::{Entered, Held};
 use super::{Class, Method, Reason, Refusal};
+use crate::net::Full;
 use crate::telemetry::Seldom;
 use crate::telemetry::metrics::names;
 
@@ -222,7 +224,7 @@ struct Running {
 }
 
 fn lock(running: &Mutex<HashMap<u32, Running>>) -> MutexGuard<'_, HashMap<u32, Running>> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+    running.lock()
 }
 
 impl Calls {

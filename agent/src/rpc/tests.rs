@@ -121,13 +121,13 @@ async fn thousands_of_calls_share_a_connection_and_end_in_any_order() {
 
 #[tokio::test]
 async fn calls_begin_in_the_order_of_their_sending() {
-    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let handlers = Handlers::new().on(Method::Append, {
         let seen = Arc::clone(&seen);
         move |number: u32, _| {
             let seen = Arc::clone(&seen);
             async move {
-                seen.lock().unwrap().push(number);
+                seen.lock().push(number);
                 tokio::task::yield_now().await;
                 Ok(number)
             }
@@ -143,7 +143,7 @@ async fn calls_begin_in_the_order_of_their_sending() {
     for (number, answer) in join_all(answers).await.into_iter().enumerate() {
         assert_eq!(answer.unwrap() as usize, number);
     }
-    assert_eq!(*seen.lock().unwrap(), (0..1000).collect::<Vec<_>>());
+    assert_eq!(*seen.lock(), (0..1000).collect::<Vec<_>>());
 }
 
 /// Counts how many of its kind were made and dropped.

@@ -1,8 +1,8 @@
 //! Log lines about what others can repeat as often as they like: one now and then, with a count.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Between two lines of one kind.
@@ -30,7 +30,7 @@ impl Seldom {
     }
 
     fn due_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.unlogged += 1;
         if state.logged.is_some_and(|logged| now.saturating_duration_since(logged) < EVERY) {
             return None;

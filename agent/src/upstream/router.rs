@@ -4,10 +4,10 @@
 //! comes to the front, so that the agents spread over the servers again after one was away.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ impl Router {
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+        self.order.lock()
     }
 
     /// Takes the list over as it is now.

@@ -64,7 +64,7 @@ async fn serve(stream: tokio::net::UnixStream, seen: Requests) {
         .split_once("/v1.")
         .map_or(("", &*path), |(_, rest)| rest.split_once('/').unwrap_or_default());
     let path = path.trim_start_matches('/').split('?').next().unwrap_or_default().to_owned();
-    seen.lock().unwrap().push(format!("{path} {}", String::from_utf8_lossy(&body)));
+    seen.lock().push(format!("{path} {}", String::from_utf8_lossy(&body)));
     let steps: Vec<&str> = path.split('/').collect();
     let answer = match *steps {
         ["version"] => json(200, r#"{"ApiVersion":"1.40","MinAPIVersion":"1.12"}"#),
@@ -140,7 +140,7 @@ async fn exit_codes_output_and_refusals() {
         let outcome = probe(&command(container, Duration::from_secs(20)), &engine).await;
         assert_eq!(outcome, CheckResult::new(status, output), "{container}");
     }
-    let requests = fake.requests.lock().unwrap().clone();
+    let requests = fake.requests.lock().clone();
     let created = requests.iter().find(|r| r.starts_with("containers/exits-0/exec ")).unwrap();
     let body: serde_json::Value = serde_json::from_str(created.split_once(' ').unwrap().1).unwrap();
     assert_eq!(body["Cmd"], serde_json::json!(["/check", "a b"]));
@@ -163,7 +163,7 @@ async fn a_program_that_hangs_is_not_started_again() {
             "the previous run in container hangs has not ended; no other is started"
         )
     );
-    let requests = fake.requests.lock().unwrap().clone();
+    let requests = fake.requests.lock().clone();
     let started = requests.iter().filter(|r| r.starts_with("exec/hangs/start")).count();
     assert_eq!(started, 1, "{requests:?}");
 }

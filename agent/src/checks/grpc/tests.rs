@@ -1,6 +1,7 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use http::Response;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -37,7 +38,7 @@ async fn serve(stream: impl Stream + 'static, answer: Answer, seen: Arc<Mutex<Ve
                 bytes.extend_from_slice(&data);
             }
             let kind = head.headers[CONTENT_TYPE].to_str().unwrap().to_owned();
-            seen.lock().unwrap().push(format!("{} {} {kind} {bytes:?}", head.method, head.uri));
+            seen.lock().push(format!("{} {} {kind} {bytes:?}", head.method, head.uri));
             let mut response = Response::builder().status(answer.http);
             let trailers: HeaderMap = answer
                 .trailers
@@ -139,7 +140,7 @@ async fn the_service_is_what_follows_the_slash() {
     run(&address, None, &Tls::default()).await;
     let long = "s".repeat(300);
     run(&format!("{address}/{long}"), None, &Tls::default()).await;
-    let seen = seen.lock().unwrap().clone();
+    let seen = seen.lock().clone();
     let call = format!("POST http://{address}/grpc.health.v1.Health/Check application/grpc");
     let named = [&[0, 0, 0, 0, 14, 10, 12][..], b"my.Service/x"].concat();
     assert_eq!(seen[0], format!("{call} {named:?}"));

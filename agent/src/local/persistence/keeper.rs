@@ -338,7 +338,8 @@ fn read<T: DeserializeOwned>(from: &sled::Tree, kind: Kind) -> Result<Vec<(Strin
 pub(in crate::local) mod faults {
     use std::collections::HashMap;
     use std::path::{Path, PathBuf};
-    use std::sync::{Mutex, PoisonError};
+
+    use parking_lot::Mutex;
 
     use super::Error;
 
@@ -361,7 +362,7 @@ pub(in crate::local) mod faults {
     static PLANS: Mutex<Option<HashMap<PathBuf, Plan>>> = Mutex::new(None);
 
     fn plan<T>(path: &Path, act: impl FnOnce(&mut Plan) -> T) -> T {
-        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = PLANS.lock();
         act(plans.get_or_insert_default().entry(path.to_owned()).or_default())
     }
 

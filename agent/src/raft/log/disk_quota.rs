@@ -6,8 +6,9 @@
 //! come from a leader do not ask: a follower without room waits for it and acknowledges nothing.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::raft::log::lock;

@@ -2,12 +2,13 @@
 //! nothing else to do skips the queue: see [`Writer::write_here`].
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{LogStore, Record, Shared, lock, weight};
@@ -68,7 +69,7 @@ impl Writer {
     /// before it, or if the disk is not quick enough for that.
     pub(super) fn write_here(&self, job: Job) -> Result<(), Job> {
         // Who holds the pen writes; what was queued before it was taken comes first.
-        let Ok(mut batcher) = self.batcher.try_lock() else {
+        let Some(mut batcher) = self.batcher.try_lock() else {
             return Err(job);
         };
         if !batcher.quick || self.queued.load(Ordering::Acquire) > 0 {

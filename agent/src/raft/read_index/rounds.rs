@@ -9,8 +9,9 @@
 //! Each caller gets the answer of a round that began *after* its question, so that it holds for
 //! what had happened by then. However many ask, one round runs at a time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Waiters for rounds of one kind.
@@ -34,7 +35,7 @@ impl<T> Default for Rounds<T> {
 
 /// Nothing behind this lock can be left half-done by a panic.
 fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock()
 }
 
 impl<T: Clone + Send + 'static> Rounds<T> {

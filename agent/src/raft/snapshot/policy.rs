@@ -7,9 +7,9 @@
 //! setting) and by bytes (here).
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// As the reference: it looks every 30 s.
@@ -74,7 +74,7 @@ impl Policy {
     }
 
     fn grown(&self) -> MutexGuard<'_, Grown> {
-        self.grown.lock().unwrap_or_else(PoisonError::into_inner)
+        self.grown.lock()
     }
 
     /// A batch up to `index` was applied; its commands were so many bytes.

@@ -3,12 +3,13 @@
 pub(super) mod open;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Raft, ServerState};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -153,7 +154,7 @@ impl Consensus {
         };
         let (status, stop) = (consensus.inner.status.clone(), consensus.inner.stop.clone());
         let driving = tokio::spawn(driver.run(status, stop));
-        consensus.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(driving);
+        consensus.inner.tasks.lock().push(driving);
         if let Err(error) = consensus.take_part(servers).await {
             consensus.shutdown().await;
             return Err(error);
@@ -197,7 +198,7 @@ impl Consensus {
         }
         let stop = self.inner.stop.clone();
         let forming = tokio::spawn(async move { servers.form(stop).await });
-        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(forming);
+        self.inner.tasks.lock().push(forming);
         Ok(())
     }
 

@@ -15,9 +15,10 @@ mod cells;
 pub mod names;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use cells::{CountCells, TimeCells};
@@ -84,7 +85,7 @@ impl Timing {
 /// The timing of this name; made if there is none yet. What is made stays: names must come from a closed set.
 pub fn named(name: &str) -> &'static Timing {
     static MADE: Mutex<BTreeMap<&'static str, &'static Timing>> = Mutex::new(BTreeMap::new());
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut made = MADE.lock();
     if let Some(timing) = made.get(name) {
         return timing;
     }
@@ -98,7 +99,7 @@ pub fn named(name: &str) -> &'static Timing {
 /// Timings besides those in [`names`].
 fn others() -> MutexGuard<'static, Vec<&'static Timing>> {
     static OTHERS: Mutex<Vec<&'static Timing>> = Mutex::new(Vec::new());
-    OTHERS.lock().unwrap_or_else(PoisonError::into_inner)
+    OTHERS.lock()
 }
 
 /// One figure over one interval.
@@ -159,7 +160,7 @@ static LAST: Mutex<Option<Arc<Interval>>> = Mutex::new(None);
 
 /// The last interval that is over; before the end of the first one, that as far as it is.
 pub fn last() -> Arc<Interval> {
-    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let last = LAST.lock().clone();
     last.unwrap_or_else(|| Arc::new(collect(unix_time() / 10 * 10, Take::Look)))
 }
 
@@ -172,7 +173,7 @@ pub async fn run(stop: CancellationToken) {
             () = tokio::time::sleep(left()) => {}
         }
         let over = Arc::new(collect(begun, Take::Away));
-        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(over);
+        *LAST.lock() = Some(over);
     }
 }
 

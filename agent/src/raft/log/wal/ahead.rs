@@ -7,10 +7,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::super::lock;
 use super::{
@@ -159,8 +161,7 @@ impl Ahead {
             }
             // None yet, or too small for what must go into it; asked again for a disk that was full.
             self.send(PrepareTask::Grow(bytes));
-            let changed = self.prepared.changed.wait_timeout(state, RETRY);
-            state = changed.unwrap_or_else(PoisonError::into_inner).0;
+            self.prepared.changed.wait_for(&mut state, RETRY);
         }
     }
 
