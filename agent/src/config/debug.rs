@@ -1,10 +1,11 @@
 //! The running configuration as `/v1/agent/self` shows it (`DebugConfig`): the reference's names, in
 //! its forms. Secrets are never in it. Parts of the reference that do not exist here show as off.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use muster_client::types::format_duration;
+use muster_client::types::{format_duration, format_nanos};
 use serde_json::{Value, json};
 
 use super::{Config, HttpAddress, Segment};
@@ -16,144 +17,196 @@ fn time(duration: Duration) -> String {
     format_duration(duration)
 }
 
+fn path_text(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
 impl Config {
     /// All settings, by the reference's names.
     pub fn debug(&self, node_id: &str, version: &str) -> Value {
-        let tcp = |port: u16| format!("tcp://{}:{port}", self.advertise);
-        let bound = |port: u16| format!("tcp://{}:{port}", self.bind);
-        let http: Vec<String> = self
-            .http
-            .iter()
-            .map(|address| match address {
-                HttpAddress::Tcp(address) => format!("tcp://{address}"),
-                HttpAddress::Unix(path) => format!("unix://{}", path.display()),
-            })
-            .collect();
-        let clients: Vec<String> = self
-            .http
-            .iter()
-            .filter_map(|address| match address {
-                HttpAddress::Tcp(address) => Some(address.ip().to_string()),
-                HttpAddress::Unix(_) => None,
-            })
-            .collect();
-        let dns: Vec<String> = self
-            .dns_addresses
-            .iter()
-            .flat_map(|address| ["tcp", "udp"].map(|network| format!("{network}://{address}")))
-            .collect();
-        let port = |port: Option<u16>| port.map_or(-1, i64::from);
-        let wan = self.ports.serf_wan;
-        let file = self.log.file.as_ref();
-        let limits = &self.http_limits;
-        let multiplier = self.raft.multiplier;
-        let raft_time = |ms: u64| time(Duration::from_millis(ms) * multiplier);
-        let family = |address: IpAddr| if address.is_ipv4() { "ipv4" } else { "ipv6" };
-        let mut tagged = json!({"lan": self.advertise, "wan": self.advertise_wan});
-        tagged[format!("lan_{}", family(self.advertise))] = json!(self.advertise);
-        tagged[format!("wan_{}", family(self.advertise_wan))] = json!(self.advertise_wan);
-        let mut shown = json!({
-            "AEInterval": "1m0s",
-            "AdvertiseAddrLAN": self.advertise,
-            "AdvertiseAddrWAN": self.advertise_wan,
-            "AllowOrigins": limits.allow_origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "AllowWriteHTTPFrom": limits.allow_write_from,
-            "AutopilotCleanupDeadServers": self.autopilot.cleanup_dead_servers,
-            "AutopilotDisableUpgradeMigration": false,
-            "AutopilotLastContactThreshold": time(Duration::from_nanos(self.autopilot.last_contact_threshold_ns)),
-            "AutopilotMaxTrailingLogs": self.autopilot.max_trailing_logs,
-            "AutopilotMinQuorum": self.autopilot.min_quorum,
-            "AutopilotRedundancyZoneTag": "",
-            "AutopilotServerStabilizationTime": time(Duration::from_nanos(self.autopilot.server_stabilization_time_ns)),
-            "AutopilotUpgradeVersionTag": "",
-            "BindAddr": self.bind,
-            "Bootstrap": self.bootstrap,
-            "BootstrapExpect": self.bootstrap_expect,
-            "CheckDeregisterIntervalMin": "1m0s",
-            "CheckOutputMaxSize": self.checks.output_max_size,
-            "CheckReapInterval": "30s",
-            "CheckUpdateInterval": time(self.checks.update_interval),
-            "Checks": self.check_definitions,
-            "ClientAddrs": clients,
-            "ConsulRaftElectionTimeout": raft_time(1000),
-            "ConsulRaftHeartbeatTimeout": raft_time(1000),
-            "ConsulRaftLeaderLeaseTimeout": raft_time(500),
-            "DNSAddrs": dns,
-            "DNSDomain": self.dns.domain.to_string(),
-            "DNSPort": port(self.ports.dns),
-            "DataDir": self.data_dir.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-            "Datacenter": self.datacenter,
-            "DefaultQueryTime": time(limits.waits.bounded(Duration::ZERO)),
-            "DevMode": self.dev,
-            "DisableHTTPUnprintableCharFilter": limits.allow_unprintable,
-            "DiscardCheckOutput": self.checks.discard_output,
-            "DiscoveryMaxStale": time(limits.discovery_max_stale),
-            "EnableLocalScriptChecks": self.checks.enable_local_script_checks || self.checks.enable_script_checks,
-            "EnableRemoteScriptChecks": self.checks.enable_script_checks,
-        });
-        let more = [
-            json!({
-                "HTTPAddrs": http,
-                "HTTPBlockEndpoints": limits.block_endpoints,
-                "HTTPMaxConnsPerClient": limits.max_conns_per_client,
-                "HTTPPort": port(self.ports.http),
-                "HTTPResponseHeaders": limits.response_headers,
-                "KVMaxValueSize": limits.kv_max_value_size,
-                "LeaveOnTerm": self.leave_on_terminate,
-                "Logging": {
-                    "EnableSyslog": self.log.syslog.is_some(),
-                    "LogFilePath": file.map(|file| file.path.display().to_string()).unwrap_or_default(),
-                    "LogJSON": self.log.json,
-                    "LogLevel": self.log.level.to_uppercase(),
-                    "LogRotateBytes": file.map_or(0, |file| file.bytes_max),
-                    "LogRotateDuration": time(file.map_or(Duration::ZERO, |file| file.age_max)),
-                    "LogRotateMaxFiles": file.map_or(0, |file| file.files_max), "Name": "",
-                    "SyslogFacility": self.log.syslog.as_deref().unwrap_or("LOCAL0"),
-                },
-                "MaxQueryTime": time(limits.waits.bounded(Duration::MAX)),
-                "NodeID": node_id,
-                "NodeMeta": self.node_meta,
-                "NodeName": self.node_name,
-                "PidFile": self.pid_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-                "PrimaryDatacenter": self.datacenter,
-            }),
-            json!({
-                "RPCMaxBurst": self.rpc_rate.map_or(upstream::Rate::BURST, |rate| rate.burst),
-                "RPCRateLimit": self.rpc_rate.map_or(json!(-1), |rate| json!(rate.per_second)),
-                "RPCAdvertiseAddr": tcp(self.ports.server),
-                "RPCBindAddr": bound(self.ports.server),
-                "RPCHoldTimeout": time(self.rpc_hold_timeout),
-                "RaftSnapshotThreshold": self.raft.snapshot_threshold,
-                "RaftTrailingLogs": self.raft.trailing_logs,
-                "SerfAdvertiseAddrLAN": tcp(self.ports.serf_lan),
-                "SerfAdvertiseAddrWAN": wan.map(tcp).unwrap_or_default(),
-                "SerfBindAddrLAN": bound(self.ports.serf_lan),
-                "SerfBindAddrWAN": wan.map(bound).unwrap_or_default(),
-                "SerfPortLAN": self.ports.serf_lan,
-                "SerfPortWAN": port(wan),
-                "ServerMode": self.server,
-                "ServerPort": self.ports.server,
-                "Services": self.service_definitions,
-                "SessionTTLMin": time(self.session_ttl_min),
-                "SkipLeaveOnInt": self.skip_leave_on_interrupt,
-                "TaggedAddresses": tagged,
-                "TxnMaxReqLen": limits.txn_max_req_len,
-                "Version": version,
-            }),
+        let mut shown = off();
+        for part in [
+            self.node_shown(node_id, version),
+            self.addresses_shown(),
+            self.http_shown(),
+            self.checks_shown(),
+            self.raft_shown(),
+            self.log_shown(),
             self.dns_shown(),
             self.gossip_shown(),
             self.segments_shown(),
-            off(&self.datacenter),
-        ];
-        for (name, value) in more.iter().filter_map(Value::as_object).flatten() {
-            shown[name] = value.clone();
+            self.acl_shown(),
+        ] {
+            for (name, value) in part.as_object().into_iter().flatten() {
+                shown[name] = value.clone();
+            }
         }
         secrets::hide(&mut shown);
         shown
     }
-}
 
-impl Config {
+    fn node_shown(&self, node_id: &str, version: &str) -> Value {
+        json!({
+            "Bootstrap": self.bootstrap,
+            "BootstrapExpect": self.bootstrap_expect,
+            "DataDir": path_text(self.data_dir.as_deref()),
+            "Datacenter": self.datacenter,
+            "DevMode": self.dev,
+            "DisableRemoteExec": !self.remote_exec,
+            "LeaveOnTerm": self.leave_on_terminate,
+            "NodeID": node_id,
+            "NodeMeta": self.local.node_meta,
+            "NodeName": self.node_name,
+            "PidFile": path_text(self.pid_file.as_deref()),
+            "ServerMode": self.server,
+            "SkipLeaveOnInt": self.skip_leave_on_interrupt,
+            "TaggedAddresses": self.local.tagged_addresses,
+            "Version": version,
+        })
+    }
+
+    fn addresses_shown(&self) -> Value {
+        let tcp = |port: u16| format!("tcp://{}:{port}", self.advertise);
+        let bound = |port: u16| format!("tcp://{}:{port}", self.bind);
+        let http = self.http_addresses.iter().map(|address| match address {
+            HttpAddress::Tcp(address) => format!("tcp://{address}"),
+            HttpAddress::Unix(path) => format!("unix://{}", path.display()),
+        });
+        let clients = self.http_addresses.iter().filter_map(|address| match address {
+            HttpAddress::Tcp(address) => Some(address.ip().to_string()),
+            HttpAddress::Unix(_) => None,
+        });
+        let dns = self
+            .dns_addresses
+            .iter()
+            .flat_map(|address| ["tcp", "udp"].map(|network| format!("{network}://{address}")));
+        let port = |port: Option<u16>| port.map_or(-1, i64::from);
+        let ports = self.ports;
+        json!({
+            "AdvertiseAddrLAN": self.advertise,
+            "AdvertiseAddrWAN": self.advertise_wan,
+            "BindAddr": self.bind,
+            "ClientAddrs": clients.collect::<Vec<_>>(),
+            "DNSAddrs": dns.collect::<Vec<_>>(),
+            "DNSPort": port(ports.dns),
+            "HTTPAddrs": http.collect::<Vec<_>>(),
+            "HTTPPort": port(ports.http),
+            "RPCAdvertiseAddr": tcp(ports.server),
+            "RPCBindAddr": bound(ports.server),
+            "SerfAdvertiseAddrLAN": tcp(ports.serf_lan),
+            "SerfAdvertiseAddrWAN": ports.serf_wan.map(tcp).unwrap_or_default(),
+            "SerfBindAddrLAN": bound(ports.serf_lan),
+            "SerfBindAddrWAN": ports.serf_wan.map(bound).unwrap_or_default(),
+            "SerfPortLAN": ports.serf_lan,
+            "SerfPortWAN": port(ports.serf_wan),
+            "ServerPort": ports.server,
+        })
+    }
+
+    fn http_shown(&self) -> Value {
+        let http = &self.http;
+        let texts = |list: Vec<String>| json!(list);
+        json!({
+            "AllowOrigins": texts(http.allow_origins.iter().map(ToString::to_string).collect()),
+            "AllowWriteHTTPFrom":
+                texts(http.allow_write_from.iter().map(ToString::to_string).collect()),
+            "DefaultQueryTime": time(http.waits.bounded(Duration::ZERO)),
+            "DisableHTTPUnprintableCharFilter": http.unprintable_paths,
+            "DiscoveryMaxStale": time(http.discovery_max_stale),
+            "HTTPBlockEndpoints": http.block_endpoints,
+            "HTTPMaxConnsPerClient": self.http_connections_per_client,
+            "HTTPResponseHeaders":
+                http.response_headers.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "KVMaxValueSize": http.kv_value_bytes_max,
+            "MaxQueryTime": time(http.waits.bounded(Duration::MAX)),
+            // As it was written: 0 is the default, and one below zero is no minimum.
+            "SessionTTLMin": format_nanos(self.written.nanos("session_ttl_min").unwrap_or(0)),
+            "TxnMaxReqLen": http.txn_body_bytes_max,
+        })
+    }
+
+    fn checks_shown(&self) -> Value {
+        let local = &self.local;
+        json!({
+            "AEInterval": time(local.sync_interval),
+            "CheckDeregisterIntervalMin": time(local.check_deregister_after_min),
+            "CheckOutputMaxSize": local.check_output_max_size,
+            "CheckReapInterval": time(local.check_reap_interval),
+            "CheckUpdateInterval": time(local.check_update_interval),
+            "Checks": local.checks,
+            "DiscardCheckOutput": local.discard_check_output,
+            "EnableLocalScriptChecks":
+                local.enable_local_script_checks || local.enable_script_checks,
+            "EnableRemoteScriptChecks": local.enable_script_checks,
+            "Services": local.services,
+        })
+    }
+
+    fn raft_shown(&self) -> Value {
+        let (raft, autopilot) = (&self.raft, &self.raft.autopilot);
+        let scaled = |ms: u64| time(Duration::from_millis(ms) * raft.raft_multiplier);
+        let nanos = |nanos: u64| time(Duration::from_nanos(nanos));
+        let rate = self.upstream.rate;
+        json!({
+            "AutopilotCleanupDeadServers": autopilot.cleanup_dead_servers,
+            "AutopilotDisableUpgradeMigration": false,
+            "AutopilotLastContactThreshold": nanos(autopilot.last_contact_threshold_ns),
+            "AutopilotMaxTrailingLogs": autopilot.max_trailing_logs,
+            "AutopilotMinQuorum": autopilot.min_quorum,
+            "AutopilotRedundancyZoneTag": "",
+            "AutopilotServerStabilizationTime": nanos(autopilot.server_stabilization_time_ns),
+            "AutopilotUpgradeVersionTag": "",
+            "ConsulRaftElectionTimeout": scaled(1000),
+            "ConsulRaftHeartbeatTimeout": scaled(1000),
+            "ConsulRaftLeaderLeaseTimeout": scaled(500),
+            "RPCHoldTimeout": time(self.upstream.hold),
+            "RPCMaxBurst": rate.map_or(upstream::Rate::BURST, |rate| rate.burst),
+            "RPCRateLimit": rate.map_or(json!(-1), |rate| json!(rate.per_second)),
+            "RaftSnapshotThreshold": raft.snapshot_threshold,
+            "RaftTrailingLogs": raft.trailing_logs,
+        })
+    }
+
+    fn log_shown(&self) -> Value {
+        let (log, file) = (&self.log, self.log.file.as_ref());
+        json!({
+            "Logging": {
+                "EnableSyslog": log.syslog.is_some(),
+                "LogFilePath": path_text(file.map(|file| file.path.as_path())),
+                "LogJSON": log.json,
+                "LogLevel": log.level.to_uppercase(),
+                "LogRotateBytes": file.map_or(0, |file| file.bytes_max),
+                "LogRotateDuration": time(file.map_or(Duration::ZERO, |file| file.age_max)),
+                "LogRotateMaxFiles": file.map_or(0, |file| file.files_max),
+                "Name": "",
+                "SyslogFacility": log.syslog.as_deref().unwrap_or("LOCAL0"),
+            },
+        })
+    }
+
+    fn acl_shown(&self) -> Value {
+        let acl = &self.acl;
+        json!({
+            "ACLAgentMasterToken": HIDDEN,
+            "ACLAgentToken": HIDDEN,
+            "ACLDatacenter": acl.primary_datacenter,
+            "ACLDefaultPolicy": acl.default_policy.name(),
+            "ACLDisabledTTL": "2m0s",
+            "ACLDownPolicy": acl.down_policy.name(),
+            "ACLEnableKeyListPolicy": acl.enable_key_list_policy,
+            "ACLEnableTokenPersistence": acl.enable_token_persistence,
+            "ACLMasterToken": HIDDEN,
+            "ACLPolicyTTL": time(acl.policy_ttl),
+            "ACLReplicationToken": HIDDEN,
+            "ACLRoleTTL": time(acl.role_ttl),
+            "ACLToken": HIDDEN,
+            "ACLTokenReplication": acl.enable_token_replication,
+            "ACLTokenTTL": time(acl.token_ttl),
+            "ACLsEnabled": acl.enabled,
+            "PrimaryDatacenter": acl.primary_datacenter,
+        })
+    }
+
     fn gossip_shown(&self) -> Value {
         let (gossip, timing) = (&self.gossip, &self.gossip.timing);
         let allowed: Vec<String> = gossip.allowed.iter().map(ToString::to_string).collect();
@@ -219,15 +272,15 @@ impl Config {
             "DNSServiceTTL": service_ttl,
             "DNSUDPAnswerLimit": dns.udp_answer_limit,
             "DNSUseCache": dns.use_cache,
-            "DisableRemoteExec": !self.remote_exec,
+            "DNSDomain": dns.domain.to_string(),
         })
     }
 }
 
-/// Settings of parts that do not exist here: access control, TLS, the mesh, automatic set-up, a web interface, other
+/// Settings of parts that do not exist here: TLS, the mesh, automatic set-up, a web interface, other
 /// datacenters. Tools look these names up, so they are there, switched off. So is `EnableDebug`, whatever is configured:
 /// tools that see it on ask for profiles, which are not made here.
-fn off(datacenter: &str) -> Value {
+fn off() -> Value {
     let lists: [&str; 11] = [
         "AutoEncryptDNSSAN",
         "AutoEncryptIPSAN",
@@ -241,11 +294,7 @@ fn off(datacenter: &str) -> Value {
         "TLSCipherSuites",
         "Watches",
     ];
-    let no: [&str; 19] = [
-        "ACLEnableKeyListPolicy",
-        "ACLEnableTokenPersistence",
-        "ACLTokenReplication",
-        "ACLsEnabled",
+    let no: [&str; 15] = [
         "AutoEncryptAllowTLS",
         "AutoEncryptTLS",
         "AutopilotDisableUpgradeMigration",
@@ -263,23 +312,12 @@ fn off(datacenter: &str) -> Value {
         "VerifyOutgoing",
     ];
     let mut off = json!({
-        "ACLDatacenter": datacenter,
-        "ACLDefaultPolicy": "allow",
-        "ACLDownPolicy": "extend-cache",
         "DisableUpdateCheck": true,
         "GRPCPort": -1,
         "HTTPSPort": -1,
         "UIContentPath": "/ui/",
     });
-    for secret in [
-        "ACLAgentMasterToken",
-        "ACLAgentToken",
-        "ACLMasterToken",
-        "ACLReplicationToken",
-        "ACLToken",
-        "EncryptKey",
-        "KeyFile",
-    ] {
+    for secret in ["EncryptKey", "KeyFile"] {
         off[secret] = HIDDEN.into();
     }
     for name in lists {

@@ -1,8 +1,8 @@
-//! Configuration as written: text in, a flat map of known keys out. Nothing is resolved here.
+//! Files and texts in, a flat map of known keys out. Nothing is resolved here.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use muster_client::types::parse_nanos;
 use serde_json::Value;
 
 use super::Error;
@@ -10,17 +10,7 @@ use super::definitions;
 use super::faults::Faults;
 use super::hcl;
 use super::keys::{self, Fate, Kind};
-
-/// Keys as somebody wrote them, by path (`ports.http`). Later sources override earlier ones,
-/// lists and definitions append.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Written {
-    values: BTreeMap<&'static str, Value>,
-    /// Things worth saying once at start.
-    warnings: Vec<String>,
-    /// Keys without effect by the reason.
-    idle: BTreeMap<&'static str, Vec<&'static str>>,
-}
+use super::written::Written;
 
 impl Written {
     /// Reads one file. The format follows the name's end unless `format` says otherwise.
@@ -34,7 +24,8 @@ impl Written {
             None if path.extension().is_some_and(|end| end == "hcl") => "hcl",
             None => "json",
         };
-        Written::from_text(&text, format)
+        Written::of_file(path)
+            .with_text(&text, format)
             .map_err(|e| Error(format!("failed to parse {shown}: {e}")))
     }
 
@@ -56,8 +47,12 @@ impl Written {
 
     /// Reads one text. An empty one holds nothing and is valid.
     pub(super) fn from_text(text: &str, format: &str) -> Result<Written, Error> {
+        Written::default().with_text(text, format)
+    }
+
+    fn with_text(self, text: &str, format: &str) -> Result<Written, Error> {
         if text.trim().is_empty() {
-            return Ok(Written::default());
+            return Ok(self);
         }
         let value = match format {
             // What begins as an object is JSON, as for the reference's HCL.
@@ -78,21 +73,30 @@ impl Written {
                 kind_of(&value)
             )));
         };
-        Written::judged(value, Some(text))
+        self.with(value, Some(text))
+    }
+
+    /// Takes known keys, those that are refused included.
+    #[cfg(test)]
+    pub(super) fn whatever_its_fate(value: Value) -> Written {
+        let (mut written, mut faults) = (Written::default(), Faults::default());
+        written.take("", value, &mut faults);
+        faults.refused.clear();
+        assert_eq!(faults.message(None), None);
+        written
     }
 
     /// Takes an object apart into known keys.
     pub(super) fn from_value(value: Value) -> Result<Written, Error> {
-        Written::judged(value, None)
+        Written::default().with(value, None)
     }
 
-    /// The same; all mistakes are reported together, with their lines in `text`.
-    fn judged(value: Value, text: Option<&str>) -> Result<Written, Error> {
-        let mut written = Written::default();
+    /// Takes known keys; all mistakes are reported together, with their lines in `text`.
+    fn with(mut self, value: Value, text: Option<&str>) -> Result<Written, Error> {
         let mut faults = Faults::default();
-        written.take("", value, &mut faults);
+        self.take("", value, &mut faults);
         match faults.message(text) {
-            None => Ok(written),
+            None => Ok(self),
             Some(message) => Err(Error(message)),
         }
     }
@@ -145,172 +149,25 @@ impl Written {
         value: Value,
         faults: &mut Faults,
     ) {
-        // Nobody looks at it later, and it must be right all the same.
-        if let (Fate::Harmless | Fate::Idle(_) | Fate::Mesh, Kind::Duration, Some(text)) =
-            (fate, kind, value.as_str())
-            && muster_client::types::parse_nanos(text).is_none()
-        {
-            faults.invalid.push(format!(
-                "{path}: invalid duration: \"{text}\": time: invalid duration \"{text}\""
-            ));
+        if let Some(why) = unreadable(path, kind, &value) {
+            faults.invalid.push(why);
             return;
         }
+        // Kept whatever its fate: parts read their keys without knowing whether they are in use yet.
+        self.set(path, kind, value.clone());
         match fate {
-            Fate::Used | Fate::Live => self.set(path, kind, value),
-            Fate::Harmless => {}
+            Fate::Used | Fate::Live | Fate::Harmless => {}
             Fate::Mesh | Fate::Idle(_) | Fate::Refused(_) if asks_for_nothing(path, &value) => {}
             Fate::Mesh => {
                 self.warn(format!("`{path}` belongs to the service mesh and has no effect"));
             }
-            Fate::Idle(why) => {
-                let paths = self.idle.entry(why).or_default();
-                if !paths.contains(&path) {
-                    paths.push(path);
-                }
-            }
+            Fate::Idle(why) => self.note_idle(why, path),
             Fate::Refused(why) => {
                 if !faults.refused.contains(&(path, why)) {
                     faults.refused.push((path, why));
                 }
             }
         }
-    }
-
-    /// Takes one value under a key that is used.
-    fn set(&mut self, path: &'static str, kind: Kind, value: Value) {
-        if kind == Kind::List || kind == Kind::Definitions {
-            let more = match value {
-                Value::Array(items) => items,
-                single => vec![single],
-            };
-            let list = self.values.entry(path).or_insert_with(|| Value::Array(Vec::new()));
-            if let Value::Array(list) = list {
-                list.extend(more);
-            }
-        } else if let (Value::Object(more), Some(Value::Object(map))) =
-            (&value, self.values.get_mut(path))
-        {
-            map.extend(more.clone());
-        } else {
-            self.values.insert(path, value);
-        }
-    }
-
-    /// Lays `later` over `self`.
-    pub(super) fn merge(&mut self, later: Written) {
-        for (path, value) in later.values {
-            let kind = keys::find(path).map_or(Kind::Any, |(_, kind, _)| kind);
-            self.set(path, kind, value);
-        }
-        for warning in later.warnings {
-            self.warn(warning);
-        }
-        for (why, later) in later.idle {
-            let paths = self.idle.entry(why).or_default();
-            paths
-                .extend(later.into_iter().filter(|path| !paths.contains(path)).collect::<Vec<_>>());
-        }
-    }
-
-    /// Everything worth saying once at start: keys without effect, those of one reason together.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let said = |(why, paths): (&&str, &Vec<&str>)| {
-            let names = paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ");
-            let have = if paths.len() == 1 { "has" } else { "have" };
-            if *why == keys::YET {
-                return format!("{names} {have} no effect yet");
-            }
-            format!("{names} {have} no effect: {why}")
-        };
-        self.warnings.iter().cloned().chain(self.idle.iter().map(said)).collect()
-    }
-
-    /// Notes what is worth saying, once.
-    pub(super) fn warn(&mut self, warning: String) {
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
-        }
-    }
-
-    /// Another text under `path`.
-    pub(super) fn replace(&mut self, path: &'static str, text: String) {
-        self.values.insert(path, Value::String(text));
-    }
-
-    /// Text under `path`.
-    pub(super) fn text(&self, path: &str) -> Option<&str> {
-        self.values.get(path).and_then(Value::as_str)
-    }
-    /// Whole number under `path`.
-    pub(super) fn int(&self, path: &str) -> Option<i64> {
-        #[expect(clippy::cast_possible_truncation, reason = "JSON writes whole numbers as 1.0 too")]
-        self.values.get(path).and_then(|v| v.as_i64().or_else(|| v.as_f64().map(|f| f as i64)))
-    }
-    /// Number with a fraction under `path`.
-    pub(super) fn float(&self, path: &str) -> Option<f64> {
-        self.values.get(path).and_then(Value::as_f64)
-    }
-    /// Keys whose values differ and that take effect only at a start.
-    pub(super) fn differences(&self, other: &Written) -> Vec<&'static str> {
-        let mut keys: Vec<&'static str> =
-            self.values.keys().chain(other.values.keys()).copied().collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys.retain(|key| {
-            let waits = keys::find(key).is_some_and(|(_, _, fate)| fate == Fate::Used);
-            waits && self.values.get(key) != other.values.get(key)
-        });
-        keys
-    }
-    /// Switch under `path`.
-    pub(super) fn bool(&self, path: &str) -> Option<bool> {
-        self.values.get(path).and_then(Value::as_bool)
-    }
-    /// Texts under `path`.
-    pub(super) fn list(&self, path: &str) -> Vec<String> {
-        match self.values.get(path) {
-            Some(Value::Array(items)) => {
-                items.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-    /// Pairs under `path`.
-    pub(super) fn map(&self, path: &str) -> BTreeMap<String, String> {
-        match self.values.get(path) {
-            Some(Value::Object(pairs)) => pairs
-                .iter()
-                .filter_map(|(k, v)| v.as_str().map(|v| (k.clone(), v.to_owned())))
-                .collect(),
-            _ => BTreeMap::new(),
-        }
-    }
-    /// Definitions under `path`.
-    pub(super) fn definitions(&self, path: &str) -> Vec<Value> {
-        match self.values.get(path) {
-            Some(Value::Array(items)) => items.iter().cloned().map(whole).collect(),
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// With whole numbers only: programs that write JSON know one kind of number, and no definition holds a
-/// fraction.
-fn whole(value: Value) -> Value {
-    match value {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "as the reference cuts what is written so"
-        )]
-        Value::Number(number) => match number.as_f64() {
-            Some(written) if !number.is_i64() && !number.is_u64() => Value::from(written as i64),
-            _ => Value::Number(number),
-        },
-        Value::Array(items) => items.into_iter().map(whole).collect(),
-        Value::Object(fields) => {
-            Value::Object(fields.into_iter().map(|(name, value)| (name, whole(value))).collect())
-        }
-        other => other,
     }
 }
 
@@ -350,7 +207,7 @@ fn misfit(path: &str, kind: Kind, value: &Value) -> Option<String> {
     }
     let (wanted, fits) = match kind {
         Kind::Str | Kind::Duration => ("string", value.is_string()),
-        Kind::Int => ("int", value.is_number()),
+        Kind::Int | Kind::Port => ("int", value.is_number()),
         Kind::Float => ("float64", value.is_number()),
         Kind::Bool => ("bool", value.is_boolean()),
         Kind::List => {
@@ -374,6 +231,25 @@ fn misfit(path: &str, kind: Kind, value: &Value) -> Option<String> {
     (!fits).then(|| {
         format!("'{path}' expected type '{wanted}', got unconvertible type '{}'", kind_of(value))
     })
+}
+
+/// Text for a `value` of the right type that means nothing.
+fn unreadable(path: &str, kind: Kind, value: &Value) -> Option<String> {
+    match (kind, value) {
+        (Kind::Duration, Value::String(text)) if parse_nanos(text).is_none() => {
+            Some(invalid_duration(path, text))
+        }
+        (Kind::Port, Value::Number(number)) => {
+            let number = number.as_f64().filter(|number| *number > f64::from(u16::MAX))?;
+            Some(format!("{path}: invalid port: {number}"))
+        }
+        _ => None,
+    }
+}
+
+/// Text for a value that is no time.
+pub(super) fn invalid_duration(path: &str, text: &str) -> String {
+    format!("{path}: invalid duration: \"{text}\": time: invalid duration \"{text}\"")
 }
 
 fn is_text_map(value: &Value) -> bool {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::Error;
-use super::file::Written;
+use super::written::Written;
 
 /// Type of a flag's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

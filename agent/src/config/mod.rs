@@ -1,47 +1,34 @@
 //! Configuration: what files and flags say on one side, resolved settings on the other.
 //!
-//! `keys` is the table of everything that may be written, `file` and `flags` turn text into
-//! [`Written`] keys, this module lays them over one another, and `resolve` makes of them, of defaults,
-//! addresses and limits a [`Config`], of which `parts` holds what single parts of an agent are told. A mistake stops the start and names key, value and fix.
+//! `keys` is the table of everything that may be written, `file` and `flags` turn text into keys, `written` lays them
+//! over one another, and `resolve` makes of them, of defaults, addresses and limits a [`Config`], which holds the
+//! settings that each part defines. A mistake stops the start and names key, value and fix.
 
-mod addresses;
 mod debug;
 mod definitions;
-mod dns;
 mod faults;
 mod file;
 mod flags;
-mod gossip;
 mod hcl;
-mod identity;
 mod keys;
-mod parts;
 mod places;
-mod process;
 mod resolve;
-mod segments;
-mod sockaddr;
+mod written;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use muster_client::types::ServiceDefinition;
 use serde_json::Value;
 
-use crate::checks::{DEREGISTER_AFTER_MIN, FlapLimit};
-use crate::net::tls::{Authorities, Tls};
-use crate::store::Autopilot;
-use crate::{local, rpc, telemetry, upstream, watches};
-use file::Written;
-pub use gossip::GossipTuning;
-pub use parts::{
-    CheckLimits, HttpAddress, HttpLimits, Ports, RaftTuning, RequestLimits, RequestLimitsMode,
-    UnixSockets,
-};
+use crate::net::tls::Tls;
+use crate::{dns, http, local, raft, read, rpc, telemetry, upstream, watches};
 use resolve::resolve;
-pub use segments::{Segment, Segments};
+pub use resolve::{
+    AclSettings, AclTokens, DefaultPolicy, DownPolicy, GossipTuning, HttpAddress, Ports, Segment,
+    Segments, UnixSockets,
+};
+use written::Written;
 
 /// Reads a text in a language and judges it; for [`crate::fuzzing`].
 pub(crate) fn read_anything(text: &str, language: &str) {
@@ -84,10 +71,6 @@ pub struct Config {
     pub node_name: String,
     /// UUID, if one was given; otherwise made once and kept.
     pub node_id: Option<String>,
-    /// Pairs of the node.
-    pub node_meta: BTreeMap<String, String>,
-    /// Addresses of the node under names of its operator's.
-    pub tagged_addresses: BTreeMap<String, String>,
     /// Folder for what must survive; `None` in development mode.
     pub data_dir: Option<PathBuf>,
     /// Address for traffic between agents.
@@ -96,50 +79,46 @@ pub struct Config {
     pub advertise: IpAddr,
     /// The same for other datacenters.
     pub advertise_wan: IpAddr,
-    /// Addresses of the HTTP interface.
-    pub http: Vec<HttpAddress>,
     /// Ports; `None` is off.
     pub ports: Ports,
+    /// Addresses of the HTTP interface.
+    pub http_addresses: Vec<HttpAddress>,
+    /// Settings of the HTTP interface.
+    pub http: http::Settings,
+    /// Open connections of one HTTP client; 0 is no limit.
+    pub http_connections_per_client: usize,
+    /// Rate limits on HTTP clients.
+    pub http_rates: http::Rates,
+    /// Owner and mode of the files of unix sockets.
+    pub unix_sockets: UnixSockets,
     /// Addresses of the DNS interface.
     pub dns_addresses: Vec<SocketAddr>,
     /// Settings of the DNS interface.
-    pub dns: crate::dns::Settings,
+    pub dns: dns::Settings,
+    /// Access control.
+    pub acl: AclSettings,
+    /// What this agent registers. The node's id is filled in at the start.
+    pub local: local::Settings,
+    /// Reads on a server.
+    pub read: read::Settings,
+    /// What the agent asks servers.
+    pub upstream: upstream::Settings,
+    /// Agreement of servers. The server's id is filled in at the start.
+    pub raft: raft::Settings,
+    /// The gossip pool.
+    pub gossip: GossipTuning,
+    /// The segments of the network that this agent is in.
+    pub segments: Segments,
+    /// Limits on what another agent may ask of this one.
+    pub rpc_limits: rpc::Limits,
     /// The log.
     pub log: telemetry::Settings,
-    /// Owner and mode of the files of unix sockets.
-    pub unix_sockets: UnixSockets,
     /// File for the process id.
     pub pid_file: Option<PathBuf>,
     /// Leave the cluster at SIGTERM.
     pub leave_on_terminate: bool,
     /// Do not leave the cluster at SIGINT.
     pub skip_leave_on_interrupt: bool,
-    /// Limits and habits of the HTTP interface.
-    pub http_limits: HttpLimits,
-    /// Limits and habits of checks.
-    pub checks: CheckLimits,
-    /// Raft.
-    pub raft: RaftTuning,
-    /// Autopilot settings of a new cluster.
-    pub autopilot: Autopilot,
-    /// The gossip pool.
-    pub gossip: GossipTuning,
-    /// The segments of the network that this agent is in.
-    pub segments: Segments,
-    /// Shortest session TTL.
-    pub session_ttl_min: Duration,
-    /// Time that a request waits for a leader.
-    pub rpc_hold_timeout: Duration,
-    /// Rate limit of a client agent's requests to servers; `None` is no limit.
-    pub rpc_rate: Option<upstream::Rate>,
-    /// Limits on what another agent may ask of this one.
-    pub rpc_limits: rpc::Limits,
-    /// Service definitions as written.
-    pub service_definitions: Vec<Value>,
-    /// Check definitions as written.
-    pub check_definitions: Vec<Value>,
-    /// Tell of the process below `/debug/pprof/`.
-    pub enable_debug: bool,
     /// Run what operators ask for by `exec`.
     pub remote_exec: bool,
     /// Questions to follow.
@@ -178,9 +157,7 @@ pub fn validate(sources: &[PathBuf], format: Option<&str>) -> Result<Config, Err
 /// The service definitions in files and folders, as written.
 pub fn service_definitions(sources: &[PathBuf]) -> Result<Vec<Value>, Error> {
     let written = read_sources(sources, None)?;
-    let mut definitions = written.definitions("service");
-    definitions.extend(written.definitions("services"));
-    Ok(definitions)
+    Ok(written.definitions(&["service", "services"]))
 }
 
 /// Reads service definitions as an agent would that had them in its own files, so that a mistake in the
@@ -211,28 +188,22 @@ impl Config {
         let mut now = self.clone();
         now.log.level.clone_from(&newer.log.level);
         now.dns = newer.dns.clone();
-        now.node_meta.clone_from(&newer.node_meta);
-        now.http_limits.max_conns_per_client = newer.http_limits.max_conns_per_client;
-        now.http_limits.requests = newer.http_limits.requests;
-        now.rpc_rate = newer.rpc_rate;
-        now.checks.authorities = newer.checks.authorities.clone();
-        now.service_definitions.clone_from(&newer.service_definitions);
-        now.check_definitions.clone_from(&newer.check_definitions);
+        now.http_connections_per_client = newer.http_connections_per_client;
+        now.http_rates.clone_from(&newer.http_rates);
+        now.upstream.rate = newer.upstream.rate;
+        now.local.node_meta.clone_from(&newer.local.node_meta);
+        now.local.authorities.clone_from(&newer.local.authorities);
+        now.local.services.clone_from(&newer.local.services);
+        now.local.checks.clone_from(&newer.local.checks);
         now.watches.clone_from(&newer.watches);
         now
     }
 
     /// Judges the definitions of services and checks as the agent does at its start, without one.
     pub fn judge_definitions(&self) -> Result<(), Error> {
-        Tls::new(&self.checks.authorities).map_err(|error| Error(error.to_string()))?;
-        let settings = local::Settings {
-            check_output_max_size: self.checks.output_max_size,
-            enable_script_checks: self.checks.enable_script_checks,
-            enable_local_script_checks: self.checks.enable_local_script_checks,
-            ..local::Settings::default()
-        };
-        let (services, checks) = (&self.service_definitions, &self.check_definitions);
-        local::Configured::read(&settings, services, checks, |_| false)
+        let settings = &self.local;
+        Tls::new(&settings.authorities).map_err(|error| Error(error.to_string()))?;
+        local::Configured::read(settings, &settings.services, &settings.checks, |_| false)
             .map(drop)
             .map_err(|error| explained(&error))
     }

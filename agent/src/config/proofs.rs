@@ -1,12 +1,14 @@
 //! Every key that is accepted does something: it changes the resolved configuration in a field that is read outside
 //! this folder, or the start says that it has no effect.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::keys::{Fate, KEYS, Kind};
+use super::written::Written;
 use super::*;
 
 /// Values for keys that take not just any, and what else must be written for them to count.
@@ -24,6 +26,9 @@ fn special(path: &str) -> Option<(Value, Value)> {
         | "serf_lan" => (json!("127.0.0.9"), json!({})),
         "advertise_addr_ipv6" => (json!("fd00::9"), json!({"bind_addr": "::1"})),
         "advertise_reconnect_timeout" => (json!("77s"), client()),
+        "acl.default_policy" | "acl_default_policy" | "acl.down_policy" | "acl_down_policy" => {
+            (json!("deny"), json!({}))
+        }
         "alt_domain" | "domain" => (json!("other."), json!({})),
         "bootstrap" => (json!(true), server()),
         "bootstrap_expect" => (json!(3), server()),
@@ -62,7 +67,7 @@ fn special(path: &str) -> Option<(Value, Value)> {
 fn usual(kind: Kind) -> Vec<Value> {
     match kind {
         Kind::Str | Kind::Any => vec![json!("proof")],
-        Kind::Int => vec![json!(7), json!(7007)],
+        Kind::Int | Kind::Port => vec![json!(7), json!(7007)],
         Kind::Bool => vec![json!(true), json!(false)],
         Kind::Duration => vec![json!("77s")],
         Kind::List => vec![json!(["10.9.9.9"])],
@@ -84,12 +89,13 @@ fn put(into: &mut Map<String, Value>, path: &str, value: Value) {
     }
 }
 
-/// The resolved configuration, line by line, or why there is none.
-fn shown(object: Map<String, Value>) -> Result<Vec<String>, String> {
+/// The resolved configuration, line by line, and what is said at the start; or why there is none.
+fn shown(object: Map<String, Value>) -> Result<(Vec<String>, Vec<String>), String> {
     let written = Written::from_value(Value::Object(object)).map_err(|e| e.0)?;
     let mut config = resolve(&written, false).map_err(|e| e.0)?;
     config.written = Written::default();
-    Ok(format!("{config:#?}").lines().map(str::to_owned).collect())
+    let said = std::mem::take(&mut config.warnings);
+    Ok((format!("{config:#?}").lines().map(str::to_owned).collect(), said))
 }
 
 /// The fields in which the first difference lies, the innermost first.
@@ -114,18 +120,64 @@ fn changed(before: &[String], after: &[String]) -> Vec<String> {
     fields
 }
 
-/// All sources of the agent except this folder.
-fn sources(folder: &Path, text: &mut String) {
-    for entry in fs::read_dir(folder).unwrap() {
+/// The modules of the agent that may read what is below a field of [`Config`].
+fn readers(field: &str) -> &'static [&'static str] {
+    match field {
+        "acl" => &["acl", "http", "node"],
+        "dns" => &["dns"],
+        "gossip" => &["gossip", "net", "node"],
+        "http" | "http_rates" => &["http", "net", "node", "read"],
+        "local" => &["checks", "local", "net"],
+        "log" => &["telemetry"],
+        "raft" => &["raft", "store"],
+        "read" => &["read"],
+        "rpc_limits" => &["rpc"],
+        "segments" => &["gossip", "node"],
+        "upstream" => &["read", "upstream"],
+        "watches" => &["watches", "node"],
+        _ => &["cli", "node"],
+    }
+}
+
+/// All sources of the agent by module, and the one file here that reads what was resolved.
+fn sources() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules = BTreeMap::new();
+    for entry in fs::read_dir(&root).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            if !path.ends_with("src/config") {
-                sources(&path, text);
-            }
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            *text += &fs::read_to_string(path).unwrap();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if name != "config" {
+            collect(&path, modules.entry(name).or_default());
         }
     }
+    collect(&root.join("config/judge.rs"), modules.entry("config/judge".to_owned()).or_default());
+    modules
+}
+
+fn collect(path: &Path, text: &mut String) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            collect(&entry.unwrap().path(), text);
+        }
+    } else if path.extension().is_some_and(|end| end == "rs") {
+        *text += &fs::read_to_string(path).unwrap();
+    }
+}
+
+/// Is each of these fields, the innermost first, read where it belongs?
+fn unread(fields: &[String], modules: &BTreeMap<String, String>) -> Option<String> {
+    let root = fields.last()?;
+    let (inner, whole) = (readers(root), readers(""));
+    let read = |field: &String, by: &[&str]| {
+        by.iter().filter_map(|name| modules.get(*name)).any(|text| is_read(field, text))
+    };
+    fields
+        .iter()
+        .find(|field| {
+            let by = if *field == root { [inner, whole].concat() } else { inner.to_vec() };
+            !read(field, &by)
+        })
+        .cloned()
 }
 
 /// Is a field read somewhere: by its name behind a dot, or taken out of its struct by a pattern?
@@ -142,8 +194,7 @@ fn is_read(field: &str, sources: &str) -> bool {
 
 #[test]
 fn every_key_is_read_or_said_to_have_no_effect() {
-    let mut text = String::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
+    let modules = sources();
     let mut wrong = Vec::new();
     for (path, kind, fate) in KEYS {
         if !matches!(fate, Fate::Used | Fate::Live) {
@@ -167,12 +218,12 @@ fn every_key_is_read_or_said_to_have_no_effect() {
                     why = error;
                     false
                 }
-                Ok(after) => {
-                    let fields = changed(&before, &after);
-                    // `warnings` are said at the start.
-                    let unread = fields.iter().find(|field| !is_read(field, &text));
-                    if let Some(field) = unread {
-                        why = format!("nobody reads `{field}`");
+                Ok((_, said)) if said != before.1 => true,
+                Ok((after, _)) => {
+                    let fields = changed(&before.0, &after);
+                    let unread = unread(&fields, &modules);
+                    if let Some(field) = &unread {
+                        why = format!("nobody reads `{}`: {field}", fields.join("` of `"));
                     }
                     !fields.is_empty() && unread.is_none()
                 }
@@ -196,4 +247,12 @@ fn what_nobody_reads_is_found() {
     assert!(changed(&before, &before).is_empty());
     assert!(is_read("time", "let x = limits.time;") && !is_read("time", "limits.timer, time: 1"));
     assert!(is_read("time", "let Limits { more, time } = limits;"));
+    let modules = |module: &str| {
+        let text = "limits.time; config.rpc_limits;".to_owned();
+        BTreeMap::from([(module.to_owned(), text.clone()), ("node".to_owned(), text)])
+    };
+    let fields = ["time", "rpc_limits"].map(str::to_owned);
+    assert_eq!(unread(&fields, &modules("rpc")), None);
+    // A field of the same name elsewhere is another one.
+    assert_eq!(unread(&fields, &modules("dns")), Some("time".to_owned()));
 }

@@ -1,5 +1,6 @@
 //! Mistakes, harness keys, merging, flags.
 
+use super::written::Written;
 use super::*;
 
 fn resolved(json: &str) -> Result<Config, String> {
@@ -13,7 +14,7 @@ fn numbers_of_definitions_are_whole_and_names_and_networks_are_judged_at_once() 
         resolved(&format!(r#"{{"data_dir":"/nonexistent","bind_addr":"127.0.0.1",{keys}}}"#))
     };
     let config = with(r#""service":{"name":"a","port":80.0,"weights":{"passing":2.5}}"#).unwrap();
-    let service = &config.service_definitions[0];
+    let service = &config.local.services[0];
     assert_eq!((&service["port"], &service["weights"]["passing"]), (&80.into(), &2.into()));
     config.judge_definitions().unwrap();
     for (keys, why) in [
@@ -199,7 +200,7 @@ fn later_sources_win_and_lists_append() {
         .expect("valid"),
     );
     assert_eq!(first.text("node_name"), Some("b"));
-    assert_eq!(first.definitions("service").len() + first.definitions("services").len(), 2);
+    assert_eq!(first.definitions(&["service", "services"]).len(), 2);
     assert_eq!(first.map("node_meta").len(), 2);
 }
 
@@ -223,7 +224,7 @@ fn flags_are_keys_in_another_spelling() {
     let Ok(Wanted::Agent(config)) = from_args(&args) else { panic!("valid") };
     assert!(config.server && config.bootstrap_expect == 1);
     assert_eq!(config.ports.http, Some(21000));
-    assert_eq!(config.node_meta.get("rack").map(String::as_str), Some("7"));
+    assert_eq!(config.local.node_meta.get("rack").map(String::as_str), Some("7"));
     let error = from_args(&["-bogus".to_owned()]).expect_err("unknown");
     assert!(error.0.contains("flag provided but not defined: -bogus"));
 }

@@ -8,7 +8,7 @@ use crate::config::{Config, HttpAddress};
 pub(super) fn banner(config: &Config, node_id: &str, gossip_is_sealed: bool) {
     let port = |port: Option<u16>| port.map_or(-1, i32::from);
     let clients: Vec<String> = config
-        .http
+        .http_addresses
         .iter()
         .map(|address| match address {
             HttpAddress::Tcp(address) => address.ip().to_string(),

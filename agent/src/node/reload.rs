@@ -3,7 +3,7 @@
 
 use tracing::{info, warn};
 
-use super::{Node, REFERENCE_VERSION, chain, settings, systemd};
+use super::{Node, REFERENCE_VERSION, chain, systemd};
 use crate::config::{self, Config};
 use crate::http::Backend;
 use crate::telemetry;
@@ -29,13 +29,9 @@ impl Node {
 
     /// Steps that can be refused come first; those that follow cannot fail.
     async fn take_over(&mut self, config: Config) -> Result<(), String> {
+        let own = &config.local;
         self.local
-            .reload(
-                &config.service_definitions,
-                &config.check_definitions,
-                &config.checks.authorities,
-                &config.node_meta,
-            )
+            .reload(&own.services, &own.checks, &own.authorities, &own.node_meta)
             .await
             .map_err(|error| chain(&error))?;
         if config.log.level != self.running.log.level {
@@ -43,9 +39,9 @@ impl Node {
         }
         self.watches.set(config.watches.clone());
         self.names.set(config.dns.clone());
-        self.limits.set(config.http_limits.max_conns_per_client, settings::rates(&config));
+        self.limits.set(config.http_connections_per_client, config.http_rates.clone());
         if let Backend::Elsewhere(upstream) = &self.backend {
-            upstream.set_rate(config.rpc_rate);
+            upstream.set_rate(config.upstream.rate);
         }
         let waiting = config.needs_restart(&self.running);
         if !waiting.is_empty() {

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::known::KnownAddresses;
 use super::start::start_part;
-use super::{Error, descriptors, servers, settings};
+use super::{Error, descriptors, servers};
 use crate::config::Config;
 use crate::dns::{self, Freshness, Lookup, Rows, Unavailable};
 use crate::gossip::{MemberList, Members, Pools, Status};
 use crate::http::{self, Forwarder};
 use crate::local::CatalogAccess;
-use crate::raft::Consensus;
-use crate::read::{self, Reader};
+use crate::raft::{self, Consensus};
+use crate::read::Reader;
 use crate::rpc::{self, Handlers, Method, Pool, Refusal};
 use crate::sessions::Lifetimes;
 use crate::tombstones;
@@ -50,22 +50,17 @@ impl Role {
     ) -> Result<Role, Error> {
         let links = servers::links(config, members, tasks, shutdown);
         let pool = links.pool.clone();
-        let consensus = Consensus::start_among(settings::raft(config, node_id), links).await?;
-        let reader = Reader::new(
-            consensus.clone(),
-            read::Settings {
-                leader_wait: config.rpc_hold_timeout,
-                waits: config.http_limits.waits,
-                ..read::Settings::default()
-            },
-        );
+        let settings = raft::Settings { node_id: node_id.to_owned(), ..config.raft.clone() };
+        let consensus = Consensus::start_among(settings, links).await?;
+        let reader = Reader::new(consensus.clone(), config.read);
         let lifetimes = Lifetimes::new(pool.clone());
         let timers = lifetimes.clone().run(consensus.clone(), shutdown.child_token());
         start_part(tasks, "sessions", timers);
         let reaper = tombstones::run(consensus.clone(), shutdown.child_token());
         start_part(tasks, "tombstones", reaper);
-        let leader =
-            Upstream::new(pool, servers::leader(&consensus, tasks, shutdown), to_leader(config));
+        // A server asks the one that leads as often as it has to.
+        let unlimited = upstream::Settings { rate: None, ..config.upstream };
+        let leader = Upstream::new(pool, servers::leader(&consensus, tasks, shutdown), unlimited);
         start_part(tasks, "way to the leader", leader.clone().run(shutdown.child_token()));
         Ok(Role {
             catalog: Arc::new(consensus.clone()),
@@ -83,7 +78,7 @@ impl Role {
         shutdown: &CancellationToken,
     ) -> Role {
         let known = servers::among(members, ("servers", reachable), config, tasks, shutdown);
-        let upstream = Upstream::new(Pool::default(), known, to_servers(config));
+        let upstream = Upstream::new(Pool::default(), known, config.upstream);
         let router = upstream.clone().run(shutdown.child_token());
         start_part(tasks, "upstream", router);
         Role {
@@ -111,16 +106,6 @@ fn reachable(member_list: &MemberList, datacenter: &str) -> Vec<Server> {
         .collect()
 }
 
-/// A server asks the one that leads as often as it has to.
-fn to_leader(config: &Config) -> upstream::Settings {
-    let waits = config.http_limits.waits;
-    upstream::Settings { hold: config.rpc_hold_timeout, rate: None, waits }
-}
-
-fn to_servers(config: &Config) -> upstream::Settings {
-    upstream::Settings { rate: config.rpc_rate, ..to_leader(config) }
-}
-
 /// Serves the calls of other agents, until `stop`.
 pub(super) fn answer(
     listeners: Vec<TcpListener>,
@@ -136,7 +121,7 @@ pub(super) fn answer(
     let members = KnownAddresses::of(pools);
     let handlers = Handlers::new().with_limits(limits).with_known(move |it| members.contains(it));
     let handlers = consensus.answer(handlers);
-    let handlers = answer_claims(handlers, consensus.clone(), config.rpc_hold_timeout);
+    let handlers = answer_claims(handlers, consensus.clone(), config.upstream.hold);
     let handlers = lifetimes
         .answer(handlers, consensus)
         .on(Method::Piece, move |piece, _| {

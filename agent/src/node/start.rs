@@ -37,7 +37,7 @@ impl Node {
         }
         // Interfaces that cannot open must stop the start before anything is written.
         let mut listeners = Vec::new();
-        for address in &config.http {
+        for address in &config.http_addresses {
             listeners.push(listen(address, config.unix_sockets).await?);
         }
         let mut dns_listeners = Vec::new();
@@ -72,7 +72,8 @@ impl Node {
         };
         let Role { consensus, backend, catalog, names } = role;
         let catalog = Arc::new(WhileNamed { catalog, members: pools.own().clone() });
-        let local = Local::open(settings::local(&config, &node_id), catalog)?;
+        let own = local::Settings { node_id: node_id.clone(), ..config.local.clone() };
+        let local = Local::open(own, catalog)?;
         if let Some(consensus) = &consensus {
             let forget_after = config.gossip.timing.reconnect_timeout;
             let (all, stop) = (pools.clone(), shutdown.child_token());
@@ -98,7 +99,7 @@ impl Node {
             datacenter: config.datacenter.clone(),
             node_name: config.node_name.clone(),
         };
-        let settings = settings::http(&config)?;
+        let settings = settings::http(&config);
         let limits = settings.limits.clone();
         let (forwarder, interface) =
             http::serve_passing(listeners, parts, settings, shutdown.child_token());
@@ -122,7 +123,7 @@ impl Node {
         start_part(&mut tasks, "remote_exec", remote_exec::run(all, own, own_door, stop));
         let mut watches = Watches::new(settings::itself(&config), local.tls());
         watches.set(config.watches.clone());
-        let http = config.http.iter().map(text_of).collect::<Vec<_>>().join(" ");
+        let http = config.http_addresses.iter().map(text_of).collect::<Vec<_>>().join(" ");
         let dns =
             config.dns_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         info!(http, dns, "agent is ready to serve");

@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::file::Written;
-use super::{Error, list_errors};
+use crate::config::written::Written;
+use crate::config::{Error, list_errors};
 use crate::gossip::{Keyring, Timing};
 use crate::net::Network;
 use crate::secrets;
 
 /// The least an agent may ask others to wait before they forget it.
 const RECONNECT_MIN: Duration = Duration::from_secs(30);
+/// Pause between attempts to join unless told otherwise.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Settings of the datacenter's gossip pool.
 #[expect(
@@ -49,7 +51,7 @@ pub struct GossipTuning {
 
 impl GossipTuning {
     /// As the reference shows it: 0 is its own default.
-    pub(super) fn reconnect_timeout_shown(&self) -> String {
+    pub(crate) fn reconnect_timeout_shown(&self) -> String {
         let (set, default) = (self.timing.reconnect_timeout, Timing::default().reconnect_timeout);
         let shown = if set == default { Duration::ZERO } else { set };
         muster_client::types::format_duration(shown)
@@ -59,10 +61,9 @@ impl GossipTuning {
 pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Error> {
     let mut invalid = Vec::new();
     let timing = timing(written, dev, &mut invalid);
-    let retry_interval = duration(written, "retry_interval", Duration::from_secs(30), &mut invalid);
-    let advertise_reconnect_timeout = written
-        .text("advertise_reconnect_timeout")
-        .map(|_| duration(written, "advertise_reconnect_timeout", Duration::ZERO, &mut invalid));
+    let reconnect = "advertise_reconnect_timeout";
+    let advertise_reconnect_timeout =
+        written.text(reconnect).map(|_| written.duration(reconnect, Duration::ZERO));
     if advertise_reconnect_timeout.is_some() && written.bool("server").unwrap_or(dev) {
         invalid.push(
             "advertise_reconnect_timeout can only be used on a client: a server that is forgotten \
@@ -86,7 +87,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Erro
     if !invalid.is_empty() {
         return Err(Error(list_errors(&invalid)));
     }
-    let encrypt = match written.text("encrypt").filter(|text| !text.is_empty()) {
+    let encrypt = match written.filled("encrypt") {
         None => None,
         Some(text) => Some(Keyring::read(text).map_err(|error| {
             Error(format!("encrypt has invalid key: {error}\nhint: `muster keygen` makes one"))
@@ -116,14 +117,14 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<GossipTuning, Erro
         encrypt,
         verify_incoming: on("encrypt_verify_incoming"),
         verify_outgoing: on("encrypt_verify_outgoing"),
-        keep_keyring: !written.bool("disable_keyring_file").unwrap_or(false),
+        keep_keyring: !written.on("disable_keyring_file"),
         allowed,
         start_join,
         retry_join,
-        retry_interval,
-        retry_max: written.int("retry_max").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        retry_interval: written.duration("retry_interval", RETRY_INTERVAL),
+        retry_max: written.count("retry_max", 0),
         advertise_reconnect_timeout,
-        rejoin_after_leave: written.bool("rejoin_after_leave").unwrap_or(false),
+        rejoin_after_leave: written.on("rejoin_after_leave"),
     })
 }
 
@@ -140,9 +141,10 @@ fn timing(written: &Written, dev: bool, invalid: &mut Vec<String>) -> Timing {
         ("gossip_lan.probe_timeout", &mut timing.probe_timeout),
         ("reconnect_timeout", &mut timing.reconnect_timeout),
     ] {
-        let given = duration(written, key, *pace, invalid);
+        let given = written.duration(key, *pace);
         if given.is_zero() {
-            invalid.push(format!("{key}: cannot be 0: nothing would ever be done"));
+            let text = written.text(key).unwrap_or_default();
+            invalid.push(format!("{key}: cannot be {text}: nothing would ever be done"));
         } else {
             *pace = given;
         }
@@ -159,21 +161,6 @@ fn timing(written: &Written, dev: bool, invalid: &mut Vec<String>) -> Timing {
     timing.retransmit_mult = number("gossip_lan.retransmit_mult", timing.retransmit_mult);
     timing.gossip_nodes = number("gossip_lan.gossip_nodes", 3) as usize;
     timing
-}
-
-fn duration(
-    written: &Written,
-    key: &str,
-    default: Duration,
-    invalid: &mut Vec<String>,
-) -> Duration {
-    let Some(text) = written.text(key) else { return default };
-    muster_client::types::parse_duration(text).unwrap_or_else(|_| {
-        invalid.push(format!(
-            "{key}: invalid duration: \"{text}\": time: invalid duration \"{text}\""
-        ));
-        default
-    })
 }
 
 #[cfg(test)]

@@ -1,11 +1,40 @@
-//! Identity of a node: its name, the host's by default, and its metadata.
+//! Identity of a node: its datacenter, its name, which is the host's by default, its id and its metadata.
 
 use std::collections::BTreeMap;
 
-use super::Error;
+use crate::config::Error;
+use crate::config::written::Written;
+
+/// The agent's datacenter, in lower case.
+pub(super) fn datacenter(written: &Written) -> Result<String, Error> {
+    let datacenter = written.text("datacenter").unwrap_or("dc1").to_lowercase();
+    if datacenter.is_empty() {
+        return Err(Error("datacenter cannot be empty".into()));
+    }
+    check_datacenter("datacenter", &datacenter)?;
+    Ok(datacenter)
+}
+
+/// The node's name.
+pub(super) fn node_name(written: &Written) -> Result<String, Error> {
+    let name = match written.filled("node_name") {
+        Some(name) => name.to_owned(),
+        None => host_name()?,
+    };
+    check_node_name(&name)?;
+    Ok(name)
+}
+
+/// The node's id, if one is given.
+pub(super) fn node_id(written: &Written) -> Result<Option<String>, Error> {
+    let Some(text) = written.filled("node_id") else { return Ok(None) };
+    let id = uuid::Uuid::parse_str(text)
+        .map_err(|error| Error(format!("node_id `{text}` is not a UUID: {error}")))?;
+    Ok(Some(id.to_string()))
+}
 
 /// The name of this host.
-pub(super) fn host_name() -> Result<String, Error> {
+fn host_name() -> Result<String, Error> {
     nix::unistd::gethostname()
         .ok()
         .and_then(|name| name.into_string().ok())
@@ -16,7 +45,7 @@ pub(super) fn host_name() -> Result<String, Error> {
 }
 
 /// Refuses a name that no other member would accept.
-pub(super) fn check_node_name(name: &str) -> Result<(), Error> {
+fn check_node_name(name: &str) -> Result<(), Error> {
     crate::gossip::node_name(name).map_err(|unfit| {
         Error(format!("node_name is not usable: {unfit}\nhint: give another one with -node"))
     })

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use muster_client::types::parse_duration;
+use muster_client::types::parse_nanos;
 
-use super::file::Written;
-use super::{Error, list_errors};
+use super::invalid_duration;
+use crate::config::written::Written;
+use crate::config::{Error, list_errors};
 use crate::dns::{Name, Settings, SoaTimes, Strategy, TtlMap};
 
 /// First labels that an alternative domain must not have: names would have two meanings.
@@ -17,32 +18,7 @@ const DNS_PORT: u16 = 53;
 /// Settings of the DNS interface.
 pub(super) fn resolve(written: &Written, datacenter: &str) -> Result<Settings, Error> {
     let defaults = Settings::default();
-    let mut faults = Vec::new();
-    let mut duration = |key: &str, default: Duration| match written.text(key) {
-        None => default,
-        Some(text) => parse_duration(text).unwrap_or_else(|_| {
-            faults.push(format!(
-                "{key}: invalid duration: \"{text}\": time: invalid duration \"{text}\""
-            ));
-            default
-        }),
-    };
-    let node_ttl = duration("dns_config.node_ttl", defaults.node_ttl);
-    let max_stale = duration("dns_config.max_stale", defaults.max_stale);
-    let cache_max_age = duration("dns_config.cache_max_age", defaults.cache_max_age);
-    let recursor_timeout = duration("dns_config.recursor_timeout", defaults.recursor_timeout);
-    let mut service_ttl = Vec::new();
-    for (service, text) in written.map("dns_config.service_ttl") {
-        match parse_duration(&text) {
-            Ok(ttl) => service_ttl.push((service, ttl)),
-            Err(_) => faults.push(format!(
-                "dns_config.service_ttl[{service:?}]: invalid duration: \"{text}\": time: invalid duration \"{text}\""
-            )),
-        }
-    }
-    if !faults.is_empty() {
-        return Err(Error(list_errors(&faults)));
-    }
+    let time = |key: &str, default: Duration| written.duration(key, default);
     let switch = |key: &str, default: bool| written.bool(key).unwrap_or(default);
     let count = |key: &str, default: usize| match written.int(key) {
         None => Ok(default),
@@ -61,8 +37,8 @@ pub(super) fn resolve(written: &Written, datacenter: &str) -> Result<Settings, E
         domain: domain("domain", written.text("domain"))?.unwrap_or(defaults.domain),
         alt_domain: alternative(written, datacenter)?,
         datacenter: datacenter.to_owned(),
-        node_ttl,
-        service_ttl: TtlMap::new(service_ttl),
+        node_ttl: time("dns_config.node_ttl", defaults.node_ttl),
+        service_ttl: service_ttl(written)?,
         only_passing: switch("dns_config.only_passing", defaults.only_passing),
         enable_truncate: switch("dns_config.enable_truncate", defaults.enable_truncate),
         udp_answer_limit: count("dns_config.udp_answer_limit", defaults.udp_answer_limit)?,
@@ -76,26 +52,45 @@ pub(super) fn resolve(written: &Written, datacenter: &str) -> Result<Settings, E
             min_ttl: seconds("dns_config.soa.min_ttl", soa.min_ttl)?,
         },
         allow_stale: switch("dns_config.allow_stale", defaults.allow_stale),
-        max_stale,
+        max_stale: time("dns_config.max_stale", defaults.max_stale),
         use_cache: switch("dns_config.use_cache", defaults.use_cache),
-        cache_max_age,
+        cache_max_age: time("dns_config.cache_max_age", defaults.cache_max_age),
         recursors: written
             .list("recursors")
             .iter()
             .map(|it| recursor(it))
             .collect::<Result<_, _>>()?,
-        recursor_timeout,
-        recursor_strategy: match written.text("dns_config.recursor_strategy") {
-            None | Some("" | "sequential") => Strategy::Sequential,
-            Some("random") => Strategy::Random,
-            Some(other) => {
-                return Err(Error(format!(
-                    "dns_config.recursor_strategy cannot be \"{other}\". Must be \"sequential\" or \"random\""
-                )));
-            }
-        },
+        recursor_timeout: time("dns_config.recursor_timeout", defaults.recursor_timeout),
+        recursor_strategy: strategy(written)?,
         responses_per_second: seconds("dns_config.responses_per_second", 0)?,
     })
+}
+
+/// Lifetimes of answers by service. One below zero is none.
+fn service_ttl(written: &Written) -> Result<TtlMap, Error> {
+    let (mut ttls, mut wrong) = (Vec::new(), Vec::new());
+    for (service, text) in written.map("dns_config.service_ttl") {
+        match parse_nanos(&text) {
+            Some(nanos) => {
+                let ttl = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+                ttls.push((service, ttl));
+            }
+            None => {
+                wrong.push(invalid_duration(&format!("dns_config.service_ttl[{service:?}]"), &text))
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(TtlMap::new(ttls)) } else { Err(Error(list_errors(&wrong))) }
+}
+
+fn strategy(written: &Written) -> Result<Strategy, Error> {
+    match written.text("dns_config.recursor_strategy") {
+        None | Some("" | "sequential") => Ok(Strategy::Sequential),
+        Some("random") => Ok(Strategy::Random),
+        Some(other) => Err(Error(format!(
+            "dns_config.recursor_strategy cannot be \"{other}\". Must be \"sequential\" or \"random\""
+        ))),
+    }
 }
 
 /// Addresses of the DNS interface.

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-use super::file::Written;
-use super::{Error, Ports, sockaddr};
+use super::sockaddr;
+use crate::config::written::Written;
+use crate::config::{Error, Ports};
 use crate::gossip::{SEGMENT_NAME_MAX, SEGMENTS_MAX};
 
 /// Stands for all segments in questions.
@@ -41,7 +42,7 @@ pub(super) fn resolve(
     ports: Ports,
 ) -> Result<Segments, Error> {
     let own = written.text("segment").unwrap_or_default().to_owned();
-    let definitions = written.definitions("segments");
+    let definitions = written.definitions(&["segments"]);
     if server && !own.is_empty() {
         return Err(Error(format!(
             "segment: `{own}`: a server is in all segments\nhint: name the segments of this server in `segments`, or leave `segment` out"

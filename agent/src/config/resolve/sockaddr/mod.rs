@@ -4,11 +4,11 @@
 //! The names are those that configurations of the reference use. Evaluation is a function of the list
 //! of addresses that this host has; reading that list is the only thing done outside of it.
 
-use std::net::IpAddr;
+mod interfaces;
 
-use super::Error;
-use super::file::Written;
-use crate::net::Network;
+use crate::config::Error;
+use crate::config::written::Written;
+use interfaces::{Interface, NOT_FORWARDED, PRIVATE, attribute, of_this_host, sort, test, within};
 
 /// Keys whose values may be templates.
 const KEYS: [&str; 13] = [
@@ -27,30 +27,6 @@ const KEYS: [&str; 13] = [
     "serf_wan",
 ];
 
-/// Addresses that never leave a host or its link.
-const NOT_FORWARDED: [&str; 5] =
-    ["127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "::1/128", "fe80::/10"];
-
-/// Addresses that only their own site knows.
-const PRIVATE: [&str; 6] =
-    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15", "fc00::/7"];
-
-/// One address of this host.
-#[expect(clippy::struct_excessive_bools, reason = "each is one flag of an interface")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Interface {
-    name: String,
-    address: IpAddr,
-    /// Bits of its network.
-    prefix: u32,
-    up: bool,
-    loopback: bool,
-    broadcast: bool,
-    multicast: bool,
-    /// The way out of this network.
-    default: bool,
-}
-
 /// The configuration with every template replaced by what it stands for on this host.
 pub(super) fn expanded(written: &Written) -> Result<Written, Error> {
     let mut out = written.clone();
@@ -59,7 +35,7 @@ pub(super) fn expanded(written: &Written) -> Result<Written, Error> {
         let Some(text) = written.text(key).filter(|text| text.contains("{{")) else { continue };
         let interfaces = match &interfaces {
             Some(interfaces) => interfaces,
-            None => interfaces.insert(own_interfaces()?),
+            None => interfaces.insert(of_this_host()?),
         };
         let value = meant(key, text, interfaces)?;
         if value.trim().is_empty() {
@@ -77,7 +53,7 @@ pub(super) fn one(key: &str, text: &str) -> Result<String, Error> {
     if !text.contains("{{") {
         return Ok(text.to_owned());
     }
-    meant(key, text, &own_interfaces()?)
+    meant(key, text, &of_this_host()?)
 }
 
 fn meant(key: &str, text: &str, interfaces: &[Interface]) -> Result<String, Error> {
@@ -156,12 +132,6 @@ fn split(pipeline: &str) -> Result<Vec<Vec<String>>, String> {
         }
     }
     Ok(calls)
-}
-
-fn within(address: IpAddr, networks: &[&str]) -> bool {
-    networks
-        .iter()
-        .any(|network| network.parse::<Network>().is_ok_and(|network| network.contains(address)))
 }
 
 /// The addresses of a kind, the most likely one first.
@@ -267,152 +237,6 @@ fn step(name: &str, arguments: &[&str], mut list: Vec<Interface>) -> Result<Valu
 fn joined(list: &[Interface], name: &str, separator: &str) -> String {
     let values: Vec<String> = list.iter().filter_map(|it| attribute(it, name).ok()).collect();
     values.join(separator)
-}
-
-fn attribute(it: &Interface, name: &str) -> Result<String, String> {
-    Ok(match name {
-        "address" => it.address.to_string(),
-        "name" => it.name.clone(),
-        "size" | "mask_bits" => it.prefix.to_string(),
-        "network" => format!("{}/{}", it.address, it.prefix),
-        "type" => if it.address.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
-        "flags" => {
-            FLAGS.iter().filter(|flag| has_flag(it, flag)).copied().collect::<Vec<_>>().join("|")
-        }
-        _ => return Err(format!("addresses have no attribute `{name}`")),
-    })
-}
-
-const FLAGS: [&str; 5] = ["up", "broadcast", "loopback", "multicast", "forwardable"];
-
-fn has_flag(it: &Interface, flag: &str) -> bool {
-    match flag {
-        "up" => it.up,
-        "loopback" => it.loopback,
-        "broadcast" => it.broadcast,
-        "multicast" => it.multicast,
-        "forwardable" => !within(it.address, &NOT_FORWARDED),
-        _ => false,
-    }
-}
-
-type Test = Box<dyn Fn(&Interface) -> bool>;
-
-/// Does an address fit? Several values are separated by bars, and one of them is enough.
-fn test(what: &str, value: &str) -> Result<Test, String> {
-    let words: Vec<String> = value.split('|').map(str::trim).map(str::to_owned).collect();
-    let pattern =
-        || regex::Regex::new(value).map_err(|error| format!("`{value}` is not a pattern: {error}"));
-    Ok(match what {
-        "name" => {
-            let pattern = pattern()?;
-            Box::new(move |it| pattern.is_match(&it.name))
-        }
-        "address" => {
-            let pattern = pattern()?;
-            Box::new(move |it| pattern.is_match(&it.address.to_string()))
-        }
-        "network" => {
-            let networks = words
-                .iter()
-                .map(|word| word.parse::<Network>().map_err(|error| error.to_string()))
-                .collect::<Result<Vec<_>, _>>()?;
-            Box::new(move |it| networks.iter().any(|network| network.contains(it.address)))
-        }
-        "type" => Box::new(move |it| {
-            words.iter().any(|word| match word.to_lowercase().as_str() {
-                "ip" => true,
-                "ipv4" => it.address.is_ipv4(),
-                "ipv6" => it.address.is_ipv6(),
-                _ => false,
-            })
-        }),
-        "flag" | "flags" => Box::new(move |it| words.iter().all(|word| has_flag(it, word))),
-        "size" => Box::new(move |it| {
-            words.iter().any(|word| word.trim_start_matches('/') == it.prefix.to_string())
-        }),
-        "rfc" => {
-            for word in &words {
-                if !["1918", "6890", "4193", "3927", "6598"].contains(&word.as_str()) {
-                    return Err(format!("addresses of RFC {word} are not known here"));
-                }
-            }
-            Box::new(move |it| {
-                words.iter().any(|word| match word.as_str() {
-                    "1918" => within(it.address, &PRIVATE[..3]),
-                    "4193" => within(it.address, &["fc00::/7"]),
-                    "3927" => within(it.address, &["169.254.0.0/16"]),
-                    "6598" => within(it.address, &["100.64.0.0/10"]),
-                    _ => within(it.address, &PRIVATE) || within(it.address, &NOT_FORWARDED),
-                })
-            })
-        }
-        _ => return Err(format!("addresses cannot be selected by `{what}`")),
-    })
-}
-
-fn sort(list: &mut [Interface], key: &str, down: bool) -> Result<(), String> {
-    match key {
-        "address" => list.sort_by_key(|it| it.address),
-        "name" => list.sort_by(|a, b| a.name.cmp(&b.name)),
-        // The larger network has fewer bits.
-        "size" => list.sort_by_key(|it| it.prefix),
-        "type" => list.sort_by_key(|it| it.address.is_ipv6()),
-        "default" => list.sort_by_key(|it| !it.default),
-        "private" => list.sort_by_key(|it| !within(it.address, &PRIVATE)),
-        _ => return Err(format!("addresses cannot be sorted by `{key}`")),
-    }
-    if down {
-        list.reverse();
-    }
-    Ok(())
-}
-
-fn own_interfaces() -> Result<Vec<Interface>, Error> {
-    use nix::net::if_::InterfaceFlags;
-    let ways_out = ways_out();
-    let found = nix::ifaddrs::getifaddrs()
-        .map_err(|error| Error(format!("cannot list this host's addresses: {error}")))?;
-    Ok(found
-        .filter_map(|it| {
-            let ip = |address: &nix::sys::socket::SockaddrStorage| {
-                let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-                v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-            };
-            let address = ip(it.address.as_ref()?)?;
-            let prefix = match it.netmask.as_ref().and_then(ip) {
-                Some(IpAddr::V4(mask)) => u32::from(mask).count_ones(),
-                Some(IpAddr::V6(mask)) => u128::from(mask).count_ones(),
-                None => 0,
-            };
-            Some(Interface {
-                default: ways_out.contains(&it.interface_name),
-                address,
-                prefix,
-                up: it.flags.contains(InterfaceFlags::IFF_UP),
-                loopback: it.flags.contains(InterfaceFlags::IFF_LOOPBACK),
-                broadcast: it.flags.contains(InterfaceFlags::IFF_BROADCAST),
-                multicast: it.flags.contains(InterfaceFlags::IFF_MULTICAST),
-                name: it.interface_name,
-            })
-        })
-        .collect())
-}
-
-/// Interfaces with a default route. A host without routes has none.
-fn ways_out() -> Vec<String> {
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let mut names: Vec<String> = routes
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let name = words.next()?;
-            (words.next()? == "00000000").then(|| name.to_owned())
-        })
-        .collect();
-    names.dedup();
-    names
 }
 
 #[cfg(test)]

@@ -2,30 +2,53 @@
 //! share one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use super::file::Written;
-use super::{Error, HttpAddress, Ports, list_errors};
-use crate::http::Origin;
-use crate::net::Network;
+use crate::config::Error;
+use crate::config::written::Written;
 
-/// Blocks of addresses under `key`, as written.
-pub(super) fn networks(written: &Written, key: &str) -> Result<Vec<String>, Error> {
-    let blocks = written.list(key);
-    let wrong = |text: &&String| text.parse::<Network>().is_err();
-    match blocks.iter().find(wrong) {
-        None => Ok(blocks),
-        Some(text) => {
-            let name = key.rsplit('.').next().unwrap_or(key);
-            Err(Error(list_errors(&[format!("{name}: invalid cidr: {text}")])))
-        }
-    }
+const SERVER_PORT: u16 = 8300;
+
+/// A place where HTTP is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpAddress {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
 }
 
-/// Origins of web pages that may write.
-pub(super) fn origins(written: &Written) -> Result<Vec<Origin>, Error> {
-    let key = "http_config.allow_origins";
-    let origin = |text: &String| text.parse().map_err(|error| Error(format!("{key}: {error}")));
-    written.list(key).iter().map(origin).collect()
+/// Ports of an agent; `None` is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// HTTP.
+    pub http: Option<u16>,
+    /// DNS.
+    pub dns: Option<u16>,
+    /// Between servers.
+    pub server: u16,
+    /// Gossip in the datacenter.
+    pub serf_lan: u16,
+    /// Gossip between datacenters.
+    pub serf_wan: Option<u16>,
+}
+
+/// The ports of an agent.
+pub(super) fn ports(written: &Written, server: bool) -> Result<Ports, Error> {
+    let off = |key: &str| Error(format!("{key} cannot be turned off"));
+    let port = |key: &str, default| written.port(key, Some(default));
+    Ok(Ports {
+        http: port("ports.http", 8500),
+        dns: port("ports.dns", 8600),
+        server: match port("ports.server", SERVER_PORT) {
+            Some(port) => port,
+            // Nobody asks an agent that is no server there.
+            None if !server => SERVER_PORT,
+            None => return Err(off("ports.server")),
+        },
+        serf_lan: port("ports.serf_lan", 8301).ok_or_else(|| off("ports.serf_lan"))?,
+        serf_wan: port("ports.serf_wan", 8302),
+    })
 }
 
 /// Bind and advertise addresses. Development mode stays on loopback unless told otherwise.
@@ -108,7 +131,12 @@ fn any_address(v6: bool) -> Option<IpAddr> {
 }
 
 /// Addresses of the HTTP interface: IP addresses and `unix://` paths, separated by spaces.
-pub(super) fn http_addresses(text: &str, port: Option<u16>) -> Result<Vec<HttpAddress>, Error> {
+pub(super) fn http(
+    written: &Written,
+    client: &str,
+    port: Option<u16>,
+) -> Result<Vec<HttpAddress>, Error> {
+    let text = written.filled("addresses.http").unwrap_or(client);
     let mut out = Vec::new();
     for word in text.split_whitespace() {
         if let Some(path) = word.strip_prefix("unix://") {
