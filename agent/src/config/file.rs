@@ -36,7 +36,7 @@ impl Written {
         })?;
         let mut files: Vec<PathBuf> = entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|end| end == "json" || end == "hcl"))
+            .filter(is_configuration)
             .collect();
         files.sort();
         let lead_nowhere = |path: &PathBuf| path.is_symlink() && !path.exists();
@@ -169,6 +169,11 @@ impl Written {
             }
         }
     }
+}
+
+/// Is this file of a folder read as configuration?
+pub(super) fn is_configuration(path: &PathBuf) -> bool {
+    path.extension().is_some_and(|end| end == "json" || end == "hcl")
 }
 
 /// Does this value ask for nothing?

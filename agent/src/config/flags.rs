@@ -31,6 +31,12 @@ const FLAGS: &[(&str, &str, Takes, &str)] = &[
         "Network (CIDR) whose HTTP requests may change things. May be repeated.",
     ),
     ("alt-domain", "alt_domain", Takes::Text, "A second DNS domain."),
+    (
+        "auto-reload-config",
+        "auto_reload_config",
+        Takes::Switch,
+        "Reload when configuration files change.",
+    ),
     ("bind", "bind_addr", Takes::Text, "Address for traffic between agents."),
     ("bootstrap", "bootstrap", Takes::Switch, "This server may elect itself."),
     ("bootstrap-expect", "bootstrap_expect", Takes::Int, "Wait for this many servers, then elect."),

@@ -122,11 +122,7 @@ pub(super) const KEYS: &[(&str, Kind, Fate)] = &[
     ("auto_encrypt.dns_san", Kind::List, Fate::Harmless),
     ("auto_encrypt.ip_san", Kind::List, Fate::Harmless),
     ("auto_encrypt.tls", Kind::Bool, Fate::Refused(NO_ENCRYPTION)),
-    (
-        "auto_reload_config",
-        Kind::Bool,
-        Fate::Idle("files are read again at SIGHUP and by `muster reload`"),
-    ),
+    ("auto_reload_config", Kind::Bool, Fate::Used),
     ("autopilot.cleanup_dead_servers", Kind::Bool, Fate::Used),
     ("autopilot.disable_upgrade_migration", Kind::Bool, Fate::Harmless),
     ("autopilot.last_contact_threshold", Kind::Duration, Fate::Used),

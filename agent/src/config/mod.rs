@@ -9,6 +9,7 @@ mod definitions;
 mod faults;
 mod file;
 mod flags;
+mod follow;
 mod hcl;
 mod keys;
 mod places;
@@ -23,6 +24,8 @@ use serde_json::Value;
 
 use crate::net::tls::Tls;
 use crate::{dns, http, local, raft, read, rpc, telemetry, upstream, watches};
+use follow::Files;
+pub use follow::{Followed, Pace, follow};
 use resolve::resolve;
 pub use resolve::{
     AclSettings, AclTokens, DefaultPolicy, DownPolicy, GossipTuning, HttpAddress, Ports, Segment,
@@ -123,6 +126,10 @@ pub struct Config {
     pub remote_exec: bool,
     /// Questions to follow.
     pub watches: Vec<watches::Definition>,
+    /// Reload when files change.
+    pub auto_reload_config: bool,
+    /// The files that were read.
+    pub followed: Followed,
     /// Worth saying once at start.
     pub warnings: Vec<String>,
     /// All keys as they were written, to tell a reload from a change that needs a restart.
@@ -144,9 +151,14 @@ pub fn from_args(args: &[String]) -> Result<Wanted, Error> {
     if line.help {
         return Ok(Wanted::Help);
     }
+    let mut followed = Followed::default();
+    followed.add(&line.sources, Files::Configuration);
     let mut written = read_sources(&line.sources, line.format.as_deref())?;
     written.merge(line.keys);
-    resolve(&written, line.dev).map(|config| Wanted::Agent(Box::new(config)))
+    let config = resolve(&written, line.dev)?;
+    let authorities = &config.local.authorities;
+    followed.add(authorities.file.iter().chain(&authorities.folder), Files::All);
+    Ok(Wanted::Agent(Box::new(Config { followed, ..config })))
 }
 
 /// Checks files and folders as `muster validate` does: everything but starting.

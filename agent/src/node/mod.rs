@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -195,6 +195,10 @@ pub struct Node {
     /// Limits on clients; a reload changes them.
     limits: http::Limits,
     wishes: mpsc::Receiver<http::ReloadRequest>,
+    /// Told when configuration files have changed, if they are followed.
+    file_changes: mpsc::Receiver<()>,
+    /// The files that were read last.
+    followed: watch::Sender<config::Followed>,
     /// Ends the agent's part in the catalog, before all others.
     claiming: CancellationToken,
     shutdown: CancellationToken,
@@ -231,6 +235,11 @@ impl Node {
                 _ = int.recv() => ("interrupt", leave_on_int),
                 _ = term.recv() => ("terminated", leave_on_term),
                 _ = hup.recv() => {
+                    // What came of it is in the log.
+                    let _ = self.reload(reread).await;
+                    continue;
+                }
+                Some(()) = self.file_changes.recv() => {
                     // What came of it is in the log.
                     let _ = self.reload(reread).await;
                     continue;

@@ -50,6 +50,7 @@ impl Node {
         }
         self.effective = self.effective.reloaded(&config);
         self.shown.set(self.effective.debug(&self.id, REFERENCE_VERSION));
+        self.followed.send_replace(config.followed.clone());
         self.running = config;
         Ok(())
     }

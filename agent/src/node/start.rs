@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -14,7 +15,7 @@ use super::descriptors::{self, Raised};
 use super::own_name::WhileNamed;
 use super::role::{self, Role};
 use super::{Error, Node, REFERENCE_VERSION, identity, pool, settings};
-use crate::config::{Config, HttpAddress, UnixSockets};
+use crate::config::{self, Config, Followed, HttpAddress, Pace, UnixSockets};
 use crate::local::{self, Local};
 use crate::telemetry::metrics;
 use crate::watches::Watches;
@@ -123,6 +124,7 @@ impl Node {
         start_part(&mut tasks, "remote_exec", remote_exec::run(all, own, own_door, stop));
         let mut watches = Watches::new(settings::itself(&config), local.tls());
         watches.set(config.watches.clone());
+        let (file_changes, followed) = follow_files(&config, &mut tasks, &shutdown);
         let http = config.http_addresses.iter().map(text_of).collect::<Vec<_>>().join(" ");
         let dns =
             config.dns_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -142,12 +144,29 @@ impl Node {
             backend,
             limits,
             wishes,
+            file_changes,
+            followed,
             claiming,
             shutdown,
             leave,
             tasks,
         })
     }
+}
+
+/// Follows the configuration's files, if that is asked for.
+fn follow_files(
+    config: &Config,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> (mpsc::Receiver<()>, watch::Sender<Followed>) {
+    let (followed, receiver) = watch::channel(config.followed.clone());
+    let (changed, changes) = mpsc::channel(1);
+    if config.auto_reload_config {
+        let following = config::follow(receiver, Pace::default(), changed, shutdown.child_token());
+        start_part(tasks, "configuration files", following);
+    }
+    (changes, followed)
 }
 
 /// The file may be meant to lie beside the data, in a folder that comes into being with them.

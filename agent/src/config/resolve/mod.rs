@@ -16,7 +16,7 @@ mod sockaddr;
 
 use super::file::invalid_duration;
 use super::written::Written;
-use super::{Config, Error};
+use super::{Config, Error, Followed};
 use crate::watches;
 pub use acl::{AclSettings, AclTokens, DefaultPolicy, DownPolicy};
 pub use addresses::{HttpAddress, Ports};
@@ -68,6 +68,8 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         leave_on_terminate: written.bool("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: written.bool("skip_leave_on_interrupt").unwrap_or(server),
         remote_exec: !written.bool("disable_remote_exec").unwrap_or(true),
+        auto_reload_config: written.on("auto_reload_config"),
+        followed: Followed::default(),
         watches: watches::parse(&watches).map_err(Error)?,
         warnings: warnings(written, &datacenter),
         acl,
