@@ -60,8 +60,12 @@ it. One that is not there is fine.
 
 /// The services that the operands define, as written.
 fn definitions(call: &Call) -> Result<Vec<Value>, Failure> {
-    let files: Vec<PathBuf> = call.operands.iter().map(PathBuf::from).collect();
-    config::service_definitions(&files).map_err(|error| Failure::new(format!("Error: {error}")))
+    config::service_definitions(&files(call))
+        .map_err(|error| Failure::new(format!("Error: {error}")))
+}
+
+fn files(call: &Call) -> Vec<PathBuf> {
+    call.operands.iter().map(PathBuf::from).collect()
 }
 
 /// A field of a definition as written, whose names are not particular about case.
@@ -84,7 +88,7 @@ fn register(call: &Call) -> Outcome {
         }
         (true, Some(name)) => vec![from_flags(call, name)?],
         // In the words of the API, which has other names for some keys of files.
-        (false, None) => config::read_services(&definitions(call)?)
+        (false, None) => config::services(&files(call))
             .map_err(|error| Failure::new(format!("Error: {error}")))?,
     };
     let agent = call.client()?.agent();

@@ -324,6 +324,7 @@ mod tests {
     /// `services register` tells an agent what a file says; each key must arrive there.
     #[test]
     fn every_key_of_a_file_can_be_told_to_an_agent() {
+        use crate::config::written::Written;
         use crate::local::{Settings, Source, definition};
         let shared = Settings::default().shared();
         for (key, shape) in CHECK {
@@ -332,7 +333,8 @@ mod tests {
                 json!({"name": "web", "check": check}),
                 json!({"name": "web", "checks": [check, {"ttl": "10s", "id": "second"}]}),
             ] {
-                let [read] = &crate::config::read_services(&[service]).expect(key)[..] else {
+                let written = Written::from_value(json!({"service": service})).expect(key);
+                let [read] = &crate::config::judge::services(&written).expect(key)[..] else {
                     panic!("one service")
                 };
                 let mut read = read.clone();

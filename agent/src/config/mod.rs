@@ -11,6 +11,7 @@ mod file;
 mod flags;
 mod follow;
 mod hcl;
+mod judge;
 mod keys;
 mod places;
 mod resolve;
@@ -22,7 +23,6 @@ use std::path::PathBuf;
 use muster_client::types::ServiceDefinition;
 use serde_json::Value;
 
-use crate::net::tls::Tls;
 use crate::{dns, http, local, raft, read, rpc, telemetry, upstream, watches};
 use follow::Files;
 pub use follow::{Followed, Pace, follow};
@@ -126,6 +126,8 @@ pub struct Config {
     pub remote_exec: bool,
     /// Questions to follow.
     pub watches: Vec<watches::Definition>,
+    /// Watches that are wrong, and why: told with other wrong definitions.
+    wrong_watches: Vec<String>,
     /// Reload when files change.
     pub auto_reload_config: bool,
     /// The files that were read.
@@ -168,24 +170,12 @@ pub fn validate(sources: &[PathBuf], format: Option<&str>) -> Result<Config, Err
 
 /// The service definitions in files and folders, as written.
 pub fn service_definitions(sources: &[PathBuf]) -> Result<Vec<Value>, Error> {
-    let written = read_sources(sources, None)?;
-    Ok(written.definitions(&["service", "services"]))
+    Ok(read_sources(sources, None)?.definitions(&judge::SERVICES))
 }
 
-/// Reads service definitions as an agent would that had them in its own files, so that a mistake in the
-/// last of them is found before the first one is registered, and every key of a file works for any agent.
-pub fn read_services(definitions: &[Value]) -> Result<Vec<ServiceDefinition>, Error> {
-    // Whether scripts may run is up to the agent that runs them.
-    let settings = local::Settings { enable_script_checks: true, ..local::Settings::default() };
-    local::Configured::read(&settings, definitions, &[], |_| false)
-        .map(|configured| configured.services)
-        .map_err(|error| explained(&error))
-}
-
-/// An error of a definition with its reason.
-fn explained(error: &local::Error) -> Error {
-    let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
-    Error(format!("{error}{}", reason.unwrap_or_default()))
+/// The services that files and folders define; a mistake in any of them is told before one is used.
+pub fn services(sources: &[PathBuf]) -> Result<Vec<ServiceDefinition>, Error> {
+    judge::services(&read_sources(sources, None)?)
 }
 
 impl Config {
@@ -209,15 +199,6 @@ impl Config {
         now.local.checks.clone_from(&newer.local.checks);
         now.watches.clone_from(&newer.watches);
         now
-    }
-
-    /// Judges the definitions of services and checks as the agent does at its start, without one.
-    pub fn judge_definitions(&self) -> Result<(), Error> {
-        let settings = &self.local;
-        Tls::new(&settings.authorities).map_err(|error| Error(error.to_string()))?;
-        local::Configured::read(settings, &settings.services, &settings.checks, |_| false)
-            .map(drop)
-            .map_err(|error| explained(&error))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Mistakes, harness keys, merging, flags.
 
+use std::time::Duration;
+
 use super::written::Written;
 use super::*;
 
@@ -167,6 +169,82 @@ fn definitions_are_judged_without_an_agent() {
         let error = judged(&file(definitions)).expect_err(definitions);
         assert!(error.starts_with(expected), "{error}");
     }
+}
+
+#[test]
+fn all_wrong_definitions_of_all_files_are_told_each_with_its_file() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("a.json", r#"{"data_dir":"d","bind_addr":"127.0.0.1","node_name":"n"}"#);
+    write(
+        "b.json",
+        r#"{"services":[{"name":"fine"},{"port":80},{"name":"odd","check":{"interval":"5s"}}],
+            "watches":[{"type":"nodes","args":["true"]},{"type":"kye","args":["true"]}]}"#,
+    );
+    write(
+        "c.hcl",
+        r#"service { id = "x" port = 80 }
+           check { name = "lost" ttl = "5s" service_id = "zz" }
+           check { name = "of-odd" ttl = "5s" service_id = "odd" }
+           watches { type = "key" args = ["true"] }"#,
+    );
+    let judged = |file: &str| {
+        let files = ["a.json", file].map(|name| folder.path().join(name));
+        let config = validate(&files, None).unwrap();
+        config.judge_definitions().unwrap_err().0
+    };
+    let whole = validate(&[folder.path().to_owned()], None).unwrap();
+    let said = whole.judge_definitions().unwrap_err().0;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (b, c) = (file("b.json"), file("c.hcl"));
+    let expected = [
+        format!("{b}: service definition number 2: Missing service name"),
+        format!("{b}: service definition `odd`: "),
+        format!("{c}: service definition `x`: Missing service name"),
+        format!("{c}: check definition `lost`: ServiceID \"zz\" does not exist"),
+        format!("{b}: watches[1]: Unsupported watch type: kye"),
+        format!("{c}: watches[0]: Must specify a single key to watch"),
+    ];
+    assert!(said.starts_with("6 errors occurred:\n\t* "), "{said}");
+    for line in &expected {
+        assert!(said.contains(line), "{line} is not in {said}");
+    }
+    assert!(!said.contains("of-odd"), "{said}");
+    // Those of one file alone.
+    assert!(judged("b.json").starts_with("3 errors occurred:"), "{}", judged("b.json"));
+    let error = services(&[folder.path().to_owned()]).unwrap_err().0;
+    assert!(error.starts_with("3 errors occurred:") && error.contains(&expected[2]), "{error}");
+}
+
+#[test]
+fn times_below_zero_are_taken_as_the_reference_does() {
+    let config = resolved(
+        r#"{"data_dir":"d","bind_addr":"127.0.0.1","session_ttl_min":"-5s",
+            "check_update_interval":"-5s","dns_config":{"node_ttl":"-1s","service_ttl":{"a":"-1s"}}}"#,
+    )
+    .expect("ok");
+    assert_eq!(config.http.session_ttl_min, Duration::ZERO);
+    assert_eq!(config.local.check_update_interval, Duration::ZERO);
+    assert_eq!(config.dns.node_ttl, Duration::ZERO);
+    let shown = |config: &Config| config.debug("id", "1")["SessionTTLMin"].clone();
+    assert_eq!(shown(&config), "-5s");
+    let usual = resolved(r#"{"data_dir":"d","bind_addr":"127.0.0.1"}"#).expect("ok");
+    assert_eq!(usual.http.session_ttl_min, Duration::from_secs(10));
+    assert_eq!(shown(&usual), "0s");
+    let error = resolved(r#"{"gossip_lan":{"probe_interval":"-1s"},"data_dir":"d"}"#).unwrap_err();
+    assert!(error.contains("gossip_lan.probe_interval: cannot be -1s"), "{error}");
+}
+
+#[test]
+fn intervals_of_checks_are_shown_as_they_are() {
+    let config = resolved(
+        r#"{"data_dir":"d","bind_addr":"127.0.0.1","check_deregister_interval_min":"7s",
+            "check_reap_interval":"9s"}"#,
+    )
+    .expect("ok");
+    let shown = config.debug("id", "1");
+    assert_eq!(shown["CheckDeregisterIntervalMin"], "7s");
+    assert_eq!(shown["CheckReapInterval"], "9s");
 }
 
 #[test]

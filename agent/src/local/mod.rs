@@ -45,7 +45,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use catalog::{CatalogAccess, Held, LOOK_MAX, Unavailable};
-pub use configured::Configured;
+pub use configured::{Configured, Misdefined, described};
 pub use definition::{NODE_MAINTENANCE, SERVICE_MAINTENANCE, Source};
 pub use diff::{LEADER_CHECK, LEADER_SERVICE};
 pub use error::Error;

@@ -202,10 +202,20 @@ impl Local {
         services: &[Value],
         checks: &[Value],
     ) -> Result<Configured, Error> {
-        Configured::read(&self.inner.settings, services, checks, |id| {
-            let registrations = self.registrations();
-            registrations.services().get(id).is_some_and(|claim| claim.source == Source::Api)
+        let read = Configured::read(&self.inner.settings, services, checks, |id| {
+            self.has_service_of_api(id)
+        });
+        read.map_err(|wrong| {
+            let mut wrong = wrong.into_iter();
+            let first = wrong.next().expect("an error holds at least one wrong definition");
+            first.into_error(services, checks)
         })
+    }
+
+    /// Is a service of this id registered by the API?
+    pub fn has_service_of_api(&self, id: &str) -> bool {
+        let registrations = self.registrations();
+        registrations.services().get(id).is_some_and(|claim| claim.source == Source::Api)
     }
 
     /// Writes that forget definitions which files no longer hold.

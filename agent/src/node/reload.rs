@@ -29,6 +29,8 @@ impl Node {
 
     /// Steps that can be refused come first; those that follow cannot fail.
     async fn take_over(&mut self, config: Config) -> Result<(), String> {
+        let exists = |id: &str| self.local.has_service_of_api(id);
+        config.judge_definitions_beside(exists).map_err(|error| error.to_string())?;
         let own = &config.local;
         self.local
             .reload(&own.services, &own.checks, &own.authorities, &own.node_meta)

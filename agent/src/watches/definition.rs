@@ -54,16 +54,8 @@ pub enum Handler {
     },
 }
 
-/// Reads definitions; the error names the first wrong one by its position.
-pub fn parse(definitions: &[Value]) -> Result<Vec<Definition>, String> {
-    definitions
-        .iter()
-        .enumerate()
-        .map(|(position, value)| one(value).map_err(|why| format!("watches[{position}]: {why}")))
-        .collect()
-}
-
-fn one(value: &Value) -> Result<Definition, String> {
+/// Reads one definition.
+pub fn parse(value: &Value) -> Result<Definition, String> {
     let mut fields = Fields(value.as_object().cloned().unwrap_or_default());
     let handler_type = fields.text("handler_type")?;
     let handler = fields.take("handler");
@@ -249,7 +241,13 @@ mod tests {
                                      "header": {"a": ["b"]}, "tls_skip_verify": true}},
             {"type": "event", "datacenter": "dc2", "token": "t", "args": ["x"]},
         ]);
-        let parsed = parse(watches.as_array().expect("a list")).expect("valid");
+        let parsed = watches
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(parse)
+            .collect::<Result<Vec<_>, _>>()
+            .expect("valid");
         assert_eq!(parsed.len(), 4);
         assert!(matches!(&parsed[1].handler, Handler::Script { shell: true, .. }));
         let Handler::Http { method, timeout, skip_verify, .. } = &parsed[2].handler else {
@@ -292,8 +290,8 @@ mod tests {
             ),
         ];
         for (watch, expected) in rows {
-            let error = parse(std::slice::from_ref(&watch)).expect_err(expected);
-            assert!(error.starts_with("watches[0]: ") && error.contains(expected), "{error}");
+            let error = parse(&watch).expect_err(expected);
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

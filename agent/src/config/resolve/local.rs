@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::checks::FlapLimit;
 use crate::config::Error;
+use crate::config::judge::{CHECKS, SERVICES};
 use crate::config::written::Written;
 use crate::local::Settings;
 use crate::net::tls::Authorities;
@@ -67,8 +68,8 @@ pub(super) fn resolve(written: &Written, node: &Node<'_>) -> Result<Settings, Er
             folder: written.file("ca_path"),
             only: written.on("enable_agent_tls_for_checks"),
         },
-        services: written.definitions(&["service", "services"]),
-        checks: written.definitions(&["check", "checks"]),
+        services: written.definitions(&SERVICES),
+        checks: written.definitions(&CHECKS),
         ..defaults
     })
 }

@@ -15,9 +15,9 @@ mod segments;
 mod sockaddr;
 
 use super::file::invalid_duration;
+use super::judge;
 use super::written::Written;
 use super::{Config, Error, Followed};
-use crate::watches;
 pub use acl::{AclSettings, AclTokens, DefaultPolicy, DownPolicy};
 pub use addresses::{HttpAddress, Ports};
 pub use gossip::GossipTuning;
@@ -53,7 +53,7 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
     };
     let local = local::resolve(written, &node)?;
     let raft = cluster::raft(written, &node, ports.server)?;
-    let watches = written.definitions(&["watches"]);
+    let (watches, wrong_watches) = judge::watches(written);
     Ok(Config {
         node_id: identity::node_id(written)?,
         http: http::resolve(written, dev)?,
@@ -70,7 +70,8 @@ pub(super) fn resolve(written: &Written, dev: bool) -> Result<Config, Error> {
         remote_exec: !written.bool("disable_remote_exec").unwrap_or(true),
         auto_reload_config: written.on("auto_reload_config"),
         followed: Followed::default(),
-        watches: watches::parse(&watches).map_err(Error)?,
+        watches,
+        wrong_watches,
         warnings: warnings(written, &datacenter),
         acl,
         dev,
