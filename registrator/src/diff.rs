@@ -76,7 +76,7 @@ impl Seen {
             name: definition.name.clone(),
             tags: definition.tags.clone(),
             address: definition.address.clone(),
-            port: definition.port.into(),
+            port: definition.port,
             meta: definition.meta.clone(),
             weights: weights(definition),
             tagged: tagged(definition).collect(),
@@ -95,7 +95,7 @@ fn tagged(definition: &ServiceDefinition) -> impl Iterator<Item = (String, (Stri
     definition
         .tagged_addresses
         .iter()
-        .map(|(name, address)| (name.clone(), (address.address.clone(), address.port.into())))
+        .map(|(name, address)| (name.clone(), (address.address.clone(), address.port)))
 }
 
 /// One call to the agent.
@@ -219,7 +219,7 @@ fn may_take(wanted: &Wanted, seen: &Seen, instance: &str) -> bool {
 
 fn same_service(definition: &ServiceDefinition, seen: &Seen) -> bool {
     definition.name == seen.name
-        && i64::from(definition.port) == seen.port
+        && definition.port == seen.port
         && definition.address == seen.address
         && definition.meta == seen.meta
         && definition.enable_tag_override == seen.enable_tag_override

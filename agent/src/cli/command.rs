@@ -84,6 +84,8 @@ pub(super) enum Takes {
     Texts(&'static str),
     /// A whole number from 0.
     Number,
+    /// A whole number.
+    Signed,
     /// Such as `15s`.
     Duration,
 }
@@ -100,6 +102,9 @@ impl Flag {
     }
     pub(super) const fn number(name: &'static str, help: &'static str) -> Flag {
         Flag { name, takes: Takes::Number, help }
+    }
+    pub(super) const fn signed(name: &'static str, help: &'static str) -> Flag {
+        Flag { name, takes: Takes::Signed, help }
     }
     pub(super) const fn duration(name: &'static str, help: &'static str) -> Flag {
         Flag { name, takes: Takes::Duration, help }

@@ -115,7 +115,7 @@ fn command(program: Program, spec: &'static Spec) -> String {
         let shown = match flag.takes {
             Takes::Switch => String::new(),
             Takes::Text(shown) | Takes::Texts(shown) => format!("=<{shown}>"),
-            Takes::Number => "=<number>".to_owned(),
+            Takes::Number | Takes::Signed => "=<number>".to_owned(),
             Takes::Duration => "=<duration>".to_owned(),
         };
         let name = format!("-{}{shown}", flag.name);

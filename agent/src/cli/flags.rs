@@ -30,6 +30,10 @@ impl Values {
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }
+    /// The same for a number that may be below zero.
+    pub(super) fn signed(&self, name: &str) -> Option<i64> {
+        self.text(name)?.parse().ok()
+    }
     /// A duration; the parser has seen that it is one.
     pub(super) fn duration(&self, name: &str) -> Option<Duration> {
         parse_duration(self.text(name)?).ok()
@@ -135,6 +139,7 @@ fn switch(name: &str, text: Option<&str>) -> Result<bool, Failure> {
 fn check(flag: &Flag, text: &str) -> Result<(), Failure> {
     let fits = match flag.takes {
         Takes::Number => text.parse::<u64>().is_ok(),
+        Takes::Signed => text.parse::<i64>().is_ok(),
         Takes::Duration => parse_duration(text).is_ok(),
         Takes::Switch | Takes::Text(_) | Takes::Texts(_) => true,
     };

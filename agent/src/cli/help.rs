@@ -116,7 +116,7 @@ fn options(text: &mut String, heading: &str, mut flags: Vec<&Flag>) {
         let shown = match flag.takes {
             Takes::Switch => String::new(),
             Takes::Text(shown) | Takes::Texts(shown) => format!("=<{shown}>"),
-            Takes::Number => "=<number>".to_owned(),
+            Takes::Number | Takes::Signed => "=<number>".to_owned(),
             Takes::Duration => "=<duration>".to_owned(),
         };
         let _ = write!(text, "\n  -{}{shown}\n", flag.name);

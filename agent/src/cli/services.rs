@@ -32,7 +32,7 @@ A service that is there already is changed.
         Flag::text("kind", "kind", "Kept for scripts; only the empty kind is supported."),
         Flag::texts("meta", "key=value", "A pair to keep with it."),
         Flag::text("name", "name", "Its name."),
-        Flag::number("port", "Its port."),
+        Flag::signed("port", "Its port."),
         Flag::texts("tag", "tag", "A tag."),
         Flag::texts(
             "tagged-address",
@@ -168,9 +168,6 @@ fn from_flags(call: &Call, name: &str) -> Result<ServiceDefinition, Failure> {
     if !text("kind").is_empty() {
         return Err(Failure::new("-kind: services of the mesh are not supported"));
     }
-    let port = values.number("port").unwrap_or(0);
-    let port =
-        u16::try_from(port).map_err(|_| Failure::new(format!("-port: {port} is not a port")))?;
     let mut tagged_addresses = BTreeMap::new();
     for (tag, address) in pairs(call, "tagged-address")? {
         tagged_addresses.insert(tag, tagged_address(&address)?);
@@ -182,7 +179,7 @@ fn from_flags(call: &Call, name: &str) -> Result<ServiceDefinition, Failure> {
         address: text("address"),
         tagged_addresses,
         meta: pairs(call, "meta")?.into_iter().collect(),
-        port,
+        port: values.signed("port").unwrap_or(0),
         ..ServiceDefinition::default()
     })
 }
@@ -192,7 +189,7 @@ fn tagged_address(text: &str) -> Result<ServiceAddress, Failure> {
     let (address, port) = match text.rsplit_once(':') {
         Some((address, port)) if !address.contains(':') || address.ends_with(']') => {
             let number = port.parse().map_err(|_| {
-                Failure::new(format!("-tagged-address: `{port}` in `{text}` is not a port"))
+                Failure::new(format!("-tagged-address: `{port}` in `{text}` is not a number"))
             })?;
             (address, number)
         }
@@ -214,7 +211,8 @@ mod tests {
             ("[::1]:80", Some(("::1", 80))),
             ("::1", Some(("::1", 0))),
             ("[::1]", Some(("::1", 0))),
-            ("h:99999", None),
+            ("h:99999", Some(("h", 99999))),
+            ("h:-1", Some(("h", -1))),
             ("h:", None),
         ];
         for (text, expected) in rows {

@@ -134,7 +134,7 @@ fn readers(field: &str) -> &'static [&'static str] {
         "rpc_limits" => &["rpc"],
         "segments" => &["gossip", "node"],
         "upstream" => &["read", "upstream"],
-        "watches" => &["watches", "node"],
+        "watches" | "wrong_watches" => &["watches", "node", "config/judge"],
         _ => &["cli", "node"],
     }
 }

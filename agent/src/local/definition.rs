@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::Error;
 use crate::checks::{self, Shared};
-use crate::json::{Malformed, Object, wrong_type};
+use crate::json::{Malformed, Object};
 use crate::store;
 pub(crate) use check::check;
 pub(super) use check::{CheckRegistration, maintenance, maintenance_id};
@@ -71,7 +71,7 @@ fn service_fields(
         address: object.string("Address")?,
         tagged_addresses: tagged_addresses(&mut object)?,
         meta: object.pairs("Meta")?.into_iter().collect(),
-        port: port(&mut object)?,
+        port: object.integer("Port")?,
         weights: weights(&mut object)?,
         enable_tag_override: object.flag("EnableTagOverride")?,
         check: None,
@@ -130,14 +130,6 @@ fn mesh(object: &mut Object) -> Result<Option<&'static str>, Malformed> {
     Ok((!kind.is_empty()).then_some("Kind").or(sidecar.then_some("Connect.SidecarService")))
 }
 
-fn port(object: &mut Object) -> Result<u16, Malformed> {
-    let Some(value) = object.take("Port") else { return Ok(0) };
-    value
-        .as_u64()
-        .and_then(|port| u16::try_from(port).ok())
-        .ok_or_else(|| wrong_type("Port", &value, "uint16"))
-}
-
 fn tagged_addresses(object: &mut Object) -> Result<BTreeMap<String, ServiceAddress>, Malformed> {
     let Some(addresses) = object.object("TaggedAddresses")? else { return Ok(BTreeMap::new()) };
     addresses
@@ -145,8 +137,10 @@ fn tagged_addresses(object: &mut Object) -> Result<BTreeMap<String, ServiceAddre
         .into_iter()
         .map(|(name, value)| {
             let mut object = Object::from(value, "TaggedAddresses")?;
-            let address =
-                ServiceAddress { address: object.string("Address")?, port: port(&mut object)? };
+            let address = ServiceAddress {
+                address: object.string("Address")?,
+                port: object.integer("Port")?,
+            };
             object.finish()?;
             Ok((name, address))
         })
@@ -196,7 +190,7 @@ impl Registration {
             address: definition.address.clone(),
             tagged_addresses: filled_addresses(definition),
             meta: definition.meta.clone(),
-            port: i64::from(definition.port),
+            port: definition.port,
             weights: store::Weights { passing: weights.passing, warning: weights.warning },
             enable_tag_override: definition.enable_tag_override,
             node: node.into(),
@@ -237,8 +231,8 @@ fn filled_addresses(definition: &ServiceDefinition) -> BTreeMap<String, store::S
     filled
 }
 
-fn stored(address: &str, port: u16) -> store::ServiceAddress {
-    store::ServiceAddress { address: address.to_owned(), port: i64::from(port) }
+fn stored(address: &str, port: i64) -> store::ServiceAddress {
+    store::ServiceAddress { address: address.to_owned(), port }
 }
 
 /// Refuses tagged addresses of a family that are not of that family. The reference finds this out

@@ -46,6 +46,36 @@ fn a_reload_touches_what_differs_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn an_agent_reloads_of_itself_when_its_files_change() {
+    let more = r#""auto_reload_config":true"#;
+    let agent = Agent::start_with(|_| more.to_owned(), &[]);
+    let services = || agent.run(&["catalog", "services"]).1;
+    // As deployments do it: a new file takes the place of the old one.
+    let replace = |keys: &str| {
+        let beside = agent.folder().join("more.json.new");
+        fs::write(&beside, format!("{{{keys}}}")).unwrap();
+        fs::rename(&beside, agent.folder().join("more.json")).unwrap();
+    };
+    replace(&format!(r#"{more},"service":{{"name":"web","port":80}}"#));
+    until("the service is there", || services() == "consul\nweb\n");
+
+    replace(&format!(
+        r#"{more},"services":[{{"name":"web"}},{{"port":1}},{{"name":"db"}},{{"name":"x","check":{{"interval":"1s"}}}}]"#
+    ));
+    until("the log names file and causes", || {
+        let log = agent.log();
+        let file = agent.folder().join("more.json").display().to_string();
+        log.contains("the reload failed: nothing was changed")
+            && log.contains(&format!("{file}: service definition number 2: Missing service name"))
+            && log.contains(&format!("{file}: service definition `x`: "))
+    });
+    assert_eq!(services(), "consul\nweb\n");
+
+    replace(&format!(r#"{more},"service":{{"name":"db"}}"#));
+    until("the file is right again", || services() == "consul\ndb\n");
+}
+
+#[test]
 fn the_log_is_followed_kept_in_files_and_told_to_systemd() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");

@@ -74,8 +74,9 @@ impl Default for Weights {
 pub struct ServiceAddress {
     /// IP address or host name.
     pub address: String,
-    /// Port.
-    pub port: u16,
+    /// As it is to be written: catalogs take what is no port, too.
+    #[serde(deserialize_with = "integer")]
+    pub port: i64,
 }
 
 /// A service as its owner describes it.
@@ -99,8 +100,9 @@ pub struct ServiceDefinition {
     /// At most 64 pairs.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
     pub meta: BTreeMap<String, String>,
-    /// 0: none.
-    pub port: u16,
+    /// 0: none. As it is to be written: catalogs take what is no port, too.
+    #[serde(deserialize_with = "integer")]
+    pub port: i64,
     /// 1 and 1 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,

@@ -1,8 +1,8 @@
 //! What travels over the API: one Rust type for each JSON object, under the API's own names.
 //!
 //! Rows (what a reader gets) take whatever a catalog accepts, see `lenient`: ports that are none,
-//! `null` for what is empty, missing and unknown fields. Definitions (what a writer sends) are
-//! strict: their ports are `u16`.
+//! `null` for what is empty, missing and unknown fields. Definitions (what a writer sends) are stricter, but for
+//! ports: whoever says -1 for "none" is understood everywhere.
 
 mod agent;
 mod catalog;

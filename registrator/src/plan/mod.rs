@@ -273,14 +273,15 @@ impl Planner<'_> {
             name,
             tags: self.tags(port),
             address: endpoint.address.map(|ip| ip.to_string()).unwrap_or_default(),
-            port: endpoint.port,
+            port: endpoint.port.into(),
             meta,
             weights: self.weights(port),
             tagged_addresses: endpoint
                 .tagged
                 .iter()
                 .map(|(name, ip)| {
-                    let address = ServiceAddress { address: ip.to_string(), port: endpoint.port };
+                    let address =
+                        ServiceAddress { address: ip.to_string(), port: endpoint.port.into() };
                     ((*name).to_owned(), address)
                 })
                 .collect(),
