@@ -9,6 +9,7 @@ use muster_client::types::{format_duration, format_nanos};
 use serde_json::{Value, json};
 
 use super::{Config, HttpAddress, Segment};
+use crate::acl::DefaultPolicy;
 use crate::gossip::{SEGMENT_NAME_MAX, SEGMENTS_MAX};
 use crate::secrets::{self, HIDDEN};
 use crate::upstream;
@@ -190,7 +191,10 @@ impl Config {
             "ACLAgentMasterToken": HIDDEN,
             "ACLAgentToken": HIDDEN,
             "ACLDatacenter": acl.primary_datacenter,
-            "ACLDefaultPolicy": acl.default_policy.name(),
+            "ACLDefaultPolicy": match acl.default_policy {
+                DefaultPolicy::Allow => "allow",
+                DefaultPolicy::Deny => "deny",
+            },
             "ACLDisabledTTL": "2m0s",
             "ACLDownPolicy": acl.down_policy.name(),
             "ACLEnableKeyListPolicy": acl.enable_key_list_policy,

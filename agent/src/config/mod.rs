@@ -28,8 +28,8 @@ use follow::Files;
 pub use follow::{Followed, Pace, follow};
 use resolve::resolve;
 pub use resolve::{
-    AclSettings, AclTokens, DefaultPolicy, DownPolicy, GossipTuning, HttpAddress, Ports, Segment,
-    Segments, UnixSockets,
+    AclSettings, AclTokens, DownPolicy, GossipTuning, HttpAddress, Ports, Segment, Segments,
+    UnixSockets,
 };
 use written::Written;
 

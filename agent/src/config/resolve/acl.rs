@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Written;
-use crate::acl::Token;
+use crate::acl::{DefaultPolicy, Token};
 use crate::config::Error;
 
 /// Time for which an agent uses what it knows of a token, a policy or a role, unless told otherwise.
@@ -62,16 +62,6 @@ pub struct AclTokens {
     pub config_file_service_registration: Option<Token>,
 }
 
-/// Answer where no rule decides (`acl.default_policy`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DefaultPolicy {
-    /// Yes.
-    #[default]
-    Allow,
-    /// No.
-    Deny,
-}
-
 /// Behaviour of an agent that cannot ask a server about a token (`acl.down_policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DownPolicy {
@@ -84,16 +74,6 @@ pub enum DownPolicy {
     ExtendCache,
     /// What is known is used while a server is asked anew.
     AsyncCache,
-}
-
-impl DefaultPolicy {
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            DefaultPolicy::Allow => "allow",
-            DefaultPolicy::Deny => "deny",
-        }
-    }
 }
 
 impl DownPolicy {

@@ -18,7 +18,7 @@ use super::file::invalid_duration;
 use super::judge;
 use super::written::Written;
 use super::{Config, Error, Followed};
-pub use acl::{AclSettings, AclTokens, DefaultPolicy, DownPolicy};
+pub use acl::{AclSettings, AclTokens, DownPolicy};
 pub use addresses::{HttpAddress, Ports};
 pub use gossip::GossipTuning;
 pub use process::UnixSockets;
