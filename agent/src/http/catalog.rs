@@ -35,6 +35,7 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 /// A question about the catalog.
+#[derive(Debug)]
 struct CatalogQuery {
     what: What,
     select: Selection,
@@ -52,12 +53,6 @@ enum What {
 }
 
 impl Query for CatalogQuery {
-    fn text(&self) -> String {
-        let mut text = format!("catalog {:?}", self.what);
-        self.select.describe(&mut text);
-        text
-    }
-
     fn index(&self, store: &Store) -> Option<Index> {
         let catalog = store.catalog();
         Some(match &self.what {

@@ -23,6 +23,7 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 /// A question about health.
+#[derive(Debug)]
 struct HealthQuery {
     what: What,
     select: Selection,
@@ -41,12 +42,6 @@ enum What {
 }
 
 impl Query for HealthQuery {
-    fn text(&self) -> String {
-        let mut text = format!("health {:?}", self.what);
-        self.select.describe(&mut text);
-        text
-    }
-
     fn index(&self, store: &Store) -> Option<Index> {
         let catalog = store.catalog();
         let index = match &self.what {

@@ -1,7 +1,5 @@
 //! `/v1/kv/`: keys and values.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 
@@ -23,13 +21,19 @@ pub(super) const ROUTES: &[Route] =
     &[route("/v1/kv/", &["GET", "PUT", "DELETE"], &[get, put, delete]).waits()];
 
 /// A question about keys.
+#[derive(Debug)]
 struct Keys {
     what: What,
     page: Page,
     layout: Layout,
+    #[allow(
+        dead_code,
+        reason = "part of the key of shared answers, which is the `Debug` of the whole"
+    )]
     authority: Authority,
 }
 
+#[derive(Debug)]
 enum What {
     /// One key; its bare value if `raw`.
     One { key: String, raw: bool },
@@ -40,17 +44,6 @@ enum What {
 }
 
 impl Query for Keys {
-    fn text(&self) -> String {
-        let mut text = String::with_capacity(64);
-        let _ = match &self.what {
-            What::One { key, raw } => write!(text, "kv one {raw} {key:?}"),
-            What::Below { prefix } => write!(text, "kv below {prefix:?}"),
-            What::Names { prefix, separator } => write!(text, "kv names {prefix:?} {separator:?}"),
-        };
-        let _ = write!(text, " {:?} {:?} {:?}", self.page, self.layout, self.authority);
-        text
-    }
-
     fn is_cheap(&self) -> bool {
         matches!(self.what, What::One { .. })
     }

@@ -2,7 +2,7 @@
 //! distance, page. Used by every list of catalog and health.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::Arc;
 
 use super::coordinate::Coordinates;
@@ -15,7 +15,8 @@ use crate::filter::schema::Schema;
 use crate::filter::{Filter, Row};
 use crate::store::{Instance, Node, Service, Store};
 
-/// The conditions of a request.
+/// The conditions of a request. Its `Debug` is part of the key of shared answers.
+#[derive(Debug)]
 pub(crate) struct Selection {
     /// All of them, in any case; `None`: not asked for.
     tags: Option<Vec<String>>,
@@ -25,12 +26,29 @@ pub(crate) struct Selection {
     passing: bool,
     /// Rows say how what they are about is on the whole.
     effective: bool,
-    /// With its text, by which equal ones are known.
-    filter: Option<(String, Filter)>,
+    filter: Option<Condition>,
     near: Option<Near>,
     pub(crate) page: Page,
     pub(crate) layout: Layout,
+    #[allow(
+        dead_code,
+        reason = "part of the key of shared answers, which is the `Debug` of the whole"
+    )]
     authority: Authority,
+}
+
+/// A filter with its text, by which equal ones are known.
+struct Condition {
+    text: String,
+    filter: Filter,
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The filter says what the text says.
+        let Condition { text, filter: _ } = self;
+        text.fmt(f)
+    }
 }
 
 /// Order by round-trip time from a node.
@@ -39,6 +57,14 @@ struct Near {
     coordinates: Arc<Coordinates>,
     /// Of the coordinates: answers in an older order are not shared.
     version: u64,
+}
+
+impl fmt::Debug for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The version stands for all coordinates.
+        let Near { node, coordinates: _, version } = self;
+        write!(f, "{node:?} {version}")
+    }
 }
 
 impl Selection {
@@ -84,14 +110,15 @@ impl Selection {
         schema: &Schema,
     ) -> Result<Selection, Error> {
         if let Some(text) = request.params.get("filter").filter(|text| !text.is_empty()) {
-            self.filter = Some((text.to_owned(), Filter::parse(text, schema)?));
+            let filter = Filter::parse(text, schema)?;
+            self.filter = Some(Condition { text: text.to_owned(), filter });
         }
         Ok(self)
     }
 
     /// Does the filter hold for this row?
     pub(crate) fn holds_for(&self, row: &dyn Row) -> bool {
-        self.filter.as_ref().is_none_or(|(_, filter)| filter.matches(row))
+        self.filter.as_ref().is_none_or(|it| it.filter.matches(row))
     }
 
     /// With the health that the request asks for.
@@ -109,20 +136,6 @@ impl Selection {
     /// Do rows say how what they are about is on the whole?
     pub(crate) fn is_effective(&self) -> bool {
         self.effective
-    }
-
-    /// The conditions as text: equal texts select equally.
-    pub(crate) fn describe(&self, text: &mut String) {
-        let near = self.near.as_ref().map(|near| (&near.node, near.version));
-        let filter = self.filter.as_ref().map(|(text, _)| text);
-        let _ = write!(
-            text,
-            " {:?} {:?} {} {filter:?} {near:?} {:?} {:?} {:?}",
-            self.tags, self.node_meta, self.passing, self.page, self.layout, self.authority
-        );
-        if self.effective {
-            text.push_str(" effective");
-        }
     }
 
     /// Does the answer depend on the rows of nodes beyond those that are in it anyway?

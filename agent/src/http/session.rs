@@ -39,10 +39,15 @@ const LOCK_DELAY_SECONDS_BELOW: u64 = 1000;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A question about sessions.
+#[derive(Debug)]
 struct Sessions {
     what: What,
     page: Page,
     layout: encode::Layout,
+    #[allow(
+        dead_code,
+        reason = "part of the key of shared answers, which is the `Debug` of the whole"
+    )]
     authority: Authority,
 }
 
@@ -54,10 +59,6 @@ enum What {
 }
 
 impl Query for Sessions {
-    fn text(&self) -> String {
-        format!("sessions {:?} {:?} {:?} {:?}", self.what, self.page, self.layout, self.authority)
-    }
-
     fn index(&self, store: &Store) -> Option<Index> {
         Some(store.sessions().index())
     }

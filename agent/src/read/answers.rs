@@ -9,7 +9,9 @@
 //! asked for in a minute goes; that a question was asked with `?cached` is remembered for an hour). Questions that are
 //! very long are answered and forgotten.
 
+use std::any;
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -34,10 +36,15 @@ const SLOT_BYTES: usize = 256;
 const SHARDS: usize = 16;
 
 /// A question whose answer may be shared.
-pub trait Query: Send + Sync {
-    /// The canonical text, the asker's authority included: equal texts have equal answers at
-    /// equal states.
-    fn text(&self) -> String;
+///
+/// Its `Debug` shows all that the answer depends on, the asker's authority included. Derive it: then no parameter can
+/// be forgotten.
+pub trait Query: fmt::Debug + Send + Sync {
+    /// The canonical text: equal texts have equal answers at equal states.
+    fn text(&self) -> String {
+        // Structs of several modules may have one name.
+        format!("{} {self:?}", any::type_name::<Self>())
+    }
     /// Is evaluating it once no dearer than looking a shared answer up?
     fn is_cheap(&self) -> bool {
         false
@@ -246,15 +253,13 @@ mod tests {
     use super::*;
 
     /// A question about a name that nobody has.
+    #[derive(Debug)]
     struct Named {
         name: String,
         answer_bytes: usize,
     }
 
     impl Query for Named {
-        fn text(&self) -> String {
-            self.name.clone()
-        }
         fn evaluate(&self, _: &Store) -> Found<Body> {
             let rows = Body::new(vec![b'x'; self.answer_bytes]);
             let scopes = vec![Scope::Service(self.name.as_str().into())];
@@ -279,6 +284,34 @@ mod tests {
             };
             self.shards.iter().map(held).sum()
         }
+    }
+
+    mod other {
+        use super::*;
+
+        #[derive(Debug)]
+        pub(super) struct Named {
+            pub(super) name: String,
+            pub(super) answer_bytes: usize,
+        }
+
+        impl Query for Named {
+            fn evaluate(&self, _: &Store) -> Found<Body> {
+                let rows = Body::new(self.name.repeat(self.answer_bytes));
+                Found { rows, index: 1, scopes: Vec::new() }
+            }
+        }
+    }
+
+    #[test]
+    fn questions_that_differ_in_anything_have_different_texts() {
+        let named = |name: &str, answer_bytes| Named { name: name.into(), answer_bytes };
+        let text = |query: &dyn Query| query.text();
+        let first = text(&named("a", 1));
+        assert_eq!(first, text(&named("a", 1)));
+        assert_ne!(first, text(&named("b", 1)));
+        assert_ne!(first, text(&named("a", 2)));
+        assert_ne!(first, text(&other::Named { name: "a".into(), answer_bytes: 1 }));
     }
 
     #[test]

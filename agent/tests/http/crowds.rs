@@ -51,13 +51,10 @@ async fn server() -> Server {
 }
 
 /// All instances, of which a body tells the one that changes.
+#[derive(Debug)]
 struct Web;
 
 impl Query for Web {
-    fn text(&self) -> String {
-        "all of web".into()
-    }
-
     fn evaluate(&self, store: &Store) -> Found<Body> {
         let found = store.catalog().instances("web");
         assert_eq!(found.rows.len(), INSTANCES);
