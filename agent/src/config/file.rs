@@ -36,7 +36,7 @@ impl Written {
         })?;
         let mut files: Vec<PathBuf> = entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(is_configuration)
+            .filter(|path| is_configuration(path))
             .collect();
         files.sort();
         let lead_nowhere = |path: &PathBuf| path.is_symlink() && !path.exists();
@@ -154,10 +154,11 @@ impl Written {
             return;
         }
         // Kept whatever its fate: parts read their keys without knowing whether they are in use yet.
-        self.set(path, kind, value.clone());
+        let asks_for_nothing = asks_for_nothing(path, &value);
+        self.set(path, kind, value);
         match fate {
             Fate::Used | Fate::Live | Fate::Harmless => {}
-            Fate::Mesh | Fate::Idle(_) | Fate::Refused(_) if asks_for_nothing(path, &value) => {}
+            Fate::Mesh | Fate::Idle(_) | Fate::Refused(_) if asks_for_nothing => {}
             Fate::Mesh => {
                 self.warn(format!("`{path}` belongs to the service mesh and has no effect"));
             }
@@ -172,7 +173,7 @@ impl Written {
 }
 
 /// Is this file of a folder read as configuration?
-pub(super) fn is_configuration(path: &PathBuf) -> bool {
+pub(super) fn is_configuration(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "json" || end == "hcl")
 }
 

@@ -70,14 +70,11 @@ pub(super) fn resolve(written: &Written, datacenter: &str) -> Result<Settings, E
 fn service_ttl(written: &Written) -> Result<TtlMap, Error> {
     let (mut ttls, mut wrong) = (Vec::new(), Vec::new());
     for (service, text) in written.map("dns_config.service_ttl") {
-        match parse_nanos(&text) {
-            Some(nanos) => {
-                let ttl = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
-                ttls.push((service, ttl));
-            }
-            None => {
-                wrong.push(invalid_duration(&format!("dns_config.service_ttl[{service:?}]"), &text))
-            }
+        if let Some(nanos) = parse_nanos(&text) {
+            ttls.push((service, Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))));
+        } else {
+            let path = format!("dns_config.service_ttl[{service:?}]");
+            wrong.push(invalid_duration(&path, &text));
         }
     }
     if wrong.is_empty() { Ok(TtlMap::new(ttls)) } else { Err(Error(list_errors(&wrong))) }
