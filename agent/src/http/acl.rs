@@ -2,48 +2,43 @@
 
 use super::error::Error;
 use super::extract::Request;
-use super::routes::{Answer, Handler, Route, route};
+use super::handler::Answer;
+use super::routing::{self, Routes};
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/acl/bootstrap", PUT, OFF),
-    route("/v1/acl/login", POST, OFF),
-    route("/v1/acl/logout", POST, OFF),
-    route("/v1/acl/replication", GET, OFF),
-    route("/v1/acl/policies", GET, OFF),
-    route("/v1/acl/policy", PUT, OFF),
-    route("/v1/acl/policy/", ALL, ALL_OFF),
-    route("/v1/acl/policy/name/", GET, OFF),
-    route("/v1/acl/roles", GET, OFF),
-    route("/v1/acl/role", PUT, OFF),
-    route("/v1/acl/role/", ALL, ALL_OFF),
-    route("/v1/acl/role/name/", GET, OFF),
-    route("/v1/acl/binding-rules", GET, OFF),
-    route("/v1/acl/binding-rule", PUT, OFF),
-    route("/v1/acl/binding-rule/", ALL, ALL_OFF),
-    route("/v1/acl/auth-methods", GET, OFF),
-    route("/v1/acl/auth-method", PUT, OFF),
-    route("/v1/acl/auth-method/", ALL, ALL_OFF),
-    route("/v1/acl/tokens", GET, OFF),
-    route("/v1/acl/token", PUT, OFF),
-    route("/v1/acl/token/", ALL, ALL_OFF),
-    route("/v1/acl/token/self", GET, OFF),
-    route("/v1/acl/create", PUT, OFF),
-    route("/v1/acl/update", PUT, OFF),
-    route("/v1/acl/destroy/", PUT, OFF),
-    route("/v1/acl/info/", GET, OFF),
-    route("/v1/acl/clone/", PUT, OFF),
-    route("/v1/acl/list", GET, OFF),
-    route("/v1/acl/rules/translate", POST, OFF),
-    route("/v1/acl/rules/translate/", GET, OFF),
-    route("/v1/internal/acl/authorize", POST, OFF),
-];
-
-const GET: &[&str] = &["GET"];
-const PUT: &[&str] = &["PUT"];
-const POST: &[&str] = &["POST"];
-const ALL: &[&str] = &["GET", "PUT", "DELETE"];
-const OFF: &[Handler] = &[off];
-const ALL_OFF: &[Handler] = &[off, off, off];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/acl/bootstrap", routing::put(off))
+        .route("/v1/acl/login", routing::post(off))
+        .route("/v1/acl/logout", routing::post(off))
+        .route("/v1/acl/replication", routing::get(off))
+        .route("/v1/acl/policies", routing::get(off))
+        .route("/v1/acl/policy", routing::put(off))
+        .route("/v1/acl/policy/", routing::get(off).put(off).delete(off))
+        .route("/v1/acl/policy/name/", routing::get(off))
+        .route("/v1/acl/roles", routing::get(off))
+        .route("/v1/acl/role", routing::put(off))
+        .route("/v1/acl/role/", routing::get(off).put(off).delete(off))
+        .route("/v1/acl/role/name/", routing::get(off))
+        .route("/v1/acl/binding-rules", routing::get(off))
+        .route("/v1/acl/binding-rule", routing::put(off))
+        .route("/v1/acl/binding-rule/", routing::get(off).put(off).delete(off))
+        .route("/v1/acl/auth-methods", routing::get(off))
+        .route("/v1/acl/auth-method", routing::put(off))
+        .route("/v1/acl/auth-method/", routing::get(off).put(off).delete(off))
+        .route("/v1/acl/tokens", routing::get(off))
+        .route("/v1/acl/token", routing::put(off))
+        .route("/v1/acl/token/", routing::get(off).put(off).delete(off))
+        .route("/v1/acl/token/self", routing::get(off))
+        .route("/v1/acl/create", routing::put(off))
+        .route("/v1/acl/update", routing::put(off))
+        .route("/v1/acl/destroy/", routing::put(off))
+        .route("/v1/acl/info/", routing::get(off))
+        .route("/v1/acl/clone/", routing::put(off))
+        .route("/v1/acl/list", routing::get(off))
+        .route("/v1/acl/rules/translate", routing::post(off))
+        .route("/v1/acl/rules/translate/", routing::get(off))
+        .route("/v1/internal/acl/authorize", routing::post(off))
+}
 
 fn off(_: Request) -> Result<Answer, Error> {
     Err(Error::Disabled("ACL support disabled"))

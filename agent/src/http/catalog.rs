@@ -11,9 +11,10 @@ use super::decode::{Malformed, Object};
 use super::encode;
 use super::error::Error;
 use super::extract::Request;
+use super::handler::{Answer, later, now};
 use super::payload::{self, BODY_BYTES_MAX};
 use super::reply::Reply;
-use super::routes::{Answer, Route, later, now, route};
+use super::routing::{self, Routes};
 use super::rows::{CatalogServiceRow, Empty, NodeRow, Rows, ServiceRow};
 use super::select::{Selection, row_name};
 use crate::acl::{self, Access, Resource};
@@ -23,16 +24,17 @@ use crate::http::read::{self, Family};
 use crate::read::{Body, Query};
 use crate::store::{Change, Deregister, Found, Index, Node, Register, Scope, Service, Store};
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/catalog/register", &["PUT"], &[register]),
-    route("/v1/catalog/deregister", &["PUT"], &[deregister]),
-    route("/v1/catalog/datacenters", &["GET"], &[datacenters]),
-    route("/v1/catalog/nodes", &["GET"], &[nodes]).waits(),
-    route("/v1/catalog/services", &["GET"], &[services]).waits(),
-    route("/v1/catalog/service/", &["GET"], &[service]).waits(),
-    route("/v1/catalog/node/", &["GET"], &[node]).waits(),
-    route("/v1/catalog/node-services/", &["GET"], &[node_services]).waits(),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/catalog/register", routing::put(register))
+        .route("/v1/catalog/deregister", routing::put(deregister))
+        .route("/v1/catalog/datacenters", routing::get(datacenters))
+        .route("/v1/catalog/nodes", routing::get(nodes).waits())
+        .route("/v1/catalog/services", routing::get(services).waits())
+        .route("/v1/catalog/service/", routing::get(service).waits())
+        .route("/v1/catalog/node/", routing::get(node).waits())
+        .route("/v1/catalog/node-services/", routing::get(node_services).waits())
+}
 
 /// A question about the catalog.
 #[derive(Debug)]

@@ -14,20 +14,22 @@ use tokio::time::timeout;
 use super::decode::{Malformed, Object, wrong_type};
 use super::error::Error;
 use super::extract::Request;
+use super::handler::{Answer, later, now};
 use super::payload::{self, BODY_BYTES_MAX};
 use super::reply::Reply;
-use super::routes::{Answer, Route, later, now, route};
+use super::routing::{self, Routes};
 use crate::acl::{Access, Resource};
 use crate::gossip::{Pools, SEGMENT_NAME_MAX, SEGMENTS_MAX, vivaldi};
 use crate::http::read;
 use crate::store::Store;
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/coordinate/datacenters", &["GET"], &[datacenters]),
-    route("/v1/coordinate/nodes", &["GET"], &[nodes]).waits(),
-    route("/v1/coordinate/node/", &["GET"], &[node]).waits(),
-    route("/v1/coordinate/update", &["PUT"], &[update]),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/coordinate/datacenters", routing::get(datacenters))
+        .route("/v1/coordinate/nodes", routing::get(nodes).waits())
+        .route("/v1/coordinate/node/", routing::get(node).waits())
+        .route("/v1/coordinate/update", routing::put(update))
+}
 
 const DIMENSIONS: usize = 8;
 const ERROR_START: f64 = 1.5;

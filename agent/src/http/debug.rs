@@ -5,8 +5,8 @@
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::dispatch::redirect;
 use super::error::Error;
+use super::paths::redirect;
 use super::reply::Reply;
 use crate::secrets::HIDDEN;
 

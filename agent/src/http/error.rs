@@ -28,7 +28,7 @@ pub enum Error {
         /// The method of the request.
         method: String,
         /// Methods that are allowed.
-        allowed: &'static [&'static str],
+        allowed: Vec<&'static str>,
     },
     /// More requests than this agent answers.
     #[error("rate limit reached for this agent: come again in {} s", retry_after.as_secs())]

@@ -20,19 +20,21 @@ use super::AppState;
 use super::encode::{self, Layout};
 use super::error::Error;
 use super::extract::Request;
+use super::handler::{Answer, later};
 use super::payload;
 use super::reply::{Content, INDEX, Reply};
-use super::routes::{Answer, Route, later, route};
+use super::routing::{self, Routes};
 use super::stream;
 use crate::acl::{Access, Resource, Token, authorize};
 use crate::gossip::UserEvent;
 use crate::local::EventFilter;
 use crate::remote_exec;
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/event/fire/", &["PUT"], &[fire]),
-    route("/v1/event/list", &["GET"], &[list]).waits(),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/event/fire/", routing::put(fire))
+        .route("/v1/event/list", routing::get(list).waits())
+}
 
 /// Events that are remembered.
 const EVENTS_MAX: usize = 256;

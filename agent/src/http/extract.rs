@@ -4,16 +4,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::FromRequestParts;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use muster_client::types::parse_nanos;
 
-use super::AppState;
 use super::encode::Layout;
 use super::error::Error;
-use super::params::{Params, go_unsigned};
+use super::params::{self, Params, go_unsigned};
 use super::payload::RequestBody;
 use super::reply::Reply;
+use super::routing::Route;
+use super::{AppState, admission};
 use crate::accept;
 use crate::acl::{self, Access, Resource, Token};
 use crate::read::{Consistency, Options};
@@ -42,7 +45,71 @@ pub(crate) struct Request {
     pub(super) route_len: usize,
     /// Address of the client; `None` on a Unix socket, and for a request that another agent received.
     pub(super) peer: Option<IpAddr>,
+    pub(super) via: Via,
     pub(super) body: RequestBody,
+}
+
+/// Whoever hands a request to the interface, and for whom. An extension of every request.
+#[derive(Clone)]
+pub(super) struct RequestContext {
+    pub(super) app: Arc<AppState>,
+    /// Address of the client; `None` on a Unix socket, and for a request that another agent received.
+    pub(super) peer: Option<IpAddr>,
+    /// The body, which also somebody else holds who reads what is left of it.
+    pub(super) body: RequestBody,
+    pub(super) via: Via,
+}
+
+/// The way on which a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// A connection of its client.
+    Connection,
+    /// A stream of many questions, `/v1/watch`.
+    Watch,
+    /// Another agent, which received it, and admitted it already.
+    Agent,
+}
+
+/// Every handler gets its request by this one way: with its token, and only if this agent admits it.
+impl FromRequestParts<Route> for Request {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, route: &Route) -> Result<Request, Error> {
+        let context = parts.extensions.remove::<RequestContext>();
+        let RequestContext { app, peer, body, via } =
+            context.ok_or(Error::Status(StatusCode::INTERNAL_SERVER_ERROR))?;
+        let path = params::unescape(parts.uri.path());
+        let path = path.ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
+        let params = Params::parse(parts.uri.query().unwrap_or_default());
+        let params = params.ok_or_else(|| match via {
+            Via::Connection => Error::Status(StatusCode::INTERNAL_SERVER_ERROR),
+            Via::Watch => {
+                let uri = &parts.uri;
+                Error::invalid(format!("`{uri}` has a parameter with a wrong escape"))
+            }
+            Via::Agent => Error::Status(StatusCode::BAD_REQUEST),
+        })?;
+        match via {
+            Via::Connection => admission::admit_client(&app, peer, parts, &path)?,
+            Via::Watch => admission::admit(&app, peer, &parts.method, &path)?,
+            Via::Agent => {}
+        }
+        let headers = std::mem::take(&mut parts.headers);
+        let pretty = app.settings.pretty || params.has("pretty");
+        Ok(Request {
+            token: token(&params, &headers),
+            layout: if pretty { Layout::Pretty } else { Layout::Compact },
+            route_len: route.path.len(),
+            app,
+            params,
+            headers,
+            path,
+            peer,
+            via,
+            body,
+        })
+    }
 }
 
 impl Request {
@@ -230,20 +297,22 @@ fn refuses(piece: &str) -> bool {
     piece.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0))
 }
 
-/// The token of a request: `?token=`, `X-Consul-Token`, `Authorization: Bearer`, in this order.
+/// The token of a request: `?token=`, `X-Consul-Token`, `Authorization: Bearer`, in this order. Blanks around it do not
+/// belong to it, and an empty one is none.
 pub(super) fn token(params: &Params, headers: &HeaderMap) -> Token {
-    if let Some(secret) = params.get("token").filter(|secret| !secret.is_empty()) {
-        return Token::new(secret);
-    }
-    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    if let Some(secret) = headers.get(TOKEN).and_then(text).filter(|s| !s.is_empty()) {
-        return Token::new(secret);
-    }
-    let bearer = headers.get(AUTHORIZATION).and_then(text).and_then(|value| {
-        let (scheme, secret) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim().to_owned())
-    });
-    bearer.map_or_else(Token::default, Token::new)
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let bearer = || {
+        let (scheme, secret) = header(AUTHORIZATION)?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(secret)
+    };
+    let given = |secret: &&str| !secret.is_empty();
+    params
+        .get("token")
+        .map(str::trim)
+        .filter(given)
+        .or_else(|| header(TOKEN).map(str::trim).filter(given))
+        .or_else(|| bearer().map(str::trim).filter(given))
+        .map_or_else(Token::default, Token::new)
 }
 
 #[cfg(test)]
@@ -268,13 +337,30 @@ mod tests {
 
     #[test]
     fn the_parameter_wins_over_the_header_and_that_over_bearer() {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer b"));
-        let none = Params::default();
-        assert!(token(&none, &headers) == Token::new("b"));
-        headers.insert("x-consul-token", HeaderValue::from_static("h"));
-        assert!(token(&none, &headers) == Token::new("h"));
-        let params = Params::parse("token=p").unwrap();
-        assert!(token(&params, &headers) == Token::new("p"));
+        let check = |query: &str, header: Option<&str>, bearer: Option<&str>, expected: &str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(TOKEN, header), (AUTHORIZATION, bearer)] {
+                if let Some(value) = value {
+                    headers.insert(name, HeaderValue::from_str(value).unwrap());
+                }
+            }
+            let found = token(&Params::parse(query).unwrap(), &headers);
+            assert!(found == Token::new(expected), "{query} {header:?} {bearer:?}");
+        };
+        check("", None, None, "");
+        check("", None, Some("Bearer b"), "b");
+        check("", None, Some(" bEaReR   b "), "b");
+        check("", None, Some("Basic b"), "");
+        check("", None, Some("Bearer"), "");
+        check("", None, Some("Bearer  "), "");
+        check("", Some("h"), Some("Bearer b"), "h");
+        check("", Some(" h\t"), None, "h");
+        check("", Some(""), Some("Bearer b"), "b");
+        check("", Some("  "), Some("Bearer b"), "b");
+        check("token=p", Some("h"), Some("Bearer b"), "p");
+        check("token=+p%20", Some("h"), None, "p");
+        check("token=", Some("h"), None, "h");
+        check("token=%20", None, Some("Bearer b"), "b");
+        check("token", Some(" "), None, "");
     }
 }

@@ -9,21 +9,22 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::body::HttpBody as _;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures::StreamExt as _;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::http::dispatch::Dispatch;
 use crate::http::error::Error;
-use crate::http::extract;
+use crate::http::extract::{self, Request};
+use crate::http::handler::{Answer, later};
 use crate::http::params::Params;
 use crate::http::payload::{self, RequestBody};
 use crate::http::reply::{Content, Reply};
-use crate::http::routes::{self, Answer, later};
-use crate::http::{AppState, Settings};
+use crate::http::{AppState, Settings, admission, paths, service};
 use crate::rpc::{Parts, Refusal};
 use crate::upstream::{self, Body, Head, Part, Piece, Upstream};
 
@@ -43,21 +44,23 @@ const LOOKED_AT: [HeaderName; 7] = [
 
 /// Has a server answer a request.
 pub(super) fn pass_on(
-    app: &Arc<AppState>,
+    request: Request,
+    method: &Method,
+    uri: &Uri,
     upstream: Upstream,
-    head: http::request::Parts,
-    body: RequestBody,
 ) -> Result<Answer, Error> {
+    let Request { app, headers: given, body, .. } = request;
     let mut headers = Vec::new();
     for name in LOOKED_AT {
-        for value in head.headers.get_all(&name) {
+        for value in given.get_all(&name) {
             headers.push((name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
         }
     }
+    drop(given);
     let mut request = upstream::Request {
-        method: head.method.as_str().to_owned(),
-        path: head.uri.path().to_owned(),
-        query: head.uri.query().unwrap_or_default().to_owned(),
+        method: method.as_str().to_owned(),
+        path: uri.path().to_owned(),
+        query: uri.query().unwrap_or_default().to_owned(),
         headers,
         body: Bytes::new(),
         cut: false,
@@ -69,8 +72,8 @@ pub(super) fn pass_on(
             discovery_max_stale: app.settings.discovery_max_stale,
         },
     };
-    let is_large = head.method == Method::PUT && head.uri.path() == "/v1/snapshot";
-    drop(head);
+    drop(app);
+    let is_large = *method == Method::PUT && uri.path() == "/v1/snapshot";
     if is_large {
         return later(async move {
             let (hand, taken) = mpsc::channel(PIECES);
@@ -174,41 +177,41 @@ impl Forwarder {
     ) -> Result<(), Refusal> {
         // The agent that asks tries the next server: one of them leads.
         let params = Params::parse(&request.query).unwrap_or_default();
-        if routes::is_the_leaders(&request.path, &params) && self.app.follows() {
+        if paths::is_the_leaders(&request.path, &params) && self.app.follows() {
             return Err(Refusal::busy("this server does not lead"));
         }
-        let reply = self.reply(request).await;
-        let headers = reply.headers.iter();
+        let response = self.response(request).await;
+        // The length is that of what the other agent makes of it.
+        let headers = response.headers().iter().filter(|(name, _)| **name != CONTENT_LENGTH);
         let headers = headers
             .map(|(name, value)| {
                 (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
             })
             .collect();
-        let head = |length, body| {
-            Part::Head(Head { status: reply.status.as_u16(), headers, length, body })
-        };
-        let mut body = match reply.content {
-            Content::Bytes(bytes) => bytes,
-            Content::Shared(found) => found.rows.bytes().clone(),
-            Content::Stream(mut pieces) => {
-                parts.send(&head(None, Bytes::new())).await?;
-                while let Some(piece) = pieces.next().await {
-                    send(&parts, piece).await?;
-                }
-                return Ok(());
+        let status = response.status().as_u16();
+        let head = |length, body| Part::Head(Head { status, headers, length, body });
+        let mut body = response.into_body();
+        let Some(length) = body.size_hint().exact() else {
+            parts.send(&head(None, Bytes::new())).await?;
+            while let Some(Ok(frame)) = body.frame().await {
+                send(&parts, frame.into_data().unwrap_or_default()).await?;
             }
-            Content::Passed(..) => return Err(Refusal::failed(upstream::Error::NoServers)),
+            return Ok(());
         };
-        let length = body.len();
-        let first = body.split_to(length.min(upstream::CHUNK_BYTES));
-        parts.send(&head(Some(length as u64), first)).await?;
-        send(&parts, body).await
+        // What has a length is one piece.
+        let mut whole = match body.frame().await {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(_)) | None => Bytes::new(),
+        };
+        let first = whole.split_to(whole.len().min(upstream::CHUNK_BYTES));
+        parts.send(&head(Some(length), first)).await?;
+        send(&parts, whole).await
     }
 
-    async fn reply(&self, request: upstream::Request) -> Reply {
+    async fn response(&self, request: upstream::Request) -> Response {
         let upstream::Request { method, path, query, headers, body, cut, upload, agent } = request;
         let Ok(method) = Method::from_bytes(method.as_bytes()) else {
-            return Reply::status(StatusCode::BAD_REQUEST);
+            return Reply::status(StatusCode::BAD_REQUEST).into_response();
         };
         let cut = cut || body.len() as u64 > upstream::BODY_BYTES_MAX;
         let mut uploading = None;
@@ -223,22 +226,17 @@ impl Forwarder {
         };
         // What this server forbids it forbids to whoever asks, and for whom: an agent's word on its own limits binds
         // that agent alone.
-        let own = Dispatch { app: Arc::clone(&self.app), peer: None };
         let head = [&path, &query, &agent.node_name].iter().map(|it| it.len()).sum::<usize>()
             + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        if let Err(error) = own.admit_passed(&method, &path, head) {
-            return error.into();
+        if let Err(error) = admission::admit_passed(&self.app, &method, &path, head) {
+            return error.into_response();
         }
-        let dispatch = Dispatch { app: self.app.of(agent), peer: None };
-        let answer = dispatch.passed(&method, (&path, &query), header_map(&headers), body);
-        drop((dispatch, path, query, headers));
-        let reply = match answer {
-            Ok(Answer::Now(reply)) => reply,
-            Ok(Answer::Later(promise)) => promise.await.unwrap_or_else(Reply::from),
-            Err(error) => error.into(),
-        };
+        let app = self.app.of(agent);
+        let response = service::passed(app, method, (&path, &query), header_map(&headers), body);
+        drop((path, query, headers));
+        let response = response.await;
         drop(uploading);
-        reply
+        response
     }
 }
 
@@ -274,7 +272,7 @@ impl AppState {
             watching: Arc::clone(&self.watching),
             intake: Arc::clone(&self.intake),
             datacenters_cached: Arc::clone(&self.datacenters_cached),
-            router: Arc::clone(&self.router),
+            router: self.router.clone(),
             response_headers: Vec::new(),
         })
     }

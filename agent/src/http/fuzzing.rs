@@ -6,7 +6,7 @@ use super::decode::Object;
 use super::extract;
 use super::page::Page;
 use super::params::{self, Params};
-use super::{body, catalog, kv, routes, session, txn};
+use super::{body, catalog, kv, paths, session, txn};
 use crate::store::Service;
 
 /// A request without a body: its target, then a line for each header.
@@ -21,9 +21,9 @@ pub(crate) fn request(text: &str) {
         }
     }
     let Some(path) = params::unescape(path) else { return };
-    let _ = (routes::is_printable(&path), routes::escape_path(&path));
-    if let Some(clean) = routes::cleaned(&path) {
-        assert_eq!(routes::cleaned(&clean), None, "{path:?} is not clean after all");
+    let _ = (paths::is_printable(&path), paths::escape_path(&path));
+    if let Some(clean) = paths::cleaned(&path) {
+        assert_eq!(paths::cleaned(&clean), None, "{path:?} is not clean after all");
     }
     let _ = (extract::accepts_gzip(&headers), extract::accepts(&headers, "text/event-stream"));
     let Some(params) = Params::parse(query) else { return };

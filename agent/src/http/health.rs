@@ -6,7 +6,8 @@ use super::catalog::with_nodes;
 use super::encode;
 use super::error::Error;
 use super::extract::Request;
-use super::routes::{Answer, Route, route};
+use super::handler::Answer;
+use super::routing::{self, Routes};
 use super::rows::{CheckRow, Empty, InstanceRow, Rows};
 use super::select::{Selection, row_name};
 use crate::acl::{Access, Resource};
@@ -15,12 +16,13 @@ use crate::http::read::Family;
 use crate::read::{Body, Query};
 use crate::store::{Check, Found, Index, Instance, Scope, Store};
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/health/service/", &["GET"], &[service]).waits(),
-    route("/v1/health/node/", &["GET"], &[node]).waits(),
-    route("/v1/health/checks/", &["GET"], &[checks]).waits(),
-    route("/v1/health/state/", &["GET"], &[state]).waits(),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/health/service/", routing::get(service).waits())
+        .route("/v1/health/node/", routing::get(node).waits())
+        .route("/v1/health/checks/", routing::get(checks).waits())
+        .route("/v1/health/state/", routing::get(state).waits())
+}
 
 /// A question about health.
 #[derive(Debug)]

@@ -6,19 +6,21 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT
 use super::encode::{self, Layout};
 use super::error::Error;
 use super::extract::Request;
+use super::handler::{Answer, later};
 use super::page::Page;
 use super::params::{Params, go_unsigned};
 use super::payload;
 use super::reply::Reply;
-use super::routes::{Answer, Route, later, route};
+use super::routing::{self, Routes};
 use super::rows::{EntryRow, Rows};
 use crate::acl::{Access, Authority, Resource};
 use crate::http::read::Family;
 use crate::read::{Body, Query, ReadResult};
 use crate::store::{Change, Found, Index, KvChange, KvVerb, Reply as Applied, Store};
 
-pub(super) const ROUTES: &[Route] =
-    &[route("/v1/kv/", &["GET", "PUT", "DELETE"], &[get, put, delete]).waits()];
+pub(super) fn routes() -> Routes {
+    Routes::new().route("/v1/kv/", routing::get(get).put(put).delete(delete).waits())
+}
 
 /// A question about keys.
 #[derive(Debug)]

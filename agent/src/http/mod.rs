@@ -1,37 +1,38 @@
 //! The HTTP interface: parses, authorises, calls, formats. It knows no rule of the catalog.
 //!
 //! ```text
-//! server.rs   sockets and connections ─▶ dispatch.rs  path, method, token, limits
+//! server.rs   sockets and connections ─▶ service.rs  tower layers: paths.rs, ...
 //!                                             │
-//!     routes.rs  the table of paths ◀─────────┘────▶ one file per family: kv.rs, health.rs, ...
-//!                                                        │ a Query           │ a Change
+//!     routes.rs  axum's router ◀──────────────┘────▶ one file per family: kv.rs, health.rs, ...
+//!     routing.rs, extract.rs, admission.rs               │ a Query           │ a Change
 //!     reply.rs, encode.rs, stream.rs ◀── read path ◀─────┘      raft ◀───────┘
 //! ```
 //!
-//! On an agent that is no server, only its own end points are answered so; `forwarder.rs` has servers answer all others,
+//! On an agent that is no server, only its own end points are answered so; `forward.rs` has servers answer all others,
 //! where the same handlers run for it.
 //!
 //! `watch/` asks many questions for one client, each as if it had come alone.
 //!
-//! A handler is an ordinary function from `extract::Request` to `routes::Answer`: it takes what
+//! A handler is an ordinary function from `extract::Request` to `handler::Answer`: it takes what
 //! it needs from the request, checks it with the reference's words, and gives back either an answer
 //! or a small future. Only `error.rs` knows which error has which status code.
 
 #![expect(clippy::needless_pass_by_value, reason = "handlers have one form: they own the request")]
 
 mod acl;
+mod admission;
 mod agent;
 mod body;
 mod catalog;
 mod coordinate;
 mod debug;
-mod dispatch;
 mod encode;
 mod error;
 mod event;
 mod extract;
 mod forward;
 pub(crate) mod fuzzing;
+mod handler;
 mod health;
 mod intake;
 mod kv;
@@ -40,15 +41,18 @@ mod operator;
 mod origin;
 mod page;
 mod params;
+mod paths;
 mod payload;
 mod read;
 mod reply;
 mod routes;
+mod routing;
 mod rows;
 #[cfg(test)]
 mod rows_are_read;
 mod select;
 mod server;
+mod service;
 mod session;
 mod settings;
 mod snapshot;
@@ -139,7 +143,7 @@ pub(crate) struct AppState {
     intake: Arc<intake::Intake>,
     /// Were the datacenters asked for with `?cached` before?
     datacenters_cached: Arc<AtomicBool>,
-    router: Arc<routes::Router>,
+    router: axum::Router,
     /// Checked once: `response_headers` as they go out.
     response_headers: Vec<(http::HeaderName, http::HeaderValue)>,
 }
@@ -161,11 +165,24 @@ impl AppState {
             watching: Arc::default(),
             intake: Arc::default(),
             datacenters_cached: Arc::default(),
-            router: Arc::new(routes::Router::new()),
+            router: routes::router(),
             response_headers,
             parts,
             settings,
         })
+    }
+
+    /// Adds the headers that all answers of the API carry.
+    fn dress(&self, headers: &mut http::HeaderMap) {
+        reply::vary(headers);
+        for (name, value) in &self.response_headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        if self.settings.translate_addresses {
+            const TRANSLATED: http::HeaderName =
+                http::HeaderName::from_static("x-consul-translate-addresses");
+            headers.insert(TRANSLATED, http::HeaderValue::from_static("true"));
+        }
     }
 
     /// Remembers that the datacenters were asked for with `?cached`; says whether they already were.

@@ -1,5 +1,7 @@
 //! The query string: parameters, percent escapes, numbers.
 
+use std::borrow::Cow;
+
 /// The parameters of a query string, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
@@ -65,7 +67,15 @@ pub(super) fn escape(text: &str) -> String {
 
 /// Undoes the percent escapes of a path. `None` for a wrong escape or for bytes that are not UTF-8.
 pub(super) fn unescape(text: &str) -> Option<String> {
-    String::from_utf8(unescaped_bytes(text, false)?).ok()
+    unescaped(text).map(Cow::into_owned)
+}
+
+/// The same without a copy where nothing is escaped.
+pub(super) fn unescaped(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    String::from_utf8(unescaped_bytes(text, false)?).ok().map(Cow::Owned)
 }
 
 /// Undoes percent escapes, and `+` for a blank if `plus`. `None` for a wrong escape.

@@ -6,8 +6,8 @@ use http::header::{AGE, HeaderName, HeaderValue};
 
 use crate::http::error::Error;
 use crate::http::extract::{ReadOptions, Request};
+use crate::http::handler::{Answer, later, now};
 use crate::http::reply::Reply;
-use crate::http::routes::{Answer, later, now};
 use crate::http::stream;
 use crate::read::{Body, Query, ReadResult, Reader};
 

@@ -4,12 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::Stream;
 use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
 };
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
 
@@ -150,7 +151,7 @@ impl Reply {
     }
 
     /// The response as it goes out: compressed if the client takes that and there is a body.
-    pub(crate) fn finish(mut self, gzip: bool) -> Response<Outgoing> {
+    pub(crate) fn finish(mut self, gzip: bool) -> Response {
         let body = match self.content {
             Content::Bytes(bytes) if bytes.is_empty() => Outgoing::Once(None),
             Content::Bytes(bytes) => {
@@ -166,10 +167,26 @@ impl Reply {
         if gzip && matches!(body, Outgoing::Once(Some(_))) {
             self.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let mut response = Response::new(body);
+        let mut response = Response::new(match body {
+            Outgoing::Once(None) => axum::body::Body::empty(),
+            body => axum::body::Body::new(body),
+        });
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         response
+    }
+}
+
+impl IntoResponse for Reply {
+    /// Not compressed: that is for who knows what the client takes.
+    fn into_response(self) -> Response {
+        self.finish(false)
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        Reply::from(self).into_response()
     }
 }
 
@@ -186,7 +203,7 @@ impl From<Error> for Reply {
                 reply.headers.insert(RETRY_AFTER, HeaderValue::from(whole(seconds)));
             }
             Error::MethodNotAllowed { allowed, .. } => {
-                reply.headers.insert(ALLOW, allow(allowed));
+                reply.headers.insert(ALLOW, allow(&allowed));
             }
             Error::TooMany { retry_after } | Error::Taken { retry_after, .. } => {
                 let seconds = HeaderValue::from(retry_after.as_secs());
@@ -220,7 +237,7 @@ pub(crate) fn vary(headers: &mut HeaderMap) {
 }
 
 /// A body on its way out.
-pub(crate) enum Outgoing {
+enum Outgoing {
     /// One piece, or nothing.
     Once(Option<Bytes>),
     /// Pieces as they come.

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::dispatch::Dispatch;
+use super::service::Connection;
 use super::{AppState, Forwarder, Limits, Parts, Settings};
 use crate::http::write_coalesce::WriteCoalescer;
 use crate::telemetry::Seldom;
@@ -216,14 +216,14 @@ impl Server {
     {
         let _seat = permit;
         let asked = AtomicBool::new(false);
-        let dispatch = Dispatch { app: Arc::clone(&self.app), peer };
-        let dispatch = Noting { dispatch, asked: &asked };
+        let service = Connection::new(Arc::clone(&self.app), peer);
+        let service = Noting { service, asked: &asked };
         // Pinned where it is made: a connection is large, and a second place for it would be carried
         // by every one of them.
         let mut connection =
             std::pin::pin!(http1::Builder::new().title_case_headers(true).serve_connection(
                 TokioIo::new(WriteCoalescer::new(stream, self.app.settings.stall_max)),
-                dispatch
+                service
             ));
         // An error here is the client's: a line that is no request, or one that went away.
         let patience = self.app.settings.first_head_max;
@@ -251,18 +251,18 @@ impl Server {
 
 /// Notes that a connection asked for something.
 struct Noting<'a> {
-    dispatch: Dispatch,
+    service: Connection,
     asked: &'a AtomicBool,
 }
 
 impl Service<hyper::Request<Incoming>> for Noting<'_> {
-    type Response = <Dispatch as Service<hyper::Request<Incoming>>>::Response;
-    type Error = <Dispatch as Service<hyper::Request<Incoming>>>::Error;
-    type Future = <Dispatch as Service<hyper::Request<Incoming>>>::Future;
+    type Response = <Connection as Service<hyper::Request<Incoming>>>::Response;
+    type Error = <Connection as Service<hyper::Request<Incoming>>>::Error;
+    type Future = <Connection as Service<hyper::Request<Incoming>>>::Future;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         self.asked.store(true, Ordering::Relaxed);
-        self.dispatch.call(request)
+        self.service.call(request)
     }
 }
 

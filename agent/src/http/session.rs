@@ -11,24 +11,26 @@ use super::decode::{Malformed, Object};
 use super::encode;
 use super::error::Error;
 use super::extract::Request;
+use super::handler::{Answer, later};
 use super::page::Page;
 use super::payload::{self, BODY_BYTES_MAX};
 use super::reply::Reply;
-use super::routes::{Answer, Route, later, route};
+use super::routing::{self, Routes};
 use super::rows::{Rows, SessionRow};
 use crate::acl::{Access, Authority, Resource};
 use crate::http::read::Family;
 use crate::read::{Body, Query};
 use crate::store::{Behavior, Change, Found, Index, Session, Store};
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/session/create", &["PUT"], &[create]),
-    route("/v1/session/destroy/", &["PUT"], &[destroy]),
-    route("/v1/session/renew/", &["PUT"], &[renew]),
-    route("/v1/session/info/", &["GET"], &[info]).waits(),
-    route("/v1/session/node/", &["GET"], &[of_node]).waits(),
-    route("/v1/session/list", &["GET"], &[list]).waits(),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/session/create", routing::put(create))
+        .route("/v1/session/destroy/", routing::put(destroy))
+        .route("/v1/session/renew/", routing::put(renew))
+        .route("/v1/session/info/", routing::get(info).waits())
+        .route("/v1/session/node/", routing::get(of_node).waits())
+        .route("/v1/session/list", routing::get(list).waits())
+}
 
 /// The longest TTL.
 const TTL_MAX: Duration = Duration::from_hours(24);
@@ -115,7 +117,7 @@ fn info(request: Request) -> Result<Answer, Error> {
     }
     request.authorize(Resource::Session(""), Access::Read)?;
     if let Err(error) = check_id(&id) {
-        return super::routes::now(crate::http::read::failed(error, Family::Plain));
+        return super::handler::now(crate::http::read::failed(error, Family::Plain));
     }
     read(request, What::One(id))
 }

@@ -14,16 +14,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::AppState;
 use super::error::Error;
 use super::extract::Request;
+use super::handler::{Answer, later};
 use super::payload::{self, Pace};
 use super::reply::{Content, Reply};
-use super::routes::{Answer, Route, later, route};
+use super::routing::{self, Routes};
 use crate::acl::{Access, Resource};
 use crate::archive::{self, Meta};
 use crate::raft::{self, Configuration, Consensus};
 use crate::read::{Consistency, Options};
 use crate::store::{Found, Store};
 
-pub(super) const ROUTES: &[Route] = &[route("/v1/snapshot", &["GET", "PUT"], &[save, restore])];
+pub(super) fn routes() -> Routes {
+    Routes::new().route("/v1/snapshot", routing::get(save).put(restore))
+}
 
 /// States that are encoded at one time: each takes a processor.
 const SAVES_MAX: usize = 2;

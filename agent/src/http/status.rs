@@ -2,12 +2,14 @@
 
 use super::error::Error;
 use super::extract::Request;
-use super::routes::{Answer, Route, now, route};
+use super::handler::{Answer, now};
+use super::routing::{self, Routes};
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/status/leader", &["GET"], &[leader]),
-    route("/v1/status/peers", &["GET"], &[peers]),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/status/leader", routing::get(leader))
+        .route("/v1/status/peers", routing::get(peers))
+}
 
 /// The leader's address, or an empty text.
 fn leader(request: Request) -> Result<Answer, Error> {

@@ -14,9 +14,10 @@ use super::body;
 use super::decode::{self, Malformed, Object, wrong_type};
 use super::error::Error;
 use super::extract::Request;
+use super::handler::{Answer, later};
 use super::payload;
 use super::reply::{KNOWN_LEADER, LAST_CONTACT, Reply};
-use super::routes::{Answer, Route, later, route};
+use super::routing::{self, Routes};
 use super::rows::{CheckRow, Empty, EntryRow, NodeRow, Rows, ServiceRow};
 use crate::acl::{Access, Resource, Token, authorize};
 use crate::read::{Consistency, Options};
@@ -25,7 +26,9 @@ use crate::store::{
     TxnResult,
 };
 
-pub(super) const ROUTES: &[Route] = &[route("/v1/txn", &["PUT"], &[txn])];
+pub(super) fn routes() -> Routes {
+    Routes::new().route("/v1/txn", routing::put(txn))
+}
 
 /// More operations are refused.
 const OPERATIONS_MAX: usize = 64;

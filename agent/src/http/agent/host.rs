@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::acl::{Access, Resource};
 use crate::http::error::Error;
 use crate::http::extract::Request;
+use crate::http::handler::{Answer, later};
 use crate::http::reply::Reply;
-use crate::http::routes::{Answer, later};
 
 /// Memory, processors, system and disk.
 pub(super) fn host(request: Request) -> Result<Answer, Error> {

@@ -9,7 +9,7 @@ use crate::gossip::{Members, Status};
 use crate::http::Backend;
 use crate::http::error::Error;
 use crate::http::extract::Request;
-use crate::http::routes::{Answer, now};
+use crate::http::handler::{Answer, now};
 
 fn may(request: &Request, access: Access) -> Result<(), Error> {
     request.authorize(Resource::Agent(&request.app.parts.node_name), access)

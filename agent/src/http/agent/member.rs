@@ -9,8 +9,8 @@ use crate::acl::{Access, Resource, authorize};
 use crate::gossip::{self, Status};
 use crate::http::error::Error;
 use crate::http::extract::Request;
+use crate::http::handler::{Answer, later, now};
 use crate::http::reply::Reply;
-use crate::http::routes::{Answer, later, now};
 
 /// A member, in the reference's fields.
 #[derive(Serialize)]

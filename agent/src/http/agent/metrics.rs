@@ -7,7 +7,7 @@ use crate::gossip::{Members, Pools};
 use crate::http::Backend;
 use crate::http::error::Error;
 use crate::http::extract::{self, Request};
-use crate::http::routes::{Answer, now};
+use crate::http::handler::{Answer, now};
 use crate::http::time::date_and_time;
 use crate::read::Reader;
 use crate::sessions::Lifetimes;

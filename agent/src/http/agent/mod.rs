@@ -29,40 +29,41 @@ pub use reload::{Reload, ReloadRequest};
 use super::error::Error;
 use super::extract::Request;
 use super::payload;
-use super::routes::{Route, route};
+use super::routing::{self, Routes};
 use crate::json;
 use crate::local;
 
-pub(super) const ROUTES: &[Route] = &[
-    route("/v1/agent/self", &["GET"], &[identity::myself]),
-    route("/v1/agent/version", &["GET"], &[identity::version]),
-    route("/v1/agent/live", &["GET"], &[identity::live]),
-    route("/v1/agent/ready", &["GET"], &[identity::ready]),
-    route("/v1/agent/host", &["GET"], &[host::host]),
-    route("/v1/agent/metrics", &["GET"], &[metrics::metrics]),
-    route("/v1/agent/monitor", &["GET"], &[monitor::monitor]),
-    route("/v1/agent/reload", &["PUT"], &[reload::reload]),
-    route("/v1/agent/leave", &["PUT"], &[member::leave]),
-    route("/v1/agent/members", &["GET"], &[member::members]),
-    route("/v1/agent/join/", &["PUT"], &[member::join]),
-    route("/v1/agent/force-leave/", &["PUT"], &[member::force_leave]),
-    route("/v1/agent/token/", &["PUT"], &[identity::token]),
-    route("/v1/agent/maintenance", &["PUT"], &[services::node_maintenance]),
-    route("/v1/agent/services", &["GET"], &[services::list]),
-    route("/v1/agent/service/", &["GET"], &[services::one]).waits(),
-    route("/v1/agent/service/register", &["PUT"], &[services::register]),
-    route("/v1/agent/service/deregister/", &["PUT"], &[services::deregister]),
-    route("/v1/agent/service/maintenance/", &["PUT"], &[services::maintenance]),
-    route("/v1/agent/checks", &["GET"], &[checks::list]),
-    route("/v1/agent/check/register", &["PUT"], &[checks::register]),
-    route("/v1/agent/check/deregister/", &["PUT"], &[checks::deregister]),
-    route("/v1/agent/check/pass/", &["PUT"], &[checks::pass]),
-    route("/v1/agent/check/warn/", &["PUT"], &[checks::warn]),
-    route("/v1/agent/check/fail/", &["PUT"], &[checks::fail]),
-    route("/v1/agent/check/update/", &["PUT"], &[checks::update]),
-    route("/v1/agent/health/service/id/", &["GET"], &[health::by_id]),
-    route("/v1/agent/health/service/name/", &["GET"], &[health::by_name]),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/agent/self", routing::get(identity::myself))
+        .route("/v1/agent/version", routing::get(identity::version))
+        .route("/v1/agent/live", routing::get(identity::live))
+        .route("/v1/agent/ready", routing::get(identity::ready))
+        .route("/v1/agent/host", routing::get(host::host))
+        .route("/v1/agent/metrics", routing::get(metrics::metrics))
+        .route("/v1/agent/monitor", routing::get(monitor::monitor))
+        .route("/v1/agent/reload", routing::put(reload::reload))
+        .route("/v1/agent/leave", routing::put(member::leave))
+        .route("/v1/agent/members", routing::get(member::members))
+        .route("/v1/agent/join/", routing::put(member::join))
+        .route("/v1/agent/force-leave/", routing::put(member::force_leave))
+        .route("/v1/agent/token/", routing::put(identity::token))
+        .route("/v1/agent/maintenance", routing::put(services::node_maintenance))
+        .route("/v1/agent/services", routing::get(services::list))
+        .route("/v1/agent/service/", routing::get(services::one).waits())
+        .route("/v1/agent/service/register", routing::put(services::register))
+        .route("/v1/agent/service/deregister/", routing::put(services::deregister))
+        .route("/v1/agent/service/maintenance/", routing::put(services::maintenance))
+        .route("/v1/agent/checks", routing::get(checks::list))
+        .route("/v1/agent/check/register", routing::put(checks::register))
+        .route("/v1/agent/check/deregister/", routing::put(checks::deregister))
+        .route("/v1/agent/check/pass/", routing::put(checks::pass))
+        .route("/v1/agent/check/warn/", routing::put(checks::warn))
+        .route("/v1/agent/check/fail/", routing::put(checks::fail))
+        .route("/v1/agent/check/update/", routing::put(checks::update))
+        .route("/v1/agent/health/service/id/", routing::get(health::by_id))
+        .route("/v1/agent/health/service/name/", routing::get(health::by_name))
+}
 
 /// Identity that this agent shows.
 #[derive(Debug, Clone, Default)]

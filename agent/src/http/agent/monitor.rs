@@ -8,8 +8,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use crate::acl::{Access, Resource};
 use crate::http::error::Error;
 use crate::http::extract::Request;
+use crate::http::handler::{Answer, now};
 use crate::http::reply::{Content, Reply};
-use crate::http::routes::{Answer, now};
 use crate::telemetry;
 
 /// `?loglevel=` says how much, `?logjson` in which form.

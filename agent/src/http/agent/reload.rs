@@ -5,8 +5,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::acl::{Access, Resource};
 use crate::http::error::Error;
 use crate::http::extract::Request;
+use crate::http::handler::{Answer, later};
 use crate::http::reply::Reply;
-use crate::http::routes::{Answer, later};
 
 /// Wishes that wait at one time; a further one waits to be heard.
 const WAITING_MAX: usize = 4;

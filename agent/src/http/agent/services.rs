@@ -13,8 +13,8 @@ use crate::filter::{Filter, schema};
 use crate::http::encode::Layout;
 use crate::http::error::Error;
 use crate::http::extract::Request;
+use crate::http::handler::{Answer, later, now};
 use crate::http::reply::{CONTENT_HASH, Reply};
-use crate::http::routes::{Answer, later, now};
 use crate::local::{Existing, Local, Source};
 use crate::store::Service;
 

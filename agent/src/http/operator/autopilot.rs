@@ -10,10 +10,10 @@ use crate::acl::{Access, Resource};
 use crate::http::decode::{Malformed, Object, wrong_type};
 use crate::http::error::Error;
 use crate::http::extract::Request;
+use crate::http::handler::{Answer, later};
 use crate::http::params::go_unsigned;
 use crate::http::payload;
 use crate::http::reply::Reply;
-use crate::http::routes::{Answer, later};
 use crate::read::Options;
 use crate::store::{Autopilot, AutopilotChange, Change, Found, Reply as Applied};
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::acl::{Access, Resource};
 use crate::http::error::Error;
 use crate::http::extract::Request;
-use crate::http::routes::{Answer, now};
+use crate::http::handler::{Answer, now};
 use crate::http::time::rfc3339;
 use crate::raft::autopilot::{Assessed, Assessment, Presence};
 

@@ -9,9 +9,9 @@ use crate::gossip::{Keyring, Name, Order, Pools, Report};
 use crate::http::decode::{Malformed, Object};
 use crate::http::error::Error;
 use crate::http::extract::Request;
+use crate::http::handler::{Answer, later};
 use crate::http::payload::{self, BODY_BYTES_MAX};
 use crate::http::reply::Reply;
-use crate::http::routes::{Answer, later};
 
 /// Keys of all members of a pool.
 #[derive(Serialize)]

@@ -6,27 +6,28 @@ mod keyring;
 mod raft;
 mod segment;
 
-use super::routes::{Route, route};
+use super::routing::{self, Routes};
 
-pub(super) const ROUTES: &[Route] = &[
-    route(
-        "/v1/operator/keyring",
-        &["GET", "POST", "PUT", "DELETE"],
-        &[keyring::list, keyring::install, keyring::switch, keyring::remove],
-    ),
-    route(
-        "/v1/operator/autopilot/configuration",
-        &["GET", "PUT"],
-        &[autopilot::configuration, autopilot::set_configuration],
-    ),
-    route("/v1/operator/autopilot/health", &["GET"], &[health::health]),
-    route("/v1/operator/autopilot/state", &["GET"], &[health::state]),
-    route("/v1/operator/raft/configuration", &["GET"], &[raft::configuration]),
-    route("/v1/operator/raft/peer", &["DELETE"], &[raft::remove_peer]),
-    route(
-        "/v1/operator/raft/transfer-leader",
-        &["POST", "PUT"],
-        &[raft::transfer_leader, raft::transfer_leader],
-    ),
-    route("/v1/operator/segment", &["GET"], &[segment::list]),
-];
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route(
+            "/v1/operator/keyring",
+            routing::get(keyring::list)
+                .post(keyring::install)
+                .put(keyring::switch)
+                .delete(keyring::remove),
+        )
+        .route(
+            "/v1/operator/autopilot/configuration",
+            routing::get(autopilot::configuration).put(autopilot::set_configuration),
+        )
+        .route("/v1/operator/autopilot/health", routing::get(health::health))
+        .route("/v1/operator/autopilot/state", routing::get(health::state))
+        .route("/v1/operator/raft/configuration", routing::get(raft::configuration))
+        .route("/v1/operator/raft/peer", routing::delete(raft::remove_peer))
+        .route(
+            "/v1/operator/raft/transfer-leader",
+            routing::post(raft::transfer_leader).put(raft::transfer_leader),
+        )
+        .route("/v1/operator/segment", routing::get(segment::list))
+}

@@ -4,7 +4,7 @@ use crate::acl::{Access, Resource};
 use crate::gossip::Members;
 use crate::http::error::Error;
 use crate::http::extract::Request;
-use crate::http::routes::{Answer, now};
+use crate::http::handler::{Answer, now};
 
 /// The names of the segments that the server is in; the default one has none, and comes first.
 pub(super) fn list(request: Request) -> Result<Answer, Error> {

@@ -18,6 +18,7 @@ mod places;
 mod question;
 
 use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,18 +29,20 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
-use super::dispatch::Dispatch;
 use super::error::Error;
 use super::extract::{LAST_EVENT_ID, Request, TOKEN};
+use super::handler::{Answer, later};
 use super::payload;
 use super::reply::{Content, Reply};
-use super::routes::{Answer, Route, later, route};
-use super::stream;
+use super::routing::{self, Routes};
+use super::{AppState, stream};
 use places::Place;
 pub(super) use places::Places;
 use question::Question;
 
-pub(super) const ROUTES: &[Route] = &[route("/v1/watch", &["POST"], &[watch])];
+pub(super) fn routes() -> Routes {
+    Routes::new().route("/v1/watch", routing::post(watch))
+}
 
 /// Bytes of a request.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
@@ -62,14 +65,14 @@ struct Named {
 }
 
 fn watch(request: Request) -> Result<Answer, Error> {
-    let dispatch = Dispatch { app: Arc::clone(&request.app), peer: request.peer };
+    let (app, peer) = (Arc::clone(&request.app), request.peer);
     let headers = headers(&request);
     let body = request.into_body();
     later(async move {
         let body = payload::collect(body, REQUEST_BYTES_MAX).await?;
         let questions = parse(&body)?;
-        let place = dispatch.app.watching.enter(dispatch.peer, questions.len())?;
-        Ok(answers(Arc::new(Asker { dispatch, headers }), questions, place))
+        let place = app.watching.enter(peer, questions.len())?;
+        Ok(answers(Arc::new(Asker { app, peer, headers }), questions, place))
     })
 }
 
@@ -116,7 +119,8 @@ fn parse(body: &[u8]) -> Result<Vec<Question>, Error> {
 
 /// Client of all queries of a stream.
 struct Asker {
-    dispatch: Dispatch,
+    app: Arc<AppState>,
+    peer: Option<IpAddr>,
     headers: HeaderMap,
 }
 
@@ -155,7 +159,7 @@ impl Following {
     fn follow(&self, mut question: Question) {
         let asker = Arc::clone(&self.asker);
         self.asking.push(Box::pin(async move {
-            let pieces = question.next(&asker.dispatch, &asker.headers).await;
+            let pieces = question.next(&asker).await;
             (question, pieces)
         }));
     }

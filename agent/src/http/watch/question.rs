@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::StreamExt as _;
+use http::StatusCode;
 use http::header::{HeaderName, RETRY_AFTER};
-use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt as _;
 use muster_client::types::{format_duration, parse_nanos};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::dispatch::Dispatch;
 use super::super::params;
-use super::super::reply::{CONTENT_HASH, Content, INDEX, Reply};
-use super::super::routes::Answer;
+use super::super::reply::{CONTENT_HASH, INDEX};
+use super::super::service;
+use super::Asker;
 use crate::read::Waits;
 
 /// Wait of one evaluation, if the query names none.
@@ -140,17 +141,13 @@ impl Question {
     }
 
     /// Asks until there is something to say: a first or changed answer, or a failure.
-    pub(super) async fn next(
-        &mut self,
-        dispatch: &Dispatch,
-        headers: &HeaderMap,
-    ) -> VecDeque<Bytes> {
+    pub(super) async fn next(&mut self, asker: &Asker) -> VecDeque<Bytes> {
         loop {
             if self.failures > 0 {
                 sleep(self.pause).await;
             }
             let again = Instant::now() + WAIT_MIN;
-            match ask(dispatch, &self.request(), headers.clone()).await {
+            match ask(asker, &self.request()).await {
                 Came::Datum(position, datum) => {
                     self.failures = 0;
                     let recovered = self.failure.take().is_some();
@@ -194,41 +191,20 @@ fn backoff(failures: u32) -> Duration {
     doubled.min(PAUSE_MAX).mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-async fn ask(dispatch: &Dispatch, request: &str, headers: HeaderMap) -> Came {
-    let reply = match dispatch.ask(request, headers) {
-        Ok(Answer::Now(reply)) => reply,
-        Ok(Answer::Later(promise)) => promise.await.unwrap_or_else(Reply::from),
-        Err(error) => error.into(),
-    };
-    let header = |name: HeaderName| reply.headers.get(name)?.to_str().ok();
+async fn ask(asker: &Asker, request: &str) -> Came {
+    let response = service::ask(&asker.app, asker.peer, request, asker.headers.clone()).await;
+    let (head, body) = response.into_parts();
+    let header = |name: HeaderName| head.headers.get(name)?.to_str().ok();
     let index = header(INDEX).and_then(|text| text.parse().ok()).map(Position::Index);
     let position = index.or_else(|| Some(Position::Hash(header(CONTENT_HASH)?.to_owned())));
     let pause = header(RETRY_AFTER).and_then(|text| text.parse().ok()).unwrap_or(0);
     let pause = Duration::from_secs(pause).min(PAUSE_MAX);
-    let (status, missing) = (reply.status, reply.status == StatusCode::NOT_FOUND);
+    let (status, missing) = (head.status, head.status == StatusCode::NOT_FOUND);
+    drop(head);
     let failure = |status, text: String| Came::Failure { status, text, pause };
-    let body = match reply.content {
-        Content::Bytes(bytes) => bytes,
-        Content::Shared(found) => found.rows.bytes().clone(),
-        Content::Stream(_) => Bytes::new(),
-        Content::Passed(_, mut pieces) => {
-            let mut whole = BytesMut::new();
-            while let Some(piece) = pieces.next().await {
-                match piece {
-                    Ok(piece) if whole.len() + piece.len() <= PASSED_BYTES_MAX => {
-                        whole.put(piece);
-                    }
-                    Ok(_) => {
-                        let text = format!("the answer is larger than {PASSED_BYTES_MAX} bytes");
-                        return failure(StatusCode::PAYLOAD_TOO_LARGE, text);
-                    }
-                    Err(error) => {
-                        return failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-                    }
-                }
-            }
-            whole.freeze()
-        }
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err((status, text)) => return failure(status, text),
     };
     match position {
         Some(position) if status == StatusCode::OK => Came::Datum(position, body),
@@ -240,6 +216,31 @@ async fn ask(dispatch: &Dispatch, request: &str, headers: HeaderMap) -> Came {
             failure(StatusCode::BAD_REQUEST, text.to_owned())
         }
         _ => failure(status, String::from_utf8_lossy(&body).trim_end().to_owned()),
+    }
+}
+
+/// All of a body. What is one piece is not copied: others may be sending it, too.
+async fn whole(mut body: Body) -> Result<Bytes, (StatusCode, String)> {
+    let Some(first) = piece(&mut body).await? else { return Ok(Bytes::new()) };
+    let Some(second) = piece(&mut body).await? else { return Ok(first) };
+    let mut whole = BytesMut::from(first);
+    let mut next = Some(second);
+    while let Some(more) = next {
+        if whole.len() + more.len() > PASSED_BYTES_MAX {
+            let text = format!("the answer is larger than {PASSED_BYTES_MAX} bytes");
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        whole.put(more);
+        next = piece(&mut body).await?;
+    }
+    Ok(whole.freeze())
+}
+
+/// The next piece of a body; `None` at its end.
+async fn piece(body: &mut Body) -> Result<Option<Bytes>, (StatusCode, String)> {
+    match body.frame().await.transpose() {
+        Ok(frame) => Ok(frame.map(|frame| frame.into_data().unwrap_or_default())),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
