@@ -26,6 +26,8 @@ use crate::telemetry::Seldom;
 
 /// Time for connections to finish what they are writing when the agent stops.
 const GRACE: Duration = Duration::from_millis(250);
+/// Time for ends of connections to come in before a client has too many.
+const CROWD_WAIT: Duration = Duration::from_millis(50);
 /// Interval of dropping shared answers that nobody wants.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// Pause after a failed accept: out of descriptors, most likely.
@@ -184,26 +186,33 @@ impl Server {
         }
     }
 
-    fn tcp(self: &Arc<Self>, mut stream: TcpStream, peer: Option<IpAddr>) {
+    fn tcp(self: &Arc<Self>, stream: TcpStream, peer: Option<IpAddr>) {
         let _ = stream.set_nodelay(true);
-        let permit = match peer.map(|address| self.clients.enter(address)) {
-            Some(Err(Full)) => {
-                static TOO_MANY_OF_ONE: Seldom = Seldom::new();
-                if let Some(times) = TOO_MANY_OF_ONE.due() {
-                    tracing::warn!(?peer, times, "too many connections of one client");
-                }
-                self.connections.spawn(async move {
-                    let refusal = stream.write_all(TOO_MANY);
-                    let _ = tokio::time::timeout(GRACE, refusal).await;
-                });
-                return;
-            }
-            Some(Ok(())) => {
-                peer.map(|address| ConnectionPermit { server: Arc::clone(self), address })
-            }
-            None => None,
+        let server = Arc::clone(self);
+        match peer.map(|address| self.permit(address)).transpose() {
+            Ok(permit) => self.connections.spawn(server.connection(stream, peer, permit)),
+            Err(Full(address)) => self.connections.spawn(server.crowded(stream, address)),
         };
-        self.connections.spawn(Arc::clone(self).connection(stream, peer, permit));
+    }
+
+    fn permit(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, Full> {
+        self.clients.enter(address)?;
+        Ok(ConnectionPermit { server: Arc::clone(self), address })
+    }
+
+    /// Refuses a connection of a client that has too many, unless one of those turns out to be closed already: its end
+    /// may come in at the same time.
+    async fn crowded(self: Arc<Self>, mut stream: TcpStream, address: IpAddr) {
+        static TOO_MANY_OF_ONE: Seldom = Seldom::new();
+        tokio::time::sleep(CROWD_WAIT).await;
+        if let Ok(permit) = self.permit(address) {
+            return self.connection(stream, Some(address), Some(permit)).await;
+        }
+        if let Some(times) = TOO_MANY_OF_ONE.due() {
+            tracing::warn!(peer = %address, times, "too many connections of one client");
+        }
+        let refusal = stream.write_all(TOO_MANY);
+        let _ = tokio::time::timeout(GRACE, refusal).await;
     }
 
     async fn connection<S>(
@@ -340,7 +349,7 @@ struct Clients {
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-struct Full;
+struct Full(IpAddr);
 
 impl Clients {
     fn enter(&self, address: IpAddr) -> Result<(), Full> {
@@ -348,7 +357,7 @@ impl Clients {
         let max = self.limits.connections_per_client();
         let count = open.entry(address).or_default();
         if max > 0 && *count >= max {
-            return Err(Full);
+            return Err(Full(address));
         }
         *count += 1;
         Ok(())
