@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use super::decode::{Malformed, Object, wrong_type};
 use crate::store::{Check, Node, Service, ServiceAddress, Weights};
 
-/// A service as the catalog's writers define it. Its id defaults to its name.
+/// A service as the catalog's writers define it. That a missing id is taken from the name is for the store to do: reads in
+/// transactions do not.
 pub(crate) fn service(mut from: Object) -> Result<Service, Malformed> {
     let kind = from.string("Kind")?;
     if !kind.is_empty() {
@@ -24,7 +25,6 @@ pub(crate) fn service(mut from: Object) -> Result<Service, Malformed> {
     let _ = (from.take("Proxy"), from.take("Connect"));
     let name = from.string("Service")?;
     let id = from.string("ID")?;
-    let id = if id.is_empty() { name.clone() } else { id };
     let mut tagged_addresses = BTreeMap::new();
     if let Some(addresses) = from.object("TaggedAddresses")? {
         for (tag, value) in addresses.rest() {
@@ -100,7 +100,7 @@ fn check_in(mut from: Object, origin: Origin) -> Result<Check, Malformed> {
     let kind = from.string("Type")?;
     let check = Check {
         node: from.string("Node")?.into(),
-        id: if id.is_empty() { name.as_str().into() } else { id.into() },
+        id: id.into(),
         name,
         status: if status.is_empty() { "critical".into() } else { status },
         notes: from.string("Notes")?,

@@ -420,6 +420,62 @@ fn a_transaction_sees_its_own_writes() {
 }
 
 #[test]
+fn only_writes_of_a_transaction_take_a_missing_id_from_the_name() {
+    use CatalogVerb::{Delete, DeleteCas, Get};
+    let mut store = started();
+    let named = |id: &str, name: &str| Box::new(service(id, name, &[]));
+    let check = |id: &str, name: &str| {
+        Box::new(Check { node: "n1".into(), name: name.into(), ..check(id, "", "passing") })
+    };
+    // A registration without ids: both rows go by their names.
+    let rows = (Some(*named("", "web")), vec![*check("", "chk")]);
+    let change = register(node("n1", "", "1.1.1.1"), rows.0, rows.1);
+    assert_eq!(apply(&mut store, 13, change).reply, Reply::Done);
+    let change = Change::SessionCreate(Box::new(session(SESSION, "n1", &[])));
+    assert_eq!(apply(&mut store, 14, change).reply, Reply::Done);
+    let on_n1 = |verb, id: &str, name: &str| TxnOp::Service(verb, "n1".into(), named(id, name));
+    let rows = [
+        (on_n1(Get, "web", ""), ""),
+        (on_n1(Get, "", "web"), "service \"\" on node \"n1\" doesn't exist"),
+        (on_n1(Get, "", ""), "service \"\" on node \"n1\" doesn't exist"),
+        (TxnOp::Check(Get, check("chk", "")), ""),
+        (TxnOp::Check(Get, check("", "chk")), "check \"\" on node \"n1\" doesn't exist"),
+        (TxnOp::Check(Get, check("", "")), "check \"\" on node \"n1\" doesn't exist"),
+        (TxnOp::Node(Get, Box::new(node("", "", ""))), "node \"\" doesn't exist"),
+        (
+            TxnOp::Node(Get, Box::new(node("n1", "zz", ""))),
+            "node lookup by ID failed, wrong UUID: uuid string is wrong length for 'zz'",
+        ),
+        (TxnOp::Node(Delete, Box::new(node("", "zz", ""))), "Must provide node"),
+        (
+            TxnOp::Node(Delete, Box::new(node("n1", "zz", ""))),
+            "Bad node ID: uuid string is wrong length",
+        ),
+        (
+            on_n1(DeleteCas, "", "web"),
+            "failed to delete service \"web\" on node \"n1\", index is stale",
+        ),
+        (
+            TxnOp::Check(DeleteCas, check("", "chk")),
+            "failed to delete check \"chk\" on node \"n1\", index is stale",
+        ),
+        (on_n1(Delete, "", "web"), ""),
+        (TxnOp::Check(Delete, check("", "chk")), ""),
+        (on_n1(Get, "web", ""), "service \"web\" on node \"n1\" doesn't exist"),
+        (TxnOp::Check(Get, check("chk", "")), "check \"chk\" on node \"n1\" doesn't exist"),
+    ];
+    for (index, (op, expected)) in (15..).zip(rows) {
+        let shown = format!("{op:?}");
+        let Reply::Txn { errors, .. } = apply(&mut store, index, Change::Txn(vec![op])).reply
+        else {
+            panic!("it answers as one");
+        };
+        let texts: Vec<&str> = errors.iter().map(|error| error.what.as_str()).collect();
+        assert_eq!(texts.join("; "), expected, "{shown}");
+    }
+}
+
+#[test]
 fn a_node_is_renamed_by_its_id_and_its_name_protected_by_its_health() {
     let mut store = started();
     let put = |store: &mut Store, index, name: &str, id: &str| {

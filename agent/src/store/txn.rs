@@ -162,9 +162,10 @@ fn validate(store: &Store, at: Timestamp, op: &TxnOp) -> Result<(), Refusal> {
         {
             Err(Refusal::KeyMissing)
         }
+        // As in the reference, reads look for what they were given, whatever that is.
+        TxnOp::Node(CatalogVerb::Get, _) | TxnOp::Service(CatalogVerb::Get, ..) => Ok(()),
         TxnOp::Node(_, node) if node.name.is_empty() => Err(Refusal::NodeNameMissing),
         TxnOp::Node(_, node) => validate_node_id(&node.id),
-        TxnOp::Service(CatalogVerb::Get, ..) => Ok(()),
         TxnOp::Service(_, _, service) => validate_service_name(service),
         _ => Ok(()),
     }
@@ -279,6 +280,11 @@ fn unchanged(current: Option<Index>, expected: Index) -> bool {
     current.unwrap_or(0) == expected
 }
 
+/// The id of the row that an operation is about. As in the reference, only writes take a missing one from the name.
+fn wanted_id<'a>(verb: CatalogVerb, id: &'a str, name: &'a str) -> &'a str {
+    if id.is_empty() && verb != CatalogVerb::Get { name } else { id }
+}
+
 impl Catalog {
     fn operate_node(
         &mut self,
@@ -305,6 +311,13 @@ impl Catalog {
         let row = if node.id.is_empty() {
             self.node_named(&node.name)
         } else {
+            validate_node_id(&node.id).map_err(|refusal| match refusal {
+                Refusal::NodeId(why) => {
+                    let id = &node.id;
+                    Refusal::Text(format!("node lookup by ID failed, wrong UUID: {why} for '{id}'"))
+                }
+                other => other,
+            })?;
             self.node_with_id(&node.id)
         };
         match row {
@@ -320,9 +333,7 @@ impl Catalog {
         node: &str,
         service: &Service,
     ) -> Result<Option<Arc<Service>>, Refusal> {
-        // As in the reference only writes take a missing id from the name.
-        let named = service.id.is_empty() && verb != CatalogVerb::Get;
-        let id = if named { &service.name } else { &service.id };
+        let id = wanted_id(verb, &service.id, &service.name);
         let place = || format!("service {} on node {}", Quoted(id), Quoted(node));
         let stale =
             |what: &str| Refusal::Text(format!("failed to {what} {}, index is stale", place()));
@@ -353,8 +364,7 @@ impl Catalog {
         verb: CatalogVerb,
         check: &Check,
     ) -> Result<Option<Arc<Check>>, Refusal> {
-        let (node, id) =
-            (&*check.node, if check.id.is_empty() { &*check.name } else { &*check.id });
+        let (node, id) = (&*check.node, wanted_id(verb, &check.id, &check.name));
         let place = || format!("check {} on node {}", Quoted(id), Quoted(node));
         let stale =
             |what: &str| Refusal::Text(format!("failed to {what} {}, index is stale", place()));

@@ -148,6 +148,9 @@ impl Model {
     fn put_check(&mut self, node: &str, check: &Check) -> Outcome {
         some(self.nodes.contains_key(&low(node)))?;
         let mut row = Check { node: node.into(), ..check.clone() };
+        if row.id.is_empty() {
+            row.id = row.name.as_str().into();
+        }
         if row.status.is_empty() {
             row.status = "critical".into();
         }
@@ -368,7 +371,7 @@ impl Model {
                 }
             }
             TxnOp::Service(verb, node, row) => {
-                let id = if row.id.is_empty() { &row.name } else { &row.id };
+                let id = wanted(*verb, &row.id, &row.name);
                 let old = self.services.get(&(low(node), low(id))).map(|old| old.modify_index);
                 match (verb, may(*verb, old, row.modify_index)?) {
                     (CatalogVerb::Get, ()) => some(old.is_some()),
@@ -380,13 +383,14 @@ impl Model {
                 }
             }
             TxnOp::Check(verb, row) => {
-                let old = self.checks.get(&(low(&row.node), low(&row.id)));
+                let id = wanted(*verb, &row.id, &row.name);
+                let old = self.checks.get(&(low(&row.node), low(id)));
                 let old = old.map(|old| old.modify_index);
                 match (verb, may(*verb, old, row.modify_index)?) {
                     (CatalogVerb::Get, ()) => some(old.is_some()),
                     (CatalogVerb::Set | CatalogVerb::Cas, ()) => self.put_check(&row.node, row),
                     (CatalogVerb::Delete | CatalogVerb::DeleteCas, ()) => {
-                        self.remove_check(&row.node, &row.id);
+                        self.remove_check(&row.node, id);
                         Ok(())
                     }
                 }
@@ -411,6 +415,15 @@ impl Model {
 
     fn last_change(&self) -> Index {
         self.history.iter().map(|(index, _)| *index).max().unwrap_or(0)
+    }
+}
+
+/// Only writes take a missing id from the name.
+fn wanted<'a>(verb: CatalogVerb, id: &'a str, name: &'a str) -> &'a str {
+    match verb {
+        CatalogVerb::Get => id,
+        _ if id.is_empty() => name,
+        _ => id,
     }
 }
 

@@ -118,7 +118,7 @@ fn service() -> impl Strategy<Value = Service> {
 
 fn check(node: &'static str) -> impl Strategy<Value = Check> {
     (
-        select(&CHECKS[..]),
+        prop_oneof![4 => select(&CHECKS[..]), 1 => Just("")],
         select(&STATES[..]),
         prop_oneof![2 => Just(""), 2 => select(&SERVICE_IDS[..]), 1 => select(&SERVICES[..])],
         select(&["", "ok", "slow"][..]),
@@ -127,7 +127,7 @@ fn check(node: &'static str) -> impl Strategy<Value = Check> {
         .prop_map(move |(id, status, service_id, output, modify_index)| Check {
             node: node.into(),
             id: id.into(),
-            name: "a check".into(),
+            name: "c2".into(),
             status: status.into(),
             notes: String::new(),
             output: output.into(),

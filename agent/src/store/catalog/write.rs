@@ -126,12 +126,12 @@ impl Catalog {
             None => return Err(Refusal::MissingNode),
             Some((key, row)) => (key.clone(), row.name.clone()),
         };
+        let id = if service.id.is_empty() { &service.name } else { &service.id };
         validate_meta(&service.meta).map_err(|what| Refusal::ServiceMeta {
             node: node_name.to_string(),
-            service: service.id.to_string(),
+            service: id.to_string(),
             what,
         })?;
-        let id = if service.id.is_empty() { &service.name } else { &service.id };
         let mut row = Service { id: id.clone(), node: node_name, ..service.clone() };
         let id = fold_shared(id);
         let old = self.services.get(&Two(&node, &id)).cloned();
