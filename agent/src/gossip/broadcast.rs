@@ -89,6 +89,11 @@ impl Broadcasts {
         self.waiting.is_empty()
     }
 
+    /// Do news of this member wait?
+    pub(super) fn has_news_of(&self, name: &Name) -> bool {
+        self.about.contains_key(name)
+    }
+
     /// News that wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()

@@ -58,6 +58,20 @@ fn a_member_built_anew_is_believed_at_once_at_its_old_address() {
 }
 
 #[test]
+fn a_member_built_anew_is_not_doubted_for_the_silence_of_its_earlier_life() {
+    for later in 0..40 {
+        let mut world = pool(36 + later, 4);
+        world.kill(3);
+        world.run(Duration::from_millis(50) * u32::try_from(later).unwrap());
+        world.start_named(3, &name(3), Uuid::from_u128(77));
+        world.join(3, 0);
+        world.run(10 * SECOND);
+        assert_eq!(world.core(3).unwrap().counters().refutations, 0, "{later}");
+        assert_eq!(world.false_deaths, 0, "{later}");
+    }
+}
+
+#[test]
 fn a_member_built_anew_with_a_clock_that_is_behind_is_believed_as_well() {
     let mut world = pool(32, 6);
     // What the first life says counts as later than anything that its machine's clock shows now.
@@ -195,7 +209,16 @@ fn copy_an_id(world: &mut World, rng: &mut SmallRng, running: &BTreeMap<Who, usi
     for _ in 0..60 {
         world.run(SECOND);
         let keeps = all_believe(world, &name(running[&holder]), holder, &[copy]);
-        assert!(keeps, "{again}: {copy} has taken the id of {holder}: {running:?}");
+        let seen = world.running().map(|(who, core)| {
+            let of = |called: usize| core.member(&name(called)).map(|it| (it.status, it.details));
+            (who, of(running[&holder]), of(running[&copy]))
+        });
+        assert!(
+            keeps,
+            "{again}: {copy} has taken the id of {holder}: {running:?}, {:#?}, {:#?}",
+            seen.collect::<Vec<_>>(),
+            world.log,
+        );
     }
 }
 

@@ -4,7 +4,7 @@
 #![expect(unreachable_pub, reason = "a table that is printed by hand uses this, too")]
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,8 +128,13 @@ pub struct World {
     pub updates: u64,
     /// Members that warned, and their texts.
     pub warnings: Vec<(Who, String)>,
+    /// The last changes that members saw: when, who, and what.
+    pub log: VecDeque<String>,
     out: Vec<Output>,
 }
+
+/// Lines of the log that are kept.
+const LOG_LINES: usize = 100;
 
 pub fn name(who: Who) -> Arc<str> {
     format!("node-{who}").into()
@@ -171,6 +176,7 @@ impl World {
             events: 0,
             updates: 0,
             warnings: Vec::new(),
+            log: VecDeque::new(),
             out: Vec::new(),
         }
     }
@@ -462,6 +468,11 @@ impl World {
 
     fn notice(&mut self, who: Who, notice: &Notice) {
         let about = number;
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        let since = self.now.saturating_sub(TIME_AT_START);
+        self.log.push_back(format!("{since:?} {who}: {notice:?}"));
         let (kind, other) = match notice {
             Notice::Joined(name) => (1, about(name)),
             Notice::Failed(name) => {

@@ -136,6 +136,8 @@ pub struct Core {
     next_probe: Time,
     /// When news were last passed on.
     last_gossip: Time,
+    /// When somebody was last told what is believed of it.
+    last_reminder: Time,
     next_exchange: Time,
     next_reconnect: Time,
     next_reap: Time,
@@ -191,6 +193,7 @@ impl Core {
             event_clock: FIRST_EVENT,
             next_probe,
             last_gossip: now,
+            last_reminder: Time::ZERO,
             next_exchange,
             next_reconnect,
             next_reap: now + REAP_INTERVAL,
@@ -386,9 +389,17 @@ impl Core {
         }
         self.last_gossip = now;
         let recently = self.timing.gossip_to_gone;
-        let chosen = self.pick(self.timing.gossip_nodes, |peer| {
+        let mut chosen = match self.phase {
+            Phase::Active => Vec::new(),
+            Phase::Leaving { .. } | Phase::Gone => self.pick_answering(self.timing.gossip_nodes),
+        };
+        for address in self.pick(self.timing.gossip_nodes, |peer| {
             peer.state.is_live() || now < peer.since() + recently
-        });
+        }) {
+            if chosen.len() < self.timing.gossip_nodes && !chosen.contains(&address) {
+                chosen.push(address);
+            }
+        }
         // Much news at once, as when a fleet starts, goes in several packets.
         let packets = 1 + (self.broadcasts.len() / NEWS_PER_PACKET).min(PACKETS_MORE_MAX);
         for to in chosen {
@@ -435,13 +446,47 @@ impl Core {
         chosen.into_iter().map(|at| self.peers[at].details.address).collect()
     }
 
-    /// Says something new of oneself.
+    /// Addresses of up to `count` members by chance that have answered before. A good-bye has little time, and names that
+    /// somebody made up must not take it.
+    fn pick_answering(&mut self, count: usize) -> Vec<SocketAddr> {
+        let answering = self.places.keys().filter_map(|name| self.peers.get(name));
+        let mut live: Vec<SocketAddr> = answering
+            .filter(|peer| peer.state.is_live())
+            .map(|peer| peer.details.address)
+            .collect();
+        let mut chosen = Vec::with_capacity(count);
+        while chosen.len() < count && !live.is_empty() {
+            chosen.push(live.swap_remove(self.rng.random_range(0..live.len())));
+        }
+        chosen
+    }
+
+    /// Says something new of oneself. Who leaves takes its good-bye back for nobody: it says it anew, later than what it
+    /// objects to.
     fn speak(&mut self, me: Details) {
         self.digest.toggle(&self.me, State::Alive);
         self.me = Arc::new(me);
         self.digest.toggle(&self.me, State::Alive);
-        let updates = Message::Alive(Arc::clone(&self.me));
+        self.repeat();
+    }
+
+    /// Says what this member said last.
+    fn repeat(&mut self) {
+        let updates = match self.phase {
+            Phase::Active => Message::Alive(Arc::clone(&self.me)),
+            Phase::Leaving { .. } | Phase::Gone => self.good_bye(),
+        };
         self.broadcasts.push(updates, Some(self.me.name.clone()));
+    }
+
+    fn good_bye(&self) -> Message {
+        let claim = Claim {
+            name: self.me.name.clone(),
+            id: self.me.id,
+            incarnation: self.me.incarnation,
+            from: self.me.name.clone(),
+        };
+        Message::Left { claim: Arc::new(claim), prune: false }
     }
 
     /// The largest incarnation that anybody believes. It grows with time, so that there is always room for a member to
@@ -477,15 +522,7 @@ impl Core {
         self.phase = Phase::Leaving { until: now + time };
         self.probe = None;
         if self.live > 0 {
-            let claim = Claim {
-                name: self.me.name.clone(),
-                id: self.me.id,
-                incarnation: self.me.incarnation,
-                from: self.me.name.clone(),
-            };
-            let claim = Arc::new(claim);
-            let updates = Message::Left { claim, prune: false };
-            self.broadcasts.push(updates, Some(self.me.name.clone()));
+            self.broadcasts.push(self.good_bye(), Some(self.me.name.clone()));
             self.gossip(now, out);
         }
         out.push(Output::Notice(Notice::Updated(self.me.name.clone())));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::{Core, Name, Output, Phase, State, Time, Token, Unanswered};
+use super::{Core, Incarnation, Name, Output, Phase, State, Time, Token, Unanswered};
 use crate::gossip::message::{Claim, Message, Request, Response};
 use crate::gossip::vivaldi::Coordinate;
 
@@ -18,6 +18,8 @@ const RELAYS_MAX: usize = 256;
 pub(super) struct Probe {
     pub(super) seq: u32,
     target: Name,
+    /// The last statement of the target when it was asked.
+    incarnation: Incarnation,
     sent: Time,
     /// When others are asked to ask.
     ask_others: Time,
@@ -84,15 +86,20 @@ impl Core {
         self.seq = self.seq.wrapping_add(1);
         let (seq, peer) = (self.seq, &self.peers[at]);
         let (target, to) = (peer.details.name.clone(), peer.details.address);
-        let mut messages =
-            vec![Message::Ping { seq, target: target.clone(), reply_to: self.me.address }];
+        // Of what others say of it, it should hear first: then its objection comes with its answer, and in time. Nothing
+        // else would ever show that it does not leave.
+        let mut messages = Vec::new();
         if peer.state == State::Suspect {
-            // It should hear of it first, or it cannot object in time.
             messages.push(Message::Suspect(Arc::new(self.doubt(peer))));
         }
+        if self.leaving.contains(&target) {
+            messages.push(Message::Left { claim: Arc::new(self.doubt(peer)), prune: false });
+        }
+        messages.push(Message::Ping { seq, target: target.clone(), reply_to: self.me.address });
         self.probe = Some(Probe {
             seq,
             target,
+            incarnation: peer.details.incarnation,
             sent: now,
             ask_others: now + self.timing.probe_timeout,
             end: now + self.awareness.stretch(self.timing.probe_interval),
@@ -169,6 +176,11 @@ impl Core {
     fn probe_ends(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(probe) = self.probe.take() else { return };
         self.next_probe = now;
+        // Who has spoken since is there: the silence was that of an earlier life.
+        let known = self.peers.get(&probe.target);
+        if known.is_some_and(|peer| peer.details.incarnation != probe.incarnation) {
+            return;
+        }
         if probe.by_stream == ByStream::Heard {
             out.push(Output::Notice(super::Notice::Warning(format!(
                 "{} answers by TCP on the gossip port but not by UDP: the network drops datagrams",

@@ -317,7 +317,16 @@ impl Core {
                 let me = self.me.name.clone();
                 self.suspect(now, &claim(&me), out);
             }
-            State::Left => self.left(now, &claim(&details.name), false, out),
+            State::Left => {
+                let known = self.peers.get(&details.name);
+                if known.is_some_and(|peer| {
+                    peer.details.id != details.id && peer.details.incarnation < details.incarnation
+                }) {
+                    // It is the last who had the name that left.
+                    self.alive(now, details, false, out);
+                }
+                self.left(now, &claim(&details.name), false, out);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::{Core, Notice, Output, Peer, Phase, Time};
 use crate::gossip::member::{Details, Name};
+use crate::gossip::message::Message;
 
 /// Between two warnings of one name.
 const WARN_PAUSE: Duration = Duration::from_mins(1);
@@ -68,6 +69,10 @@ impl Core {
                 // What an earlier life of this member said, with a clock that was ahead; with another
                 // id if it was built anew since.
                 self.refute(now, said.incarnation);
+                if said.id != self.me.id && self.phase != Phase::Active {
+                    // Its good-bye would be taken for that of somebody else.
+                    self.broadcasts.push(Message::Alive(Arc::clone(&self.me)), None);
+                }
             }
             return;
         }

@@ -118,13 +118,13 @@ impl Core {
                 self.ids.give(said.id, &name);
                 peer.state = State::Alive;
                 self.suspicions.remove(&name);
-                self.leaving.remove(&name);
-                let settled = self.settle(&name, said);
+                // Whoever was taken to be leaving, or had a rival, is seen otherwise from now on.
+                let is_seen = self.leaving.remove(&name) | self.settle(&name, said);
                 if was.is_live() {
                     if details.tags == said.tags
                         && details.address == said.address
                         && details.id == said.id
-                        && !settled
+                        && !is_seen
                     {
                         // An objection: nothing that anybody outside would see.
                         self.spread(spread, Message::Alive(Arc::clone(said)), name);
@@ -156,15 +156,17 @@ impl Core {
     /// Somebody got no answer from a member.
     pub(super) fn suspect(&mut self, now: Time, claim: &Arc<Claim>, out: &mut Vec<Output>) {
         if claim.name == self.me.name {
-            if claim.id == self.me.id
-                && claim.incarnation >= self.me.incarnation
-                && self.phase == Phase::Active
-            {
-                self.awareness.worse(1, self.timing.awareness_max);
-                self.refute(now, claim.incarnation);
-                // The objection is urgent.
-                self.gossip_urgently(now, out);
+            if claim.id != self.me.id || self.phase != Phase::Active {
+                return;
             }
+            if claim.incarnation < self.me.incarnation {
+                self.said_otherwise_since();
+                return;
+            }
+            self.awareness.worse(1, self.timing.awareness_max);
+            self.refute(now, claim.incarnation);
+            // The objection is urgent.
+            self.gossip_urgently(now, out);
             return;
         }
         if let Err(unfit) = self.is_plausible(now, &claim.name, claim.incarnation) {
@@ -262,14 +264,23 @@ impl Core {
         }
         let Some(peer) = self.peers.get_mut(&claim.name) else { return };
         if peer.outdates(claim) {
+            if claim.from == claim.name && peer.state.is_live() {
+                let details = Arc::clone(&peer.details);
+                self.remind(now, details, out);
+            }
             return;
         }
         let name = claim.name.clone();
         let updates = Message::Left { claim: Arc::clone(claim), prune };
         match peer.state {
             State::Alive | State::Suspect if claim.from != claim.name => {
-                // Whoever is alive will object. Until it does, it is taken to be leaving.
+                // Whoever is alive objects once it hears of it, with the answer to the ping. Until it does, it is taken
+                // to be leaving.
                 if self.leaving.insert(name.clone()) {
+                    self.seq = self.seq.wrapping_add(1);
+                    let (to, reply_to) = (peer.details.address, self.me.address);
+                    let ping = Message::Ping { seq: self.seq, target: name.clone(), reply_to };
+                    out.push(Output::Send { to, messages: vec![updates.clone(), ping] });
                     self.broadcasts.push(updates, Some(name.clone()));
                     out.push(Output::Notice(Notice::Updated(name)));
                 }
@@ -296,6 +307,24 @@ impl Core {
         }
     }
 
+    /// Somebody speaks of this member as if it had not said something else since: it says it again, unless that is under
+    /// way.
+    fn said_otherwise_since(&mut self) {
+        if !self.broadcasts.has_news_of(&self.me.name) {
+            self.repeat();
+        }
+    }
+
+    /// Tells a member what is believed of it, because it speaks as if that had not been said: somebody else said it in
+    /// its name. It objects and says what it has to say again. Not as often as anybody likes to cause it.
+    fn remind(&mut self, now: Time, details: Arc<Details>, out: &mut Vec<Output>) {
+        if now >= self.last_reminder + self.timing.gossip_interval / 8 {
+            self.last_reminder = now;
+            let (to, messages) = (details.address, vec![Message::Alive(details)]);
+            out.push(Output::Send { to, messages });
+        }
+    }
+
     /// Others take this member for gone.
     fn said_gone(&mut self, now: Time, claim: &Claim, out: &mut Vec<Output>) {
         if self.phase != Phase::Active {
@@ -305,6 +334,8 @@ impl Core {
             if claim.incarnation >= self.me.incarnation {
                 self.refute(now, claim.incarnation);
                 self.gossip_urgently(now, out);
+            } else {
+                self.said_otherwise_since();
             }
         } else {
             // Who had the name is gone: it is free.
