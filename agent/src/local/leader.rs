@@ -181,7 +181,7 @@ fn all(member_list: &MemberList, own: &str, store: &Store) -> Vec<Change> {
     }
     names
         .into_values()
-        .filter_map(|rivals| duty(judge(&rivals, store)?, member_list, own, store))
+        .filter_map(|rivals| duty(judge(&rivals, member_list, store)?, member_list, own, store))
         .collect()
 }
 
@@ -213,9 +213,9 @@ fn is_living(member: &Member) -> bool {
     matches!(member.status, gossip::Status::Alive | gossip::Status::Leaving)
 }
 
-/// Of members with one name, the one that judges the name's row: of the living who has it, or who came
+/// Of members with one name, the one that judges the name's row: of the living who may have a row and has it, or who came
 /// first; of the dead the last that spoke.
-fn judge<'a>(rivals: &[&'a Member], store: &Store) -> Option<&'a Member> {
+fn judge<'a>(rivals: &[&'a Member], member_list: &MemberList, store: &Store) -> Option<&'a Member> {
     if let [only] = rivals {
         return Some(only);
     }
@@ -225,7 +225,8 @@ fn judge<'a>(rivals: &[&'a Member], store: &Store) -> Option<&'a Member> {
         let details = &member.details;
         let (is_living, has_it) = (is_living(member), details.id.to_string() == holder);
         let first = if is_living { u64::MAX - details.incarnation } else { details.incarnation };
-        (is_living, has_it && is_living, first)
+        let may_have_it = is_living && may_have_a_row(member, member_list, store);
+        (is_living, may_have_it, has_it && is_living, first)
     };
     rivals.iter().max_by_key(rank).copied()
 }
@@ -233,17 +234,20 @@ fn judge<'a>(rivals: &[&'a Member], store: &Store) -> Option<&'a Member> {
 /// Of all members, the one that judges the row of this name.
 fn judge_of<'a>(name: &str, member_list: &'a MemberList, store: &Store) -> Option<&'a Member> {
     let members = member_list.values().map(|member| &**member);
-    judge(&members.filter(|it| is_same_name(&it.details.name, name)).collect::<Vec<_>>(), store)
+    let rivals: Vec<_> = members.filter(|it| is_same_name(&it.details.name, name)).collect();
+    judge(&rivals, member_list, store)
+}
+
+/// Who goes by another name now has its rows there, and a copy has none.
+fn may_have_a_row(member: &Member, member_list: &MemberList, store: &Store) -> bool {
+    !is_renamed(member, member_list) && !is_copy(member, member_list, store)
 }
 
 /// Change of the catalog that one member makes necessary; it decides about the row of its name.
 fn duty(member: &Member, member_list: &MemberList, own: &str, store: &Store) -> Option<Change> {
     match member.status {
         gossip::Status::Alive | gossip::Status::Leaving => {
-            // Who goes by another name now has its rows there.
-            alive(member, store).filter(|_| {
-                !is_renamed(member, member_list) && !is_copy(member, member_list, store)
-            })
+            alive(member, store).filter(|_| may_have_a_row(member, member_list, store))
         }
         // Who leads does not remove itself: its successor does.
         gossip::Status::Left if *member.details.name == *own => None,

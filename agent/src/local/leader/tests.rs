@@ -229,6 +229,29 @@ fn the_row_of_a_name_is_judged_by_the_living_member_of_that_name() {
 }
 
 #[test]
+fn of_members_with_one_name_one_that_may_have_no_row_does_not_keep_it_from_another() {
+    use gossip::Status::Alive;
+    let holder = at(member("holder", 1, "node", Alive), 1);
+    // Came before `N`, and can have no row: a copy of the holder, or the holder itself under its old name.
+    let copy = living_at(at(member("n", 1, "node", Alive), 2), "127.0.0.2:8301");
+    let renamed = at(member("n", 1, "node", Alive), 0);
+    let other = at(member("N", 2, "node", Alive), 3);
+    for first in [copy, renamed] {
+        let mut store = Store::default();
+        let now = member_list(&[holder.clone(), first.clone(), other.clone()]);
+        for _ in 0..2 {
+            let changes = all(&now, "leader", &store);
+            apply(&mut store, changes);
+        }
+        assert_eq!(all(&now, "leader", &store), [], "{first:?}");
+        let row = store.catalog().node_named("N").map(|row| row.id.clone());
+        assert_eq!(row, Some(Uuid::from_u128(2).to_string()), "{first:?}");
+        let row = store.catalog().node_named("holder").map(|row| row.id.clone());
+        assert_eq!(row, Some(Uuid::from_u128(1).to_string()), "{first:?}");
+    }
+}
+
+#[test]
 fn rows_that_are_no_members_are_left_alone() {
     let mut store = Store::default();
     let id = Uuid::from_u128(7).to_string();
@@ -286,8 +309,8 @@ async fn nodes_that_the_pool_does_not_know_get_time() {
     assert!(store.catalog().node_named("external").is_some());
 }
 
-/// Members come, die, leave, are forgotten, are built anew and go by other names; the leader sees only
-/// some of it. In the end each row has a member that justifies it, and each member its row.
+/// Members come, die, leave, are forgotten, are built anew, copied, and go by other names, or by names that differ in case
+/// only; the leader sees only some of it. In the end each row has a member that justifies it, and each member its row.
 #[test]
 fn after_any_history_each_row_has_a_member_that_justifies_it() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -358,14 +381,14 @@ fn after_any_history_each_row_has_a_member_that_justifies_it() {
 /// Applies a random event to one member, as gossip tells of it.
 fn step(rng: &mut SmallRng, members: &mut BTreeMap<&str, Member>, clock: u64) {
     use gossip::Status::{Alive, Failed, Left};
-    let name = ["a", "b", "c", "A"][rng.random_range(0..4)];
+    let name = ["a", "b", "c", "A", "B"][rng.random_range(0..5)];
     let Some(old) = members.get(name).cloned() else {
         let role = if rng.random_bool(0.3) { "consul" } else { "node" };
         members.insert(name, at(member(name, rng.random_range(1..6), role, Alive), clock));
         return;
     };
     let id = old.details.id.as_u128();
-    let next = match rng.random_range(0..6) {
+    let next = match rng.random_range(0..7) {
         0 => Member { status: Failed, ..old },
         1 => Member { status: Left, ..old },
         2 => {
@@ -375,9 +398,16 @@ fn step(rng: &mut SmallRng, members: &mut BTreeMap<&str, Member>, clock: u64) {
         // Built anew, under its name or with its id elsewhere.
         3 => at(member(name, id + 10, "node", Alive), clock),
         4 => {
-            let other = ["a", "b", "c"][rng.random_range(0..3)];
+            let other = ["a", "b", "c", "A", "B"][rng.random_range(0..5)];
             members.insert(other, at(member(other, id, "node", Alive), clock));
             return;
+        }
+        // Built anew elsewhere, with the id of somebody that may well live.
+        5 => {
+            let ids: Vec<_> = members.values().map(|it| it.details.id.as_u128()).collect();
+            let copied = ids[rng.random_range(0..ids.len())];
+            let address = format!("127.0.0.{}:8301", rng.random_range(2..5));
+            living_at(at(member(name, copied, "node", Alive), clock), &address)
         }
         _ => at(Member { status: Alive, ..old }, clock),
     };
