@@ -59,7 +59,8 @@ pub(super) fn among<T: Clone + PartialEq + Send + Sync + 'static>(
     seen
 }
 
-/// The server that leads, unless it is this one.
+/// The server that leads, as requests for the leader are passed on to it. That may come to be this one while requests
+/// wait for the next leader: it answers them as if another server had passed them on.
 pub(super) fn leader(
     consensus: &Consensus,
     tasks: &mut JoinSet<&'static str>,
@@ -68,10 +69,9 @@ pub(super) fn leader(
     let (tell, known) = watch::channel(Vec::new());
     let (consensus, stop) = (consensus.clone(), shutdown.child_token());
     start_part(tasks, "leader's address", async move {
-        let mut leader = None;
+        let mut leader: Option<String> = None;
         loop {
-            let found: Option<String> = leader.clone().filter(|_| !consensus.is_leader());
-            let address = found.and_then(|address| address.parse().ok());
+            let address = leader.as_deref().and_then(|address| address.parse().ok());
             let server = address.map(|address| Server { name: "the leader".to_owned(), address });
             tell.send_replace(server.into_iter().collect());
             tokio::select! {

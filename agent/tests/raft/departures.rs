@@ -63,6 +63,32 @@ fn servers_leave_one_by_one_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_question_for_the_leader_is_answered_by_whoever_comes_to_lead() {
+    let mut agents = Agents::new(3, &json!({}));
+    agents.start();
+    let all = names(&[0, 1, 2]);
+    agents.until("all vote", |servers| {
+        servers.iter().all(|server| server.voters().as_ref() == Some(&all))
+    });
+    let leading = agents.leader();
+    agents.servers[leading].kill();
+    // Both wait for the election: one of them becomes the leader itself.
+    let left: Vec<_> = agents.servers.iter().filter(|server| server.runs()).collect();
+    std::thread::scope(|scope| {
+        let paths = ["/v1/operator/raft/configuration", "/v1/operator/autopilot/configuration"];
+        let asked: Vec<_> = left
+            .iter()
+            .flat_map(|server| paths.map(|path| (server, path)))
+            .map(|(server, path)| (path, scope.spawn(move || server.ask("GET", path, ""))))
+            .collect();
+        for (path, answer) in asked {
+            let (status, body) = answer.join().unwrap().expect("an answer");
+            assert_eq!(status, 200, "{path}: {body}");
+        }
+    });
+}
+
+#[test]
 fn leadership_is_handed_over_and_the_dead_are_removed_but_no_majority() {
     let mut agents = Agents::new(3, &json!({}));
     agents.start();
