@@ -21,10 +21,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Patience that counts turns instead of time: on a machine that has much else to do what is waited for comes late, and
+/// so do the turns.
+pub(crate) struct Patience(u32);
+
+impl Patience {
+    const TURN: Duration = Duration::from_millis(10);
+
+    pub(crate) fn new() -> Patience {
+        Patience(u32::try_from(PATIENCE.as_millis() / Patience::TURN.as_millis()).unwrap())
+    }
+
+    /// Waits for the next turn. Is there any patience left then?
+    pub(crate) async fn turn(&mut self) -> bool {
+        tokio::time::sleep(Patience::TURN).await;
+        self.0 = self.0.saturating_sub(1);
+        self.0 > 0
+    }
+}
 
 /// Who cannot hear whom: bytes from the first to the second wait.
 type Cuts = BTreeSet<(usize, usize)>;
@@ -289,6 +307,11 @@ impl Cluster {
         });
     }
 
+    /// What everybody was told of a server last.
+    pub(crate) fn presence(&self, number: usize) -> Presence {
+        self.known_servers.borrow().servers[&self.id(number)].presence
+    }
+
     /// How all of them are, for who looks at a failure.
     pub(crate) fn picture(&self) -> String {
         let picture = |(number, it): (usize, &Consensus)| {
@@ -327,7 +350,7 @@ impl Cluster {
 
     /// Waits for a leader that all running servers know.
     pub(crate) async fn leader(&self) -> usize {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new();
         loop {
             let leaders: Vec<usize> =
                 self.running().filter(|(_, it)| it.is_leader()).map(|(number, _)| number).collect();
@@ -335,8 +358,8 @@ impl Cluster {
             if leaders.len() == 1 && known.len() == 1 {
                 return leaders[0];
             }
-            assert!(Instant::now() < deadline, "leaders {leaders:?}, known {known:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            let goes_on = patience.turn().await;
+            assert!(goes_on, "leaders {leaders:?}, known {known:?}: {}", self.picture());
         }
     }
 
@@ -379,12 +402,10 @@ pub(crate) async fn propose(
     consensus: &Consensus,
     change: Change,
 ) -> Result<(Reply, Index), Error> {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::new();
     loop {
         match consensus.propose(change.clone()).await {
-            Err(Error::NoLeader) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            Err(Error::NoLeader) if patience.turn().await => {}
             done => return done,
         }
     }
