@@ -109,9 +109,22 @@ impl Agent {
         self.process.as_mut().context("it is not running")
     }
 
+    /// Was it started, and neither killed nor waited for since?
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Where it keeps what must survive it.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// Its own id, which it keeps on disk.
+    ///
+    /// # Errors
+    /// When it has none yet.
+    pub fn id(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.data().join("node-id"))?.trim().to_owned())
     }
 
     fn log_file(&self) -> PathBuf {

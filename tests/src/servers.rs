@@ -65,6 +65,32 @@ pub fn voters(servers: &[Agent], count: usize) -> Result<()> {
     Ok(())
 }
 
+/// An agent of the same pool that is no server, with `more` in its keys. It does not run yet.
+///
+/// # Errors
+/// When it cannot be prepared.
+pub fn client(name: &str, servers: &[Agent], more: &Value) -> Result<Agent> {
+    let all: Vec<_> = servers.iter().map(Agent::gossip).collect();
+    let mut keys = json!({"retry_join": all});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        keys[key] = value.clone();
+    }
+    Agent::prepare(name, &keys)
+}
+
+/// Ids of those that vote, sorted, as a server itself knows them.
+///
+/// # Errors
+/// When it does not answer.
+pub fn voting(server: &Agent) -> Result<Vec<String>> {
+    let found = server.get("/v1/operator/raft/configuration?stale")?.json()?;
+    let listed = found["Servers"].as_array().cloned().unwrap_or_default();
+    let ids = listed.iter().filter(|it| it["Voter"] == true);
+    let mut ids: Vec<_> = ids.filter_map(|it| it["ID"].as_str().map(str::to_owned)).collect();
+    ids.sort();
+    Ok(ids)
+}
+
 /// Writes until that is acknowledged.
 ///
 /// # Errors

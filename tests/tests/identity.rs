@@ -7,37 +7,13 @@ use anyhow::{Context, Result, ensure};
 use muster_tests::{
     agents::Agent,
     http,
-    servers::{LIMIT, cluster, leader, put, voters},
+    servers::{LIMIT, client, cluster, leader, put, voters, voting},
     wait::eventually,
 };
 use serde_json::{Value, json};
 
 /// A death is known, and what follows from it is done.
 const DEATH_MAX: Duration = Duration::from_secs(10);
-
-fn id(agent: &Agent) -> Result<String> {
-    Ok(fs::read_to_string(agent.data().join("node-id"))?.trim().to_owned())
-}
-
-/// Another agent of the same pool.
-fn client(name: &str, servers: &[Agent], more: &Value) -> Result<Agent> {
-    let all: Vec<_> = servers.iter().map(Agent::gossip).collect();
-    let mut keys = json!({"retry_join": all});
-    for (key, value) in more.as_object().into_iter().flatten() {
-        keys[key] = value.clone();
-    }
-    Agent::prepare(name, &keys)
-}
-
-/// Ids of those that vote, sorted.
-fn voting(server: &Agent) -> Result<Vec<String>> {
-    let found = server.get("/v1/operator/raft/configuration?stale")?.json()?;
-    let listed = found["Servers"].as_array().cloned().unwrap_or_default();
-    let ids = listed.iter().filter(|it| it["Voter"] == true);
-    let mut ids: Vec<_> = ids.filter_map(|it| it["ID"].as_str().map(str::to_owned)).collect();
-    ids.sort();
-    Ok(ids)
-}
 
 /// The row of a node, and the health of its services and itself.
 fn row(server: &Agent, node: &str) -> Result<(Value, Vec<String>)> {
@@ -59,14 +35,14 @@ fn servers_built_anew_take_their_old_places_and_writes_go_on() -> Result<()> {
     let mut servers = cluster(3, &json!({}))?;
     let leading = leader(&servers)?;
     let (anew, dies) = ((leading + 1) % 3, (leading + 2) % 3);
-    let old = id(&servers[anew])?;
+    let old = servers[anew].id()?;
     put(&servers[leading], "before", "1")?;
     servers[anew].kill()?;
     servers[anew].wipe()?;
     servers[anew].start()?;
     let ((), took) = eventually(LIMIT, "it votes in the place of its old self", || {
         let ids = voting(&servers[leading])?;
-        let new = id(&servers[anew])?;
+        let new = servers[anew].id()?;
         ensure!(ids.contains(&new) && !ids.contains(&old) && ids.len() == 3, "{ids:?}");
         Ok(())
     })?;
@@ -92,7 +68,7 @@ fn an_agent_built_anew_has_its_row_and_what_it_had_is_gone() -> Result<()> {
     agent.start()?;
     let has = |agent: &Agent, service: &str| -> Result<()> {
         let (row, states) = row(server, "delta")?;
-        ensure!(row["Node"]["ID"] == id(agent)?, "{row}");
+        ensure!(row["Node"]["ID"] == agent.id()?, "{row}");
         ensure!(!row["Services"][service].is_null(), "{row}");
         ensure!(states.contains(&"serfHealth=passing".to_owned()), "{states:?}");
         Ok(())
