@@ -14,6 +14,7 @@ pub(super) fn of_proposal(change: &Change) -> Option<&'static Timing> {
         Change::Noop
         | Change::TombstonesReap { .. }
         | Change::Autopilot(_)
+        | Change::Acl(_)
         | Change::Restore(_) => return None,
     })
 }
@@ -37,6 +38,6 @@ pub(super) fn of_entry(change: &Change) -> Option<&'static Timing> {
         Change::Txn(_) => &names::FSM_TXN,
         Change::TombstonesReap { .. } => &names::FSM_TOMBSTONE,
         Change::Autopilot(_) => &names::FSM_AUTOPILOT,
-        Change::Noop | Change::Restore(_) => return None,
+        Change::Noop | Change::Acl(_) | Change::Restore(_) => return None,
     })
 }

@@ -48,6 +48,7 @@ impl Store {
             Change::Txn(ops) => return Ok(txn::apply(self, context, ops)),
             Change::TombstonesReap { up_to } => self.kv.reap(*up_to),
             Change::Autopilot(change) => return Ok(self.set_autopilot(context, change)),
+            Change::Acl(change) => self.acl.change(context, change)?,
             Change::Restore(restore) => self.restore(context, restore)?,
         }
         Ok(Reply::Done)

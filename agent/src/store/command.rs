@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::acl::AclChange;
 use super::{
     AutopilotChange, Check, Node, Restore, Service, Session, SessionId, TxnError, TxnOp, TxnResult,
     snapshot,
@@ -50,6 +51,8 @@ pub enum Change {
     },
     /// Sets how the leader looks after the servers.
     Autopilot(AutopilotChange),
+    /// Changes tokens, policies, roles or ways to log in.
+    Acl(AclChange),
     /// A step of replacing the whole state.
     Restore(Restore),
 }
@@ -114,7 +117,7 @@ pub enum KvVerb {
 const ENCODING: u8 = 1;
 
 /// Names of all changes, as they are encoded.
-const CHANGES: [&str; 10] = [
+const CHANGES: [&str; 11] = [
     "Noop",
     "Register",
     "Deregister",
@@ -124,6 +127,7 @@ const CHANGES: [&str; 10] = [
     "Txn",
     "TombstonesReap",
     "Autopilot",
+    "Acl",
     "Restore",
 ];
 

@@ -17,7 +17,7 @@ impl Store {
         if told > INDEX_MAX {
             return Err(Error::Index { index: told, max: INDEX_MAX });
         }
-        let own = self.tables().max(self.rows()).unwrap_or(0);
+        let own = self.tables().max(self.rows()).unwrap_or(0).max(self.acl.highest());
         if own > self.index {
             return Err(Error::Below { index: self.index, row: own });
         }

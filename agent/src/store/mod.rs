@@ -8,6 +8,7 @@
 //! what concerns another table: a check that turns critical or goes ends the sessions that depend
 //! on it, a node ends those on it, and a session releases or deletes the keys it holds.
 
+pub mod acl;
 mod apply;
 mod autopilot;
 mod catalog;
@@ -77,6 +78,7 @@ pub struct Store {
     kv: Kv,
     sessions: Sessions,
     autopilot: Option<Arc<Autopilot>>,
+    acl: acl::Acl,
     /// A state that is on its way in, and will replace this one.
     staging: Option<restore::Staging>,
 }
@@ -124,6 +126,11 @@ impl Store {
     /// Lock holders.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Tokens, policies, roles.
+    pub fn acl(&self) -> &acl::Acl {
+        &self.acl
     }
 
     /// Autopilot settings; `None` until a leader has written them.
@@ -175,5 +182,6 @@ impl Store {
         self.catalog.raise(floor);
         self.kv.raise(floor);
         self.sessions.raise(floor);
+        self.acl.raise(floor);
     }
 }

@@ -43,6 +43,16 @@ pub enum Scope {
     Session(Arc<str>),
     /// The sessions of one node.
     NodeSessions(Arc<str>),
+    /// The table of tokens.
+    AclTokens,
+    /// The table of policies.
+    AclPolicies,
+    /// The table of roles.
+    AclRoles,
+    /// The table of ways to log in.
+    AclAuthMethods,
+    /// The table of what logins grant.
+    AclBindingRules,
     /// The state was replaced.
     Everything,
 }
@@ -69,6 +79,11 @@ impl Scope {
             | Scope::ServicesByNode
             | Scope::Checks
             | Scope::Sessions
+            | Scope::AclTokens
+            | Scope::AclPolicies
+            | Scope::AclRoles
+            | Scope::AclAuthMethods
+            | Scope::AclBindingRules
             | Scope::Everything => 0,
         };
         size_of::<Scope>() + name

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | 1 | nodes, checks, services, keys, tombstones, sessions, lock-delays |
 //! | 2 | `autopilot`; `staging`, and rows under `staged/`: a state that is on its way in |
+//! | 3 | `acl-…`: tokens, policies, roles, ways to log in, and what logins grant |
 //!
 //! All numbers are big-endian. The first record is the header. A program ignores fields that it
 //! does not know; a record of a kind that it does not know is an error, since leaving it out
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::acl;
 use super::catalog::Indexes;
 use super::kv::KvIndexes;
 use super::restore::Staging;
@@ -30,7 +32,9 @@ use super::{Autopilot, Check, Counts, Entry, Index, Node, Service, Session, Stor
 
 const MAGIC: [u8; 8] = *b"MUSTER\0S";
 /// Of the whole file. A new kind of record needs a new format, a new field does not.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 3;
+/// Of a state without rows of access control: servers of the version before can read it during an upgrade.
+const FORMAT_WITHOUT_ACL: u16 = 2;
 /// A block is closed once it holds so much; one large record may make it longer.
 const BLOCK_TARGET: usize = 64 * 1024;
 /// Before the kinds of rows that belong to a state on its way in.
@@ -95,6 +99,9 @@ pub(super) struct Header {
     services: u64,
     keys: u64,
     sessions: u64,
+    /// Rows of access control.
+    #[serde(default)]
+    acl: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,6 +127,8 @@ struct TableIndexes {
     catalog: Indexes,
     kv: KvIndexes,
     sessions: Index,
+    #[serde(default)]
+    acl: acl::Indexes,
 }
 
 impl Header {
@@ -139,13 +148,20 @@ impl Header {
             services: instances as u64,
             keys: keys as u64,
             sessions: sessions as u64,
+            acl: store.acl.len() as u64,
         }
     }
 }
 
+/// The lowest format that has all kinds of records that `store` needs.
+pub fn format_of(store: &Store) -> u16 {
+    let staged = store.staging.as_ref().map_or(0, |staging| staging.store().acl.len());
+    if store.acl.len() + staged > 0 { FORMAT } else { FORMAT_WITHOUT_ACL }
+}
+
 /// Writes `store` to `out`, in blocks: memory does not grow with the state.
 pub fn write(store: &Store, out: impl Write) -> Result<(), Error> {
-    let mut blocks = Blocks::new(out)?;
+    let mut blocks = Blocks::new(out, format_of(store))?;
     blocks.record("", "header", &Header::of(store))?;
     rows(store, "", &mut blocks)?;
     if let Some(staging) = &store.staging {
@@ -194,6 +210,7 @@ fn rows(store: &Store, prefix: &str, sink: &mut impl Sink) -> Result<(), Error> 
         catalog: catalog.indexes().clone(),
         kv: kv.indexes(),
         sessions: sessions.index(),
+        acl: store.acl.indexes(),
     };
     sink.record(prefix, "indexes", &indexes)?;
     for node in catalog.node_rows() {
@@ -223,6 +240,26 @@ fn rows(store: &Store, prefix: &str, sink: &mut impl Sink) -> Result<(), Error> 
     }
     if let Some(autopilot) = &store.autopilot {
         sink.record(prefix, "autopilot", &**autopilot)?;
+    }
+    acl_rows(&store.acl, prefix, sink)
+}
+
+/// Rows of access control. Binding rules come after the ways to log in that they belong to.
+fn acl_rows(acl: &acl::Acl, prefix: &str, sink: &mut impl Sink) -> Result<(), Error> {
+    for policy in acl.policy_rows() {
+        sink.record(prefix, "acl-policy", &**policy)?;
+    }
+    for role in acl.role_rows() {
+        sink.record(prefix, "acl-role", &**role)?;
+    }
+    for method in acl.method_rows() {
+        sink.record(prefix, "acl-auth-method", &**method)?;
+    }
+    for rule in acl.rule_rows() {
+        sink.record(prefix, "acl-binding-rule", &**rule)?;
+    }
+    for token in acl.token_rows() {
+        sink.record(prefix, "acl-token", &**token)?;
     }
     Ok(())
 }
@@ -328,6 +365,7 @@ fn restore(
             store.catalog.restore_indexes(indexes.catalog);
             store.kv.restore_indexes(&indexes.kv);
             store.sessions.restore_index(indexes.sessions);
+            store.acl.restore_indexes(&indexes.acl);
         }
         "node" => store.catalog.restore_node(decode::<Node>(kind, body)?),
         "check" => {
@@ -355,6 +393,11 @@ fn restore(
             store.sessions.restore_delay(key, until);
         }
         "autopilot" => store.autopilot = Some(Arc::new(decode::<Autopilot>(kind, body)?)),
+        "acl-policy" => store.acl.restore_policy(decode(kind, body)?),
+        "acl-role" => store.acl.restore_role(decode(kind, body)?),
+        "acl-auth-method" => store.acl.restore_method(decode(kind, body)?),
+        "acl-binding-rule" => store.acl.restore_rule(decode(kind, body)?),
+        "acl-token" => store.acl.restore_token(decode(kind, body)?),
         "staging" => store.staging = Some(Staging::from_outline(decode(kind, body)?)),
         unknown => return Err(Error::Kind(unknown.to_owned())),
     }
@@ -442,9 +485,9 @@ impl<W: Write> Sink for Blocks<W> {
 }
 
 impl<W: Write> Blocks<W> {
-    fn new(mut out: W) -> Result<Self, Error> {
+    fn new(mut out: W, format: u16) -> Result<Self, Error> {
         out.write_all(&MAGIC)?;
-        out.write_all(&FORMAT.to_be_bytes())?;
+        out.write_all(&format.to_be_bytes())?;
         Ok(Blocks {
             out,
             payload: Vec::with_capacity(BLOCK_TARGET * 2),

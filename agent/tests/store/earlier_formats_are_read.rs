@@ -7,11 +7,13 @@
 use std::fs;
 use std::path::PathBuf;
 
+use muster_agent::store::acl::{AclChange, Expected};
 use muster_agent::store::{
     Behavior, CatalogVerb, Change, Check, Command, Deregister, KvChange, KvVerb, Node, Register,
     Service, ServiceAddress, Session, Store, Timestamp, TxnOp, Weights, snapshot,
 };
 
+use crate::acl_rows;
 use crate::questions::ask_all;
 use crate::same_log_same_bytes::bytes_of;
 
@@ -143,6 +145,14 @@ fn history() -> Vec<Command> {
             TxnOp::KvCheckNotExists("zz".into()),
             TxnOp::Check(CatalogVerb::Set, Box::new(check("N2", "c2", "", "critical"))),
         ]),
+        // Since format 3.
+        Change::Acl(AclChange::Policy(Expected::Absent, Box::new(acl_rows::policy(1, "p1")))),
+        Change::Acl(AclChange::Role(Expected::Absent, Box::new(acl_rows::role(1, "r1")))),
+        Change::Acl(AclChange::AuthMethod(Expected::Any, Box::new(acl_rows::method("jwt1")))),
+        Change::Acl(AclChange::BindingRule(Expected::Absent, Box::new(acl_rows::rule(1, "jwt1")))),
+        Change::Acl(AclChange::Bootstrap { token: Box::new(acl_rows::token(1, 1)), reset: 0 }),
+        Change::Acl(AclChange::Token(Expected::Absent, Box::new(acl_rows::token(2, 2)))),
+        Change::Acl(AclChange::TokensDelete(vec![acl_rows::id(2)])),
     ];
     let command = |(n, change): (u64, _)| Command { at: Timestamp(1_700_000_000_000 + n), change };
     (0..).zip(changes).map(command).collect()
@@ -203,7 +213,7 @@ fn keep(name: &str, bytes: &[u8]) {
 fn todays_formats_are_kept() {
     let history = history();
     let commands = packed(&history);
-    keep("commands-1.bin", &commands);
+    keep("commands-2.bin", &commands);
     keep(&format!("state-{}.snap", snapshot::FORMAT), &bytes_of(&replayed(&history)));
 }
 
@@ -221,9 +231,11 @@ fn commands_of_every_version_are_read() {
 
 #[test]
 fn states_of_every_version_are_read() {
-    let (_, bytes) = kept("commands-").remove(0);
-    let expected = replayed(&unpacked(&bytes));
+    let logs = kept("commands-");
     for (file, bytes) in kept("state-") {
+        // Access control came with format 3, and with the second kept log.
+        let log = if file.starts_with("state-1") || file.starts_with("state-2") { 0 } else { 1 };
+        let expected = replayed(&unpacked(&logs[log].1));
         let store = snapshot::read(&*bytes).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert_eq!(store.counts(), expected.counts(), "{file}");
         for (before, after) in ask_all(&expected).iter().zip(ask_all(&store)) {

@@ -78,6 +78,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         1 => select(&SESSIONS[..]).prop_map(|id| Change::SessionDestroy { id: id.into() }),
         3 => vec(txn_op(), 0..5).prop_map(Change::Txn),
         1 => (0u64..120).prop_map(|up_to| Change::TombstonesReap { up_to }),
+        4 => crate::acl_rows::change().prop_map(Change::Acl),
     ]
 }
 

@@ -8,6 +8,7 @@ mod questions;
 
 mod a_restore_replaces_the_state;
 mod a_simple_model_agrees;
+mod acl_rows;
 mod changed_answers_are_woken;
 mod commands_survive_encoding;
 mod damaged_snapshots_are_refused;

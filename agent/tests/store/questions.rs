@@ -69,6 +69,13 @@ pub(crate) fn ask_all(store: &Store) -> Vec<Answer> {
         // A list of names moves with the values too, as in the reference.
         answers.add_coarse(&format!("keys {key}"), kv.keys(key, "/"), kv.list_index(key));
     }
+    let acl = store.acl();
+    // Rows of tokens are printed without their contents.
+    answers.add_coarse("tokens", acl.tokens(), acl.tokens().index);
+    answers.add("policies", acl.policies(), acl.policies().index);
+    answers.add("roles", acl.roles(), acl.roles().index);
+    answers.add("auth methods", acl.auth_methods(), acl.auth_methods().index);
+    answers.add("binding rules", acl.binding_rules(), acl.binding_rules().index);
     let sessions = store.sessions();
     answers.add("sessions", sessions.list(), sessions.index());
     for id in SESSIONS {

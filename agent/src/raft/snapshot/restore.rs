@@ -41,6 +41,7 @@ impl Consensus {
         let id = || id.to_owned();
         self.step(Restore::Begin { id: id() }).await?;
         let (hand, mut parts) = tokio::sync::mpsc::channel::<Vec<u8>>(PARTS_AHEAD);
+        let format = snapshot::format_of(&state);
         let encoding = tokio::task::spawn_blocking(move || {
             snapshot::pieces(&state, PART_BYTES, |part| {
                 let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
@@ -49,7 +50,7 @@ impl Consensus {
         });
         let mut number = 0;
         while let Some(records) = parts.recv().await {
-            let (format, records) = (snapshot::FORMAT, records.into());
+            let records = records.into();
             self.step(Restore::Rows { id: id(), number, format, records }).await?;
             number += 1;
         }
