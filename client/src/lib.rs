@@ -21,6 +21,7 @@
 //! | `types` | what travels: one Rust type for each JSON object |
 //! | `connect` | where an agent is, and connections to it |
 //! | `transport` | requests, bounds, errors |
+//! | `token` | the token, read again when its file changes |
 //! | `options` | how to read: consistency, blocking, filters |
 //! | `calls` | one handle for each family of paths |
 //! | `rows` | lists: a row that makes no sense costs itself alone |
@@ -37,6 +38,7 @@ mod options;
 mod rows;
 mod settings;
 mod stream;
+mod token;
 mod transport;
 pub mod types;
 mod watch;
@@ -47,5 +49,5 @@ pub use options::{Consistency, Meta, ReadOptions, Response, ServiceQuery};
 pub use rows::{OddRow, Read, Rows};
 pub use settings::{Secret, Settings};
 pub use stream::Pieces;
-pub use transport::{Client, Error, Raw};
+pub use transport::{Client, Error, Raw, chain};
 pub use watch::{Answer, Query, SharedWatch, Update, Watch, WatchSet, WatchSettings};

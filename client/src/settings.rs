@@ -2,30 +2,52 @@
 
 use std::env;
 use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Error;
 
-/// A token. It is never printed.
+/// A token. It is never printed. One from a file remembers the file: clients read it again when it changes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    text: String,
+    file: Option<PathBuf>,
+}
+
+/// More than any token has: what is larger is no file with a token.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 impl Secret {
     /// Takes the token's text.
     pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
+        Secret { text: text.into(), file: None }
     }
     /// Reads the token from a file; white space around it does not count. `None` if there is
     /// nothing else in it.
-    pub fn from_file(path: &str) -> Result<Option<Secret>, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::TokenFile { path: path.to_owned(), source })?;
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Option<Secret>, Error> {
+        let path = path.as_ref();
+        let read = || {
+            let metadata = fs::metadata(path)?;
+            if metadata.len() > FILE_BYTES_MAX {
+                return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+            }
+            fs::read_to_string(path)
+        };
+        let text = read()
+            .map_err(|source| Error::TokenFile { path: path.display().to_string(), source })?;
         let text = text.trim();
-        Ok((!text.is_empty()).then(|| Secret::new(text)))
+        let secret = Secret { text: text.to_owned(), file: Some(path.to_owned()) };
+        Ok((!text.is_empty()).then_some(secret))
     }
     /// The token's text, for a header and nothing else.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+    /// The file that it was read from.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 }
 
@@ -70,7 +92,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads `MUSTER_HTTP_ADDR`, `_TOKEN`, `_TOKEN_FILE`, `_AUTH`, `_SSL` and `_CONNECTIONS_MAX`; each falls back to
-    /// its `CONSUL_` name. As in the reference, a token file beats a token.
+    /// its `CONSUL_` name. As in the reference, a token file beats a token; it is read again when it changes.
     pub fn from_env() -> Result<Settings, Error> {
         let mut settings = Settings::default();
         if let Some(address) = variable("HTTP_ADDR") {

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::connect::{Connector, target};
 use crate::gate::{Gate, Kind, Pass};
+use crate::token::Token;
 use crate::{Meta, ReadOptions, Response, Settings};
 
 /// The largest answer that is read: far above any catalog, far below what fells a client.
@@ -115,6 +116,18 @@ impl Error {
             if matches!(*code, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED))
     }
 
+    /// The error with all that caused it, on one line; of a refusal, what can be done about it.
+    pub fn explained(&self) -> String {
+        let text = chain(self);
+        if self.is_denied() {
+            return format!(
+                "{text}: the agent refuses the token, or there is none: give one that may do this by -token, -token-file, \
+                 MUSTER_HTTP_TOKEN or MUSTER_HTTP_TOKEN_FILE"
+            );
+        }
+        text
+    }
+
     /// The same for somebody else who must be told.
     pub(crate) fn repeated(&self) -> Error {
         match self {
@@ -153,6 +166,20 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// An error with all that caused it, on one line. A cause that the error above it has repeated is not said twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text = format!("{text}: {told}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// An answer as it came.
@@ -197,6 +224,7 @@ pub struct Client {
 struct Inner {
     http: hyper_util::client::legacy::Client<Connector, Full<Bytes>>,
     settings: Settings,
+    token: Token,
     base: String,
     gate: Arc<Gate>,
 }
@@ -210,7 +238,8 @@ impl Client {
             .pool_idle_timeout(Duration::from_mins(1))
             .build(Connector::new(target, Arc::clone(&gate)));
         let base = format!("http://{host}");
-        Ok(Client { inner: Arc::new(Inner { http, settings, base, gate }) })
+        let token = Token::new(settings.token.clone());
+        Ok(Client { inner: Arc::new(Inner { http, settings, token, base, gate }) })
     }
 
     /// A client as the environment describes it; see [`Settings::from_env`].
@@ -252,6 +281,12 @@ impl Client {
         self.inner.gate.enter(kind).await
     }
 
+    /// How often the token has changed; `None`: it never does.
+    pub(crate) fn token_edition(&self) -> Option<u64> {
+        let token = &self.inner.token;
+        token.may_change().then(|| token.current().1)
+    }
+
     /// How many requests may wait for a change at the same time.
     pub(crate) fn waits_max(&self) -> usize {
         self.inner.gate.waits_max()
@@ -270,7 +305,7 @@ impl Client {
         let mut request = http::Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        if let Some(token) = &settings.token {
+        if let (Some(token), _) = self.inner.token.current() {
             set_secret(request.headers_mut(), "x-consul-token", token.expose())?;
         }
         if let Some(pair) = &settings.basic_auth {

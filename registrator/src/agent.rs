@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::diff::{Seen, SeenCheck, Write};
-use crate::docker::chain;
 use crate::reconcile::{Failure, Observation};
 
 /// First and longest pause before the agent is asked again who it is.
@@ -34,7 +33,7 @@ impl Agent {
 
     /// The agent's services and checks, at this moment.
     pub async fn observe(&self) -> Result<Observation, String> {
-        self.read().await.map_err(|error| chain(&error))
+        self.read().await.map_err(|error| error.explained())
     }
 
     async fn read(&self) -> Result<Observation, Error> {
@@ -91,9 +90,9 @@ impl Agent {
             Err(Error::Status { code, .. }) if gone_is_fine && code.as_u16() == 404 => Ok(()),
             Err(error @ (Error::Unreachable { .. } | Error::TimedOut { .. })) => {
                 self.forget();
-                Err(Failure::Unreachable(chain(&error)))
+                Err(Failure::Unreachable(error.explained()))
             }
-            Err(error) => Err(Failure::Refused(chain(&error))),
+            Err(error) => Err(Failure::Refused(error.explained())),
         }
     }
 
@@ -118,7 +117,7 @@ impl Agent {
                         changed.notify_one();
                     }
                 }
-                Err(error) => debug!(error = chain(&error), "the agent does not say who it is"),
+                Err(error) => debug!(error = error.explained(), "the agent does not say who it is"),
             }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF.1);
@@ -138,7 +137,7 @@ impl Agent {
                     changed.notify_one();
                 }
                 Update::Unreachable(error) => {
-                    debug!(error = chain(&error), "lost sight of the agent");
+                    debug!(error = error.explained(), "lost sight of the agent");
                     return answered;
                 }
             }

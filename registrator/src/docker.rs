@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bollard::Docker;
 use bollard::query_parameters::{EventsOptions, EventsOptionsBuilder, ListContainersOptions};
 use futures::StreamExt;
+use muster_client::chain;
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
@@ -191,18 +192,4 @@ fn events_since(seen: Option<u64>) -> EventsOptions {
         .since(&format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000))
         .filters(&filters)
         .build()
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use muster_client::chain;
 use tracing::warn;
 
 use crate::container::Container;
-use crate::docker::{Engine, chain};
+use crate::docker::Engine;
 
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use muster_client::chain;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tracing::{debug, info};
 
 use crate::agent::Agent;
 use crate::diff::Write;
-use crate::docker::{Engine, chain};
+use crate::docker::Engine;
 use crate::plan;
 use crate::reconcile::{Input, OnExit, Output, Policy, Reconciler, Status};
 

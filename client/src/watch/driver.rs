@@ -30,6 +30,8 @@ const CROWD_PAUSE: Duration = Duration::from_millis(5);
 const REPEAT_PAUSE: Duration = Duration::from_micros(20);
 /// Answers to questions that went cost little until the stream is opened anew for that alone.
 const WENT_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked for another token.
+const TOKEN_EVERY: Duration = Duration::from_secs(2);
 /// An agent without event streams may be replaced by one that has them.
 const PROBE_EVERY: Duration = Duration::from_mins(5);
 /// The pauses between attempts to reach an agent that is away.
@@ -99,11 +101,16 @@ pub(super) struct Driver {
     running: BTreeMap<Id, AbortHandle>,
     /// Failures to reach the agent in a row, of questions asked alone.
     misses: u32,
+    /// The edition of the token that the questions under way were sent with, and when to look for another; `None` if the
+    /// token never changes.
+    token: Option<(u64, Instant)>,
 }
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>) -> Driver {
         let slots = shared.client.waits_max();
+        let edition = shared.client.token_edition();
+        let token = edition.map(|edition| (edition, Instant::now() + TOKEN_EVERY));
         Driver {
             shared,
             edition: 0,
@@ -118,6 +125,7 @@ impl Driver {
             tasks: JoinSet::new(),
             running: BTreeMap::new(),
             misses: 0,
+            token,
         }
     }
 
@@ -125,9 +133,11 @@ impl Driver {
     pub(super) async fn run(mut self) {
         loop {
             self.look_at_questions();
+            self.look_at_token();
             self.open_when_due();
             self.ask_in_turn();
-            let due = [self.look_at, self.open_at, self.rotation.due()];
+            let token = self.token.map(|(_, at)| at);
+            let due = [self.look_at, self.open_at, self.rotation.due(), token];
             let due = due.into_iter().flatten().min();
             tokio::select! {
                 () = self.shared.changed.notified() => self.look_soon(),
@@ -137,6 +147,26 @@ impl Driver {
                 }
                 () = until(due) => {}
             }
+        }
+    }
+
+    /// Asks everything anew with another token: it may see more, or less.
+    fn look_at_token(&mut self) {
+        let now = Instant::now();
+        let Some((asked_with, at)) = self.token.filter(|(_, at)| *at <= now) else { return };
+        let edition = self.shared.client.token_edition().unwrap_or(asked_with);
+        self.token = Some((edition, at.max(now) + TOKEN_EVERY));
+        if edition == asked_with {
+            return;
+        }
+        self.shared.lost(&self.wanted.keys().copied().collect(), None);
+        let running = std::mem::take(&mut self.running);
+        for (id, task) in running {
+            task.abort();
+            self.rotation.done(id, now);
+        }
+        if !self.alone && !matches!(self.link, Link::Closed) {
+            self.open_at = Some(now);
         }
     }
 

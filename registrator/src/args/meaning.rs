@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use muster_client::Settings as ClientSettings;
+use muster_client::{Secret, Settings as ClientSettings};
 
 use super::values::{catalog_address, resolve_ip};
 use super::{Args, DeregisterArg, Error, FamilyArg, ModeArg, OnExitArg, SuffixArg};
@@ -40,6 +40,13 @@ impl Args {
             && let Some(address) = catalog_address(uri)?
         {
             settings.address = address;
+        }
+        if let Some(path) = &self.token_file {
+            let token = Secret::from_file(path)?.ok_or_else(|| Error::Token(path.clone()))?;
+            settings.token = Some(token);
+        }
+        if let Some(token) = &self.token {
+            settings.token = Some(token.0.clone());
         }
         Ok(settings)
     }

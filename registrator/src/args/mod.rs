@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use values::{milliseconds, normalise, seconds};
+use values::{Token, milliseconds, normalise, seconds};
 
 /// Watches Docker and registers containers in the catalog by itself.
 ///
@@ -25,9 +25,18 @@ pub struct Args {
     /// The agent: muster://host:port, consul://host:port, http://host:port or unix:///path;
     /// default: MUSTER_HTTP_ADDR (CONSUL_HTTP_ADDR), else 127.0.0.1:8500
     ///
-    /// The token comes from MUSTER_HTTP_TOKEN or MUSTER_HTTP_TOKEN_FILE (or CONSUL_…).
+    /// Other settings of the connection come from MUSTER_HTTP_AUTH, MUSTER_HTTP_CONNECTIONS_MAX (or CONSUL_…).
     #[arg(value_name = "CATALOG")]
     pub catalog: Option<String>,
+
+    /// The token to call the agent with; default: --token-file, else MUSTER_HTTP_TOKEN_FILE, else
+    /// MUSTER_HTTP_TOKEN (or CONSUL_…). Other users of this machine see it in the list of processes
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", help_heading = "Where")]
+    pub token: Option<Token>,
+
+    /// A file with the token; it is read again when it changes
+    #[arg(long, value_name = "PATH", help_heading = "Where")]
+    pub token_file: Option<std::path::PathBuf>,
 
     /// Docker: unix:///path, tcp://host:port or http://host:port; default: /var/run/docker.sock,
     /// else /tmp/docker.sock. A proxy that allows GET on /containers and /events is enough
@@ -273,6 +282,9 @@ pub enum Error {
     /// A template.
     #[error("--tags: templates such as `{0}` are not supported: use SERVICE_TAGS per container")]
     TagTemplate(String),
+    /// A file that has no token.
+    #[error("--token-file: `{}` is empty", .0.display())]
+    Token(std::path::PathBuf),
     /// A beat that comes too late.
     #[error("--ttl-refresh must be shorter than {0}")]
     Refresh(&'static str),

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use muster_client::Secret;
+
 use super::Error;
 use crate::metadata::parse_seconds;
 
@@ -62,6 +64,24 @@ pub(super) fn catalog_address(uri: &str) -> Result<Option<String>, Error> {
     // An address in brackets may contain colons that do not begin a port.
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     Ok(Some(if has_port { host.to_owned() } else { format!("{host}:8500") }))
+}
+
+/// A token on the command line. It is never printed.
+#[derive(Clone)]
+pub struct Token(pub(super) Secret);
+
+impl std::str::FromStr for Token {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(Secret::new(text)))
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// An address, or the first one of an interface: IPv4 before IPv6, global before link-local.
