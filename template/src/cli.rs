@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Flags, Subcommand};
 use crate::facts::Facts;
+use crate::file_events::FileEvents;
 use crate::fixture::Fixture;
 use crate::guard::Memory;
 use crate::render::{Rendered, Surroundings, Texts};
@@ -102,12 +103,17 @@ async fn run(config: Config, flags: Flags, mode: Mode) -> anyhow::Result<u8> {
             .with_context(|| path.display().to_string())?;
     }
     let http = config.http;
-    let make_catalog = |settings: &crate::config::Catalog| match HttpCatalog::new(settings) {
+    let events = FileEvents::start().context("cannot follow files")?;
+    let for_files = events.clone();
+    let make_catalog = move |settings: &crate::config::Catalog| match HttpCatalog::new(
+        settings,
+        for_files.clone(),
+    ) {
         Ok(catalog) => Ok(Arc::new(catalog) as Arc<dyn Catalog>),
-        Err(error) => Err(crate::source::chain(&error)),
+        Err(error) => Err(error.explained()),
     };
     let read_config = move || Config::load(&flags);
-    let runner = Runner::new(config, mode, Box::new(make_catalog), Box::new(read_config))?;
+    let runner = Runner::new(config, mode, &events, Box::new(make_catalog), Box::new(read_config))?;
     let control = signals()?;
     if let Some(address) = http.filter(|_| mode == Mode::Forever) {
         let listener =
@@ -130,7 +136,10 @@ fn lock(state_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
     let file = opened.with_context(|| format!("state_dir `{}`", state_dir.display()))?;
     nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
         let path = path.display();
-        anyhow::anyhow!("`{path}` is locked ({error}): another muster-template uses this state_dir; set another")
+        anyhow::anyhow!(
+            "`{path}` is locked ({error}): another muster-template uses this folder for its state; give one of them \
+             another: `state_dir` in its configuration, or -state-dir"
+        )
     })
 }
 

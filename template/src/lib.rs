@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod effects;
 pub mod facts;
+pub mod file_events;
 pub mod fixture;
 pub mod guard;
 pub mod private;

@@ -14,15 +14,13 @@ use tokio::task::JoinHandle;
 use crate::answers::{self, Order};
 use crate::config;
 use crate::facts::{Query, Scope};
+use crate::file_events::{FileEvents, Followed};
 use crate::watches::{Catalog, News};
 
 /// The pauses between attempts to reach a catalog that is away. Short enough that the daemon is up to date soon after
 /// it is back; jittered by the client, so that many daemons do not come back at once.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
-
-/// How often a file that a template reads is looked at.
-const FILE_EVERY: Duration = Duration::from_millis(500);
 
 /// The largest file that a template may read.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -32,6 +30,7 @@ pub struct HttpCatalog {
     /// All questions share a few connections: one each would take those of every other program of this host.
     questions: WatchSet,
     settings: config::Catalog,
+    events: FileEvents,
 }
 
 impl HttpCatalog {
@@ -39,15 +38,18 @@ impl HttpCatalog {
     ///
     /// # Errors
     /// An address or a token file that cannot be used.
-    pub fn new(settings: &config::Catalog) -> Result<Self, client::Error> {
+    pub fn new(settings: &config::Catalog, events: FileEvents) -> Result<Self, client::Error> {
         let mut reach = Settings::from_env()?;
         if let Some(address) = &settings.address {
             reach.address.clone_from(address);
         }
-        if let Some(token) = &settings.token {
-            reach.token = Some(Secret::new(token.clone()));
+        match &settings.token {
+            None => {}
+            Some(config::Token::Text(token)) => reach.token = Some(token.clone()),
+            Some(config::Token::File(path)) => reach.token = Secret::from_file(path)?,
         }
-        Ok(Self { questions: Client::new(reach)?.watch_set(), settings: settings.clone() })
+        let questions = Client::new(reach)?.watch_set();
+        Ok(Self { questions, settings: settings.clone(), events })
     }
 
     fn watch_settings(&self, scope: &Scope) -> WatchSettings {
@@ -86,7 +88,9 @@ impl Catalog for HttpCatalog {
                 (client::Query::KeyPrefix { prefix: prefix.clone() }, scope.clone())
             }
             Query::Datacenters => (client::Query::Datacenters, Scope::default()),
-            Query::File { path } => return watch_file(path.into(), query, news),
+            Query::File { path } => {
+                return watch_file(path.into(), query, news, self.events.follow());
+            }
         };
         let filtered = scope.filter.is_some();
         let order = if scope.near.is_some() { Order::AsAnswered } else { Order::ById };
@@ -96,9 +100,9 @@ impl Catalog for HttpCatalog {
                 let heard = match watch.next().await {
                     Update::Value(answer, _) => News::Answer(shown(answer, order)),
                     Update::Unreachable(error) if is_refusal(&error, filtered) => {
-                        News::Refused(chain(&error))
+                        News::Refused(error.explained())
                     }
-                    Update::Unreachable(error) => News::Unreachable(chain(&error)),
+                    Update::Unreachable(error) => News::Unreachable(error.explained()),
                 };
                 if news.send((query.clone(), heard)).await.is_err() {
                     return;
@@ -139,21 +143,15 @@ fn shown(answer: Answer, order: Order) -> Value {
     }
 }
 
-/// An error with all that caused it, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// Follows a file by looking at it now and then: that works with every file system and every way of replacing a file,
-/// and there are few of them.
-fn watch_file(path: PathBuf, query: Query, news: mpsc::Sender<(Query, News)>) -> JoinHandle<()> {
+/// Follows a file that a template reads.
+fn watch_file(
+    path: PathBuf,
+    query: Query,
+    news: mpsc::Sender<(Query, News)>,
+    followed: Followed,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
+        followed.set([path.clone()]);
         let mut last = None;
         loop {
             let now = read_file(&path).await;
@@ -163,7 +161,7 @@ fn watch_file(path: PathBuf, query: Query, news: mpsc::Sender<(Query, News)>) ->
                 }
                 last = Some(now);
             }
-            tokio::time::sleep(FILE_EVERY).await;
+            followed.changed().await;
         }
     })
 }
@@ -175,6 +173,7 @@ async fn read_file(path: &PathBuf) -> News {
             return News::Answer(Value::none());
         }
         Err(error) => return refused(error.to_string()),
+        Ok(metadata) if !metadata.is_file() => return refused("is not a file".to_owned()),
         Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
             return refused(format!("is larger than {FILE_BYTES_MAX} bytes"));
         }

@@ -454,7 +454,7 @@ async fn two_daemons_do_not_share_a_state() {
     let mut second = bench.start(&["-template", &template]);
     assert_eq!(second.wait().await, Some(1));
     assert!(
-        second.log().contains("another muster-template uses this state_dir"),
+        second.log().contains("another muster-template uses this folder for its state"),
         "{}",
         second.log()
     );
@@ -467,6 +467,137 @@ async fn a_changed_template_is_rendered_again() {
     bench.reads("out", "one\n").await;
     bench.write("in.tera", "new {{ key(path=\"word\") }}\n");
     bench.reads("out", "new one\n").await;
+}
+
+/// As Kubernetes mounts them: a link to a folder is replaced, and with it all files.
+#[tokio::test]
+async fn files_behind_links_are_followed() {
+    let bench = Bench::new().await;
+    let mount = |name: &str, word: &str| {
+        let folder = bench.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let out = bench.path("out");
+        let config = format!(
+            "[[group]]\nname = \"g\"\npartials = [\"{0}\"]\n[[group.template]]\nsource = \"{1}\"\ndestination = \"{out}\"\n\
+             [[group]]\nname = \"{word}\"\n[[group.template]]\ncontents = \"{word}\"\ndestination = \"{2}\"\n",
+            bench.path("partial.tera"),
+            bench.path("main.tera"),
+            bench.path(&format!("extra-{word}"))
+        );
+        fs::write(folder.join("config.toml"), config).unwrap();
+        fs::write(folder.join("partial.tera"), format!("partial {word}")).unwrap();
+        fs::write(folder.join("input"), format!("input {word}")).unwrap();
+        let main = format!(
+            "main {word}, {{% include \"{}\" %}}, {{{{ file(path=\"{}\") }}}}",
+            bench.path("partial.tera"),
+            bench.path("input")
+        );
+        fs::write(folder.join("main.tera"), main).unwrap();
+        std::os::unix::fs::symlink(name, bench.path("..tmp")).unwrap();
+        fs::rename(bench.path("..tmp"), bench.path("..data")).unwrap();
+    };
+    for name in ["config.toml", "partial.tera", "main.tera", "input"] {
+        std::os::unix::fs::symlink(format!("..data/{name}"), bench.path(name)).unwrap();
+    }
+    mount("..one", "one");
+    let _daemon = bench.start(&["-config", &bench.path("config.toml")]);
+    bench.reads("out", "main one, partial one, input one").await;
+    bench.reads("extra-one", "one").await;
+    mount("..two", "two");
+    bench.reads("out", "main two, partial two, input two").await;
+    bench.reads("extra-two", "two").await;
+}
+
+#[tokio::test]
+async fn the_configuration_is_read_again_when_it_changes_unless_told_otherwise() {
+    let bench = Bench::new().await;
+    let config = |word: &str, more: &str| {
+        format!(
+            "{more}\n[[group]]\nname = \"g\"\n[[group.template]]\ncontents = \"{word}\"\ndestination = \"{}\"\n",
+            bench.path("out")
+        )
+    };
+    fs::create_dir(bench.path("conf.d")).unwrap();
+    bench.write("conf.d/a.toml", &config("one", ""));
+    let daemon = bench.start(&["-config", &bench.path("conf.d")]);
+    bench.reads("out", "one").await;
+    bench.write("conf.d/a.toml", &config("two", "nonsense = 1"));
+    eventually("the mistake is told", async || {
+        daemon.log().contains("unknown field `nonsense`").then_some(())
+    })
+    .await;
+    bench.write("conf.d/a.toml", &config("three", ""));
+    bench.reads("out", "three").await;
+    let more = config("more", "").replace("\"g\"", "\"h\"").replace("/out\"", "/more\"");
+    bench.write("conf.d/b.toml", &more);
+    bench.reads("more", "more").await;
+    drop(daemon);
+
+    bench.write("conf.d/a.toml", &config("four", "auto_reload_config = false"));
+    let daemon = bench.start(&["-config", &bench.path("conf.d")]);
+    bench.reads("out", "four").await;
+    bench.write("conf.d/a.toml", &config("five", "auto_reload_config = false"));
+    daemon.signal(Signal::SIGHUP);
+    bench.reads("out", "five").await;
+    assert_eq!(daemon.log().matches("read the configuration again").count(), 3);
+}
+
+#[tokio::test]
+async fn a_full_state_directory_holds_up_no_change() {
+    let bench = Bench::new().await;
+    let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (address, template) = (status.to_string(), bench.template(""));
+    let daemon = bench.start(&["-template", &template, "-status-addr", &address]);
+    let ready = async |expected: u16| {
+        eventually(&format!("/readyz answers {expected}"), async || {
+            let (code, reasons) = request(status, "GET", "/readyz", "").await.ok()?;
+            (code == expected).then_some(reasons)
+        })
+        .await
+    };
+    ready(200).await;
+    // Folders in the way of the files that are written first: no file can be made, whoever asks.
+    let obstacles =
+        ["journal.new", "good.new"].map(|name| bench.path(&format!("state/0-out/{name}")));
+    obstacles.iter().for_each(|path| fs::create_dir(path).unwrap());
+    bench.catalog.set_key("word", "two");
+    bench.reads("out", "two\n").await;
+    let reasons = ready(503).await;
+    assert!(reasons.contains("the version in use cannot be noted"), "{reasons}");
+    assert!(reasons.contains("good.new") && reasons.contains("`state_dir`"), "{reasons}");
+    assert!(daemon.log().contains("a change cannot be noted"), "{}", daemon.log());
+    bench.catalog.set_key("word", "three");
+    bench.reads("out", "three\n").await;
+    obstacles.iter().for_each(|path| fs::remove_dir(path).unwrap());
+    ready(200).await;
+}
+
+/// The state of two daemons that nobody gave a place for it.
+#[tokio::test]
+async fn daemons_with_other_files_have_other_states() {
+    let bench = Bench::new().await;
+    bench.write("two.tera", "second");
+    let second = format!("{}:{}", bench.path("two.tera"), bench.path("two"));
+    let first = bench.template("");
+    // As systemd says where a service keeps its state.
+    let base = bench.path("states");
+    let start = |template: &str| {
+        let arguments = ["-template", template];
+        let environment = [("STATE_DIRECTORY", base.as_str())];
+        Daemon::start_with(bench.folder.path(), bench.catalog.address, &arguments, &environment)
+    };
+    let _first = start(&first);
+    let _second = start(&second);
+    bench.reads("out", "one\n").await;
+    bench.reads("two", "second").await;
+    // The same files are the same daemon.
+    let mut twin = start(&second);
+    assert_eq!(twin.wait().await, Some(1));
+    assert!(
+        twin.log().contains("`state_dir`") && twin.log().contains("-state-dir"),
+        "{}",
+        twin.log()
+    );
 }
 
 #[tokio::test]

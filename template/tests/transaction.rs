@@ -16,6 +16,7 @@ use muster_template::transaction::{
     Acknowledged, After, Committed, Failed, Ledger, Recovered, Reload, Settings, Step, Target,
     Told, Transaction, Validate, Verify, World, install_last_good, recover,
 };
+use sha2::{Digest as _, Sha256};
 
 /// A program that reads the files when told, in memory.
 struct Program {
@@ -210,6 +211,28 @@ impl Bench {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.program.state()
+    }
+
+    /// From now on the state directory takes no file.
+    fn fill_state(&self) {
+        self.obstacles().for_each(|path| fs::create_dir(path).unwrap());
+    }
+
+    fn empty_state(&self) {
+        self.obstacles().for_each(|path| fs::remove_dir(path).unwrap());
+    }
+
+    /// Folders where files are written before they are renamed: opening these for writing fails, whoever asks.
+    fn obstacles(&self) -> impl Iterator<Item = PathBuf> {
+        let folder = self.folder.join("state/test");
+        let versions = ["v1", "v2", "v3", "v4", "bad"].iter().flat_map(|it| texts(it).texts);
+        let texts = versions.chain(["by hand\n".to_owned()]).map(|text| {
+            let digest = Sha256::digest(text.as_bytes());
+            let number = u128::from_be_bytes(digest[..16].try_into().unwrap());
+            format!("texts/{number:032x}.new")
+        });
+        let files = ["journal.new", "good.new"].map(str::to_owned).into_iter();
+        files.chain(texts).map(move |name| folder.join(name))
     }
 
     fn on_disk(&self) -> Vec<Option<String>> {
@@ -523,13 +546,94 @@ async fn what_a_full_disk_does_not_take_leaves_nothing_behind() {
     // The journal is too large for the disk.
     let journal = bench.folder.join("state/test/journal.new");
     std::os::unix::fs::symlink("/dev/full", &journal).unwrap();
-    let failed = bench.commit("v2").await.unwrap_err();
-    assert_eq!((failed.step, failed.after), (Step::Journal, After::Untouched));
-    assert_eq!(bench.on_disk(), contents("v1"));
+    let committed = bench.commit("v2").await.unwrap();
+    assert_eq!(committed.acknowledged, Acknowledged::Yes);
+    assert_eq!(bench.program.uses(), contents("v2"));
     assert_eq!(bench.leftovers(), Vec::<String>::new());
     assert!(fs::symlink_metadata(&journal).is_err(), "the half of it is gone");
-    bench.commit("v2").await.unwrap();
-    assert_eq!(bench.program.uses(), contents("v2"));
+}
+
+#[tokio::test]
+async fn a_change_does_not_wait_for_room_in_the_state_directory() {
+    let bench = bench();
+    bench.commit("v1").await.unwrap();
+    bench.fill_state();
+    // All on one ledger, as in a daemon that goes on.
+    let ledger = bench.ledger();
+    let commit = async |version: &str| {
+        Transaction::new(&bench.settings, &ledger, &*bench.program).commit(&texts(version)).await
+    };
+    for version in ["v2", "v3"] {
+        let committed = commit(version).await.unwrap();
+        let Acknowledged::NotNoted(why) = committed.acknowledged else { panic!("{committed:?}") };
+        assert!(why.contains("state/test/"), "{why}");
+        assert_eq!(bench.program.uses(), contents(version));
+    }
+    // What the program does not load goes back to the last acknowledged version.
+    bench.state().breaks = Some("bad".into());
+    let failed = commit("bad").await.unwrap_err();
+    assert_eq!((failed.step, failed.after), (Step::Verify, After::RolledBack));
+    assert_eq!(bench.program.uses(), contents("v1"));
+    commit("v4").await.unwrap();
+
+    bench.empty_state();
+    let acknowledged =
+        Transaction::new(&bench.settings, &ledger, &*bench.program).acknowledge(true).await;
+    assert_eq!(acknowledged.unwrap().acknowledged, Acknowledged::Yes);
+    assert_eq!(bench.program.uses(), contents("v4"));
+    assert_eq!(bench.ledger().good().unwrap().unwrap().version, "v4");
+    assert_eq!(bench.ledger().journal().unwrap(), None);
+    assert_eq!(fs::read_dir(bench.folder.join("state/test/texts")).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn the_first_change_on_a_full_disk_can_be_undone() {
+    let bench = bench();
+    fs::write(bench.folder.join("a.conf"), "by hand\n").unwrap();
+    bench.program.start();
+    drop(bench.ledger());
+    bench.fill_state();
+    bench.state().breaks = Some("v1".into());
+    let failed = bench.commit("v1").await.unwrap_err();
+    assert_eq!(failed.after, After::RolledBack, "{failed}");
+    assert_eq!(bench.on_disk(), [Some("by hand\n".into()), None]);
+    bench.state().breaks = None;
+    bench.commit("v1").await.unwrap();
+    assert_eq!(bench.program.uses(), contents("v1"));
+}
+
+/// The journal was in memory only: the next start finds files that were never acknowledged.
+#[tokio::test]
+async fn a_crash_on_a_full_disk_loses_no_reload() {
+    for step in [Step::Install, Step::Reload, Step::Verify, Step::Acknowledge] {
+        let bench = bench();
+        bench.commit("v1").await.unwrap();
+        bench.fill_state();
+        assert!(bench.commit_and_die("v2", step, 1).await);
+        for room in [false, true] {
+            if room {
+                bench.empty_state();
+            }
+            // What was started before the files were written uses the old ones until it is told.
+            let ledger = bench.ledger();
+            let installed = step != Step::Install;
+            let expected = if installed { Recovered::Pending } else { Recovered::Clean };
+            assert_eq!(recover(&ledger).unwrap(), expected, "{step}");
+            Transaction::new(&bench.settings, &ledger, &*bench.program)
+                .commit(&texts("v2"))
+                .await
+                .unwrap();
+            assert_eq!(bench.program.uses(), contents("v2"), "{step}");
+            if room {
+                break;
+            }
+            bench.program.state().uses = Some(contents("v1"));
+            if !installed {
+                break;
+            }
+        }
+        assert_eq!(bench.on_disk(), contents("v2"), "{step}");
+    }
 }
 
 #[tokio::test]

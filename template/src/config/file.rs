@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) log_level: Option<String>,
     pub(super) pid_file: Option<PathBuf>,
+    pub(super) auto_reload_config: Option<bool>,
     #[serde(alias = "consul")]
     pub(super) catalog: Option<Catalog>,
     pub(super) http: Option<Http>,
@@ -261,6 +262,7 @@ impl File {
         take(&mut self.state_dir, later.state_dir);
         take(&mut self.log_level, later.log_level);
         take(&mut self.pid_file, later.pid_file);
+        take(&mut self.auto_reload_config, later.auto_reload_config);
         take(&mut self.catalog, later.catalog);
         take(&mut self.http, later.http);
         take(&mut self.exec, later.exec);

@@ -8,16 +8,19 @@ mod flags;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_client::{Secret, chain};
 use nix::sys::signal::Signal;
+use sha2::{Digest as _, Sha256};
 
 pub use flags::{Flags, Subcommand};
 
 use crate::guard::Limits;
 use crate::processes::parse_signal;
 use crate::render::encode::duration;
+use crate::render::hex;
 use crate::{child, transaction};
 use file::{Command, File, Span};
 
@@ -64,21 +67,32 @@ pub struct Config {
     pub child: Option<child::Settings>,
     /// The groups of files.
     pub groups: Vec<Group>,
+    /// The files and folders of the configuration itself, if it is read again when they change.
+    pub followed: Vec<PathBuf>,
 }
 
 /// How the catalog is asked.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     /// The agent's address; `None` for what the environment says.
     pub address: Option<String>,
-    /// The token.
-    pub token: Option<String>,
+    /// The token; `None` for what the environment says.
+    pub token: Option<Token>,
     /// The datacenter of questions that name none.
     pub datacenter: Option<String>,
     /// Whether any server may answer.
     pub consistency: Consistency,
     /// How long one blocking question waits.
     pub wait: Duration,
+}
+
+/// Where the token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Token {
+    /// Here.
+    Text(Secret),
+    /// In a file, which is read again when it changes.
+    File(PathBuf),
 }
 
 /// How fresh answers must be.
@@ -90,20 +104,6 @@ pub enum Consistency {
     Stale,
     /// Only a leader that has just made sure it is one.
     Consistent,
-}
-
-impl std::fmt::Debug for Catalog {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { address, token, datacenter, consistency, wait } = self;
-        let token = token.as_ref().map(|_| "<hidden>");
-        f.debug_struct("Catalog")
-            .field("address", address)
-            .field("token", &token)
-            .field("datacenter", datacenter)
-            .field("consistency", consistency)
-            .field("wait", wait)
-            .finish()
-    }
 }
 
 /// A group of files that change together.
@@ -169,7 +169,14 @@ impl Config {
             written.merge(File::read(path)?);
         }
         flags.apply(&mut written)?;
+        let follow = written.auto_reload_config.unwrap_or(true);
+        if written.state_dir.is_none() {
+            written.state_dir = Some(default_state_dir(flags)?);
+        }
         let mut config = Self::from_file(written)?;
+        if follow {
+            config.followed.clone_from(&flags.config);
+        }
         if let Some(text) = &flags.timeout {
             if !flags.once && flags.command != Some(Subcommand::Once) {
                 let message =
@@ -211,7 +218,7 @@ impl Config {
             http.addr.parse().map_err(|_| wrong())
         });
         Ok(Self {
-            state_dir: file.state_dir.map_or_else(default_state_dir, Ok)?,
+            state_dir: file.state_dir.unwrap_or_default(),
             log_level: log_level(file.log_level.as_deref().unwrap_or("info"))?,
             timeout: None,
             pid_file: file.pid_file,
@@ -219,6 +226,7 @@ impl Config {
             http: http.transpose()?,
             child,
             groups,
+            followed: Vec::new(),
         })
     }
 }
@@ -249,17 +257,34 @@ fn log_level(written: &str) -> Result<String, Error> {
     Ok(written.split(',').map(one).collect::<Result<Vec<_>, _>>()?.join(","))
 }
 
-/// `/var/lib/muster-template` for root, else the user's own place for such things.
-fn default_state_dir() -> Result<PathBuf, Error> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(PathBuf::from("/var/lib/muster-template"));
-    }
-    let folder = std::env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
-    let folder =
-        folder.ok_or_else(|| Error::Invalid("`state_dir` is not set, nor is HOME".to_owned()))?;
-    Ok(folder.join("muster-template"))
+/// A folder for this daemon alone, below the one that the service manager gives (`STATE_DIRECTORY`), or
+/// `/var/lib/muster-template` for root, or the user's own for such things. It is named after the configuration, so that a
+/// daemon with another configuration has another folder, and the same one has the same after each start.
+fn default_state_dir(flags: &Flags) -> Result<PathBuf, Error> {
+    let variable = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let home = || {
+        let folder = variable("XDG_STATE_HOME")
+            .or_else(|| Some(variable("HOME")?.join(".local/state")))
+            .ok_or_else(|| Error::Invalid("`state_dir` is not set, nor is HOME".to_owned()))?;
+        Ok(folder.join("muster-template"))
+    };
+    let base = match variable("STATE_DIRECTORY") {
+        Some(folder) => folder,
+        None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/muster-template"),
+        None => home()?,
+    };
+    let path = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let files = flags.config.iter().map(|file| path(file).display().to_string());
+    let sources: Vec<_> = files.chain(flags.template.iter().cloned()).collect();
+    let first = flags.config.first().and_then(|file| file.file_stem());
+    let name = first.map_or("template".into(), |name| name.to_string_lossy());
+    let name: String = name
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' })
+        .take(40)
+        .collect();
+    let hash = hex(&Sha256::digest(sources.join("\n"))[..4]);
+    Ok(base.join(format!("{name}-{hash}")))
 }
 
 fn catalog(written: file::Catalog) -> Result<Catalog, Error> {
@@ -269,8 +294,15 @@ fn catalog(written: file::Catalog) -> Result<Catalog, Error> {
                 "catalog: `token` and `token_file` exclude each other".to_owned(),
             ));
         }
-        (None, Some(path)) => Some(read_text(&path)?.trim().to_owned()),
-        (token, None) => token,
+        (None, Some(path)) => match Secret::from_file(&path) {
+            Ok(Some(_)) => Some(Token::File(path)),
+            Ok(None) => {
+                let message = format!("catalog.token_file: `{}` is empty", path.display());
+                return Err(Error::Invalid(message));
+            }
+            Err(error) => return Err(Error::Invalid(format!("catalog: {}", chain(&error)))),
+        },
+        (token, None) => token.map(|text| Token::Text(Secret::new(text))),
     };
     let consistency = match written.consistency.as_deref() {
         None | Some("default") => Consistency::Default,
@@ -476,11 +508,6 @@ fn not_empty(words: Vec<String>, key: &str) -> Result<Vec<String>, Error> {
 
 fn span(written: Option<Span>, preset: Duration) -> Duration {
     written.map_or(preset, |span| span.0)
-}
-
-fn read_text(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Error::Read { path: path.to_path_buf(), message: error.to_string() })
 }
 
 #[cfg(test)]

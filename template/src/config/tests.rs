@@ -136,7 +136,10 @@ fn mistakes_are_named() {
             "[catalog]\ntoken = \"a\"\ntoken_file = \"/b\"".to_owned(),
             "`token` and `token_file` exclude",
         ),
-        ("[catalog]\ntoken_file = \"/nope\"".to_owned(), "`/nope`: No such file"),
+        (
+            "[catalog]\ntoken_file = \"/nope\"".to_owned(),
+            "cannot read the token file /nope: No such file",
+        ),
     ] {
         let error = load(&text).expect_err(&text);
         assert!(error.contains(expected), "{text}\n{error}");
@@ -182,7 +185,7 @@ fn one_dash_or_two() {
         ];
         let config = flags(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
         assert_eq!(config.catalog.address.as_deref(), Some("x:1"));
-        assert_eq!(config.catalog.token.as_deref(), Some("t"));
+        assert_eq!(config.catalog.token, Some(Token::Text(Secret::new("t"))));
         assert_eq!(config.log_level, "error");
         let group = &config.groups[0];
         assert_eq!(group.transaction.name, "0-out");

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::change::{Basis, Change, Refused};
 use super::report::{GroupReport, ago};
@@ -68,10 +67,8 @@ pub(super) struct Group {
     /// What the texts go without.
     left_out: BTreeMap<String, String>,
     holds: BTreeSet<Hold>,
-    stamps: Vec<Option<Stamp>>,
-    /// By what the files are known that were found to have the wanted texts; `None` after a change, until they are
-    /// looked at.
-    placed_stamps: Option<Vec<Option<Stamp>>>,
+    /// The templates as they were read last, or why they could not be.
+    sources: Result<Sources, String>,
     environment: Arc<Surroundings>,
 }
 
@@ -95,8 +92,12 @@ const SAY_EVERY: Duration = Duration::from_mins(1);
 /// So many questions without an answer are named.
 const NAMED_MAX: usize = 20;
 
-/// By what a changed file is known: time, length and inode, for editors replace files.
-type Stamp = (SystemTime, u64, u64);
+/// The texts of the templates of a group.
+#[derive(Debug, Default, PartialEq)]
+struct Sources {
+    outputs: Vec<Source>,
+    partials: Vec<Source>,
+}
 
 impl Group {
     /// Opens the group, putting its files in order if the last run ended in the middle of a change.
@@ -145,8 +146,7 @@ impl Group {
             failure: None,
             left_out: BTreeMap::new(),
             holds: BTreeSet::new(),
-            stamps: Vec::new(),
-            placed_stamps: None,
+            sources: Ok(Sources::default()),
             environment,
             settings,
         };
@@ -164,15 +164,17 @@ impl Group {
         self.load();
     }
 
-    /// Reads the templates again if one of their files has changed.
+    /// Reads the templates again. Those that differ are rendered anew.
     pub(super) fn look_at_sources(&mut self) {
-        if self.stamps != self.stamp() {
+        let sources = read(&self.settings);
+        if sources != self.sources {
             tracing::info!(group = self.settings.transaction.name, "a template has changed");
-            self.load();
+            self.parse(sources);
         }
     }
 
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+    /// The files of its templates.
+    pub(super) fn source_paths(&self) -> impl Iterator<Item = &PathBuf> {
         let sources = self.settings.sources.iter().filter_map(|source| match source {
             Text::File(path) => Some(path),
             Text::Inline(_) => None,
@@ -180,13 +182,9 @@ impl Group {
         sources.chain(&self.settings.partials)
     }
 
-    fn stamp(&self) -> Vec<Option<Stamp>> {
-        self.paths().map(|path| stamp(path)).collect()
-    }
-
-    fn stamp_destinations(&self) -> Vec<Option<Stamp>> {
-        let targets = self.settings.transaction.targets.iter();
-        targets.map(|target| stamp(&target.destination)).collect()
+    /// The files that it writes.
+    pub(super) fn destination_paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.settings.transaction.targets.iter().map(|target| &target.destination)
     }
 
     /// Has the files written again if somebody removed or changed one.
@@ -197,17 +195,11 @@ impl Group {
         if self.current.as_ref() != Some(&texts.version) {
             return;
         }
-        // Taken before the files are read: what changes meanwhile is found the next time.
-        let stamps = self.stamp_destinations();
-        if self.placed_stamps.as_ref() == Some(&stamps) {
-            return;
-        }
         let mut files = self.settings.transaction.targets.iter().zip(&texts.texts);
         let same = |(target, text): (&Target, &String)| {
             fs::read(&target.destination).is_ok_and(|found| found == text.as_bytes())
         };
         if files.all(same) {
-            self.placed_stamps = Some(stamps);
             return;
         }
         let group = &self.settings.transaction.name;
@@ -219,11 +211,19 @@ impl Group {
         self.schedule.changed(now);
     }
 
-    /// Reads and parses the templates. If that fails, the ones parsed before stay in use.
+    /// Reads and parses the templates.
     fn load(&mut self) {
-        self.stamps = self.stamp();
+        let sources = read(&self.settings);
+        self.parse(sources);
+    }
+
+    /// Parses the templates. If that fails, the ones parsed before stay in use.
+    fn parse(&mut self, sources: Result<Sources, String>) {
         self.dirty = true;
-        match engine(&self.settings, &self.environment) {
+        let parsed = sources.as_ref().map_err(Clone::clone);
+        let parsed = parsed.and_then(|it| parse(it, &self.settings, &self.environment));
+        self.sources = sources;
+        match parsed {
             Ok(engine) => {
                 self.engine = Some(Arc::new(engine));
                 self.broken = None;
@@ -423,7 +423,9 @@ impl Group {
                     Acknowledged::NotRunning => self.usage = Usage::Unread,
                     Acknowledged::NotNoted(why) => {
                         self.usage = Usage::Unnoted;
-                        self.unnoted = Some(format!("the version in use cannot be noted: {why}"));
+                        self.unnoted = Some(format!(
+                            "the version in use cannot be noted: {why}; free room there, or set another `state_dir`"
+                        ));
                         tracing::warn!(group = name, why, "cannot note the good version");
                     }
                 }
@@ -446,7 +448,6 @@ impl Group {
                     );
                 }
                 self.current = Some(committed.version);
-                self.placed_stamps = None;
             }
             Err(failed) => {
                 *self.report.counts.failures.entry(failed.step.to_string()).or_default() += 1;
@@ -572,12 +573,6 @@ impl Group {
     }
 }
 
-/// By what a change of the file is noticed; `None` while there is none.
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
-}
-
 /// Reads and parses the templates of a group.
 ///
 /// # Errors
@@ -586,19 +581,32 @@ pub(crate) fn engine(
     settings: &config::Group,
     surroundings: &Surroundings,
 ) -> Result<Engine, String> {
+    parse(&read(settings)?, settings, surroundings)
+}
+
+fn read(settings: &config::Group) -> Result<Sources, String> {
     let read = |path: &PathBuf| match fs::read_to_string(path) {
         Ok(text) => Ok(Source { name: path.display().to_string(), text }),
         Err(error) => Err(format!("`{}`: {error}", path.display())),
     };
     let targets = settings.transaction.targets.iter();
-    let sources = settings.sources.iter().zip(targets).map(|(source, target)| match source {
+    let outputs = settings.sources.iter().zip(targets).map(|(source, target)| match source {
         Text::File(path) => read(path),
         Text::Inline(text) => {
             Ok(Source { name: format!("<{}>", target.destination.display()), text: text.clone() })
         }
     });
-    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
     let partials = settings.partials.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(Sources { outputs, partials })
+}
+
+fn parse(
+    sources: &Sources,
+    settings: &config::Group,
+    surroundings: &Surroundings,
+) -> Result<Engine, String> {
     let surroundings = Surroundings { limits: settings.limits.clone(), ..surroundings.clone() };
-    Engine::new(&sources, &partials, surroundings).map_err(|error| error.to_string())
+    let engine = Engine::new(&sources.outputs, &sources.partials, surroundings);
+    engine.map_err(|error| error.to_string())
 }

@@ -23,6 +23,7 @@ use crate::child::{self, Handle};
 use crate::config::{self, Config};
 use crate::effects::Effects;
 use crate::facts::{Facts, Query};
+use crate::file_events::{FileEvents, Followed};
 use crate::render::Surroundings;
 use crate::transaction::{Committed, Failed, Reload, Transaction};
 use crate::watches::{Catalog, News, Watches};
@@ -32,9 +33,6 @@ use group::{Group, Usage};
 
 /// News that wait for the loop; a watch that finds the queue full waits.
 const NEWS_MAX: usize = 1024;
-
-/// How often template files are looked at.
-const SOURCES_EVERY: Duration = Duration::from_millis(500);
 
 /// How long the first answers may take before the child is started with the files of the last run.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,6 +46,15 @@ pub enum Control {
     Reload,
     /// Pass a signal on to the child.
     Pass(Signal),
+}
+
+/// Who asks for the configuration to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The operator.
+    BySignal,
+    /// An event of one of its files, which may be equal.
+    ByFile,
 }
 
 /// Whether the daemon ends by itself.
@@ -100,6 +107,16 @@ pub struct Runner {
     started: Instant,
     gave_up_waiting: bool,
     say_at: Option<Instant>,
+    files: Files,
+    /// Why the configuration could not be read when it was read last.
+    misconfigured: Option<String>,
+}
+
+/// The files that are followed while the daemon runs.
+struct Files {
+    templates: Followed,
+    destinations: Followed,
+    configuration: Followed,
 }
 
 /// Why a question has no fresh answer.
@@ -144,6 +161,7 @@ impl Runner {
     pub fn new(
         config: Config,
         mode: Mode,
+        events: &FileEvents,
         make_catalog: MakeCatalog,
         read_config: ReadConfig,
     ) -> Result<Self, Error> {
@@ -172,6 +190,12 @@ impl Runner {
             started: Instant::now(),
             gave_up_waiting: false,
             say_at: None,
+            files: Files {
+                templates: events.follow(),
+                destinations: events.follow(),
+                configuration: events.follow(),
+            },
+            misconfigured: None,
             config,
         };
         for settings in runner.config.groups.clone() {
@@ -204,8 +228,7 @@ impl Runner {
         if self.mode == Mode::Forever {
             self.supervise();
         }
-        let mut sources = tokio::time::interval(SOURCES_EVERY);
-        sources.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.follow_files();
         let code = loop {
             self.turn().await;
             if let Some(code) = self.finished() {
@@ -223,7 +246,7 @@ impl Runner {
                 Some(done) = self.changes.join_next(), if !self.changes.is_empty() => self.done(done),
                 asked = control.recv() => match asked {
                     None | Some(Control::Stop) => break 0,
-                    Some(Control::Reload) => self.reload().await,
+                    Some(Control::Reload) => self.reload(Asked::BySignal).await,
                     Some(Control::Pass(signal)) => if let Some(child) = &self.child { child.signal(signal).await },
                 },
                 () = child_moved(self.child_state.as_mut()) => {
@@ -231,18 +254,29 @@ impl Runner {
                     let unread = |group: &&mut Group| runs && group.usage == Usage::Unread;
                     self.groups.values_mut().filter(unread).for_each(|group| group.acknowledge.hurry());
                 }
-                _ = sources.tick() => {
-                    let now = Instant::now();
-                    for group in self.groups.values_mut() {
-                        group.look_at_sources();
-                        group.look_at_destinations(now);
-                    }
+                () = self.files.templates.changed() => {
+                    self.groups.values_mut().for_each(Group::look_at_sources);
                 }
+                () = self.files.destinations.changed() => {
+                    let now = Instant::now();
+                    self.groups.values_mut().for_each(|group| group.look_at_destinations(now));
+                }
+                () = self.files.configuration.changed() => self.reload(Asked::ByFile).await,
                 () = until(due) => {}
             }
         };
         self.stop().await;
         code
+    }
+
+    /// Follows the files that are read and written now.
+    fn follow_files(&self) {
+        let groups = || self.groups.values();
+        self.files.templates.set(groups().flat_map(Group::source_paths).cloned());
+        self.files.destinations.set(groups().flat_map(Group::destination_paths).cloned());
+        if self.mode == Mode::Forever {
+            self.files.configuration.set(self.config.followed.iter().cloned());
+        }
     }
 
     /// Takes in what a watch heard.
@@ -389,6 +423,8 @@ impl Runner {
                         group.in_use(basis, refused);
                     }
                     group.done(result, now);
+                    // What somebody did to the files during the change was not looked at.
+                    group.look_at_destinations(now);
                 }
             }
             // A change never panics; should it, the journal is in order at the next start, and only there.
@@ -433,14 +469,23 @@ impl Runner {
     }
 
     /// Reads the configuration again and changes only what is different.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, asked: Asked) {
         let config = match (self.read_config)() {
             Ok(config) => config,
             Err(error) => {
-                tracing::error!(%error, "the configuration is wrong; the one before stays in use");
+                let why = error.to_string();
+                if asked == Asked::BySignal || self.misconfigured.as_ref() != Some(&why) {
+                    let stays = "the configuration is wrong; the one before stays in use";
+                    tracing::error!(error = why, "{stays}");
+                }
+                self.misconfigured = Some(why);
                 return;
             }
         };
+        self.misconfigured = None;
+        if asked == Asked::ByFile && config == self.config {
+            return;
+        }
         if config.catalog != self.config.catalog {
             match (self.make_catalog)(&config.catalog) {
                 Ok(catalog) => self.watches.replace(catalog),
@@ -479,6 +524,7 @@ impl Runner {
             }
             self.supervise();
         }
+        self.follow_files();
         tracing::info!(groups = self.groups.len(), "read the configuration again");
     }
 

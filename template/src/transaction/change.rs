@@ -180,7 +180,7 @@ impl<'a> Transaction<'a> {
         let begun = self.world.before(Step::Journal).and_then(|()| {
             let entries = candidates.iter().map(|candidate| files::plan(self.ledger, candidate));
             let entries = entries.collect::<io::Result<Vec<_>>>()?;
-            self.ledger.begin(&texts.version, texts.shows_version, entries)
+            Ok(self.ledger.begin(&texts.version, texts.shows_version, entries))
         });
         self.took.push((Step::Journal, started.elapsed()));
         begun.map_err(|error| untouched(Step::Journal, &error))

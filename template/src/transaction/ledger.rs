@@ -9,11 +9,17 @@
 //!
 //! The journal is written before the first file is touched and removed when the program that reads the files has
 //! shown that it uses them. So after a crash at any moment it says what to finish and what to put back.
+//!
+//! A change must not wait for room in the state directory: what the disk does not take is held in memory, and the change
+//! goes on. It can be undone from there. After a crash the files differ from the last acknowledged version without a
+//! journal, which [`super::recover`] takes for a change that is not acknowledged. No version is acknowledged before all
+//! of it is on the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,9 +32,17 @@ use crate::render::hex;
 const FORMAT: u32 = 1;
 
 /// The folder of one group below the state directory.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Ledger {
     folder: PathBuf,
+    unwritten: Mutex<Unwritten>,
+}
+
+/// What the disk did not take: one change, with the texts that it replaces.
+#[derive(Debug, Default)]
+struct Unwritten {
+    journal: Option<Journal>,
+    texts: BTreeMap<String, Vec<u8>>,
 }
 
 /// A change that is not acknowledged yet.
@@ -95,7 +109,11 @@ impl Ledger {
         let folder = state_dir.join(group);
         private::own_folder(&folder)?;
         private::own_folder(&folder.join("texts"))?;
-        Ok(Self { folder })
+        Ok(Self { folder, unwritten: Mutex::default() })
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The change under way, if there is one.
@@ -103,24 +121,45 @@ impl Ledger {
     /// # Errors
     /// The file cannot be read or is of another format.
     pub fn journal(&self) -> io::Result<Option<Journal>> {
+        if let Some(journal) = &self.unwritten().journal {
+            return Ok(Some(journal.clone()));
+        }
         let journal: Option<Journal> = self.read("journal.json")?;
         self.check_format("journal.json", journal.as_ref().map(|journal| journal.format))?;
         Ok(journal)
     }
 
-    /// Notes a change before it begins. Durable when this returns.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn begin(
-        &self,
-        version: &str,
-        shows_version: bool,
-        files: Vec<Entry>,
-    ) -> io::Result<Journal> {
+    /// Notes a change before it begins: on the disk, or in memory while that is full.
+    pub fn begin(&self, version: &str, shows_version: bool, files: Vec<Entry>) -> Journal {
         let journal = Journal { format: FORMAT, version: version.to_owned(), shows_version, files };
-        self.write("journal.json", &journal)?;
-        Ok(journal)
+        let previous = journal.files.iter().filter_map(|entry| entry.previous.as_ref());
+        let texts = previous.map(|kept| kept.hash.as_str()).collect();
+        let written = self.write_texts(&texts).and_then(|()| self.write("journal.json", &journal));
+        self.unwritten().journal = written.as_ref().err().map(|_| journal.clone());
+        if let Err(error) = written {
+            tracing::warn!(
+                %error,
+                "a change cannot be noted in the state directory; it is put in place all the same, and noted when there is \
+                 room: free some, or set another `state_dir`"
+            );
+        }
+        journal
+    }
+
+    /// Writes those of the texts that are in memory only. A file must not name a text that is not on the disk.
+    fn write_texts(&self, hashes: &BTreeSet<&str>) -> io::Result<()> {
+        let mut unwritten = self.unwritten();
+        for hash in hashes {
+            if let Some(text) = unwritten.texts.get(*hash) {
+                private::write(&self.text_path(hash), text)?;
+                unwritten.texts.remove(*hash);
+            }
+        }
+        Ok(())
+    }
+
+    fn text_path(&self, hash: &str) -> PathBuf {
+        self.folder.join("texts").join(hash)
     }
 
     /// Notes that the change under way is over.
@@ -128,6 +167,7 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub fn end(&self) -> io::Result<()> {
+        *self.unwritten() = Unwritten::default();
         remove_if_there(&self.folder.join("journal.json"))?;
         sync_folder(&self.folder)
     }
@@ -153,9 +193,10 @@ impl Ledger {
         files: Vec<(PathBuf, Kept)>,
     ) -> io::Result<()> {
         let good = Good { format: FORMAT, version: version.to_owned(), shows_version, files };
+        let named: BTreeSet<&str> = good.files.iter().map(|(_, kept)| kept.hash.as_str()).collect();
+        self.write_texts(&named)?;
         self.write("good.json", &good)?;
         self.end()?;
-        let named: BTreeSet<&str> = good.files.iter().map(|(_, kept)| kept.hash.as_str()).collect();
         for entry in fs::read_dir(self.folder.join("texts"))? {
             let entry = entry?;
             if entry.file_name().to_str().is_none_or(|name| !named.contains(name)) {
@@ -165,18 +206,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps a text; returns its hash. A text already kept is not written again.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn keep(&self, text: &[u8]) -> io::Result<String> {
+    /// Keeps a text, in memory while the disk is full; returns its hash. A text already kept is not written again.
+    pub fn keep(&self, text: &[u8]) -> String {
         let hash = hash(text);
-        let path = self.folder.join("texts").join(&hash);
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == text.len() as u64) {
-            return Ok(hash);
+        let path = self.text_path(&hash);
+        let written = fs::metadata(&path).is_ok_and(|it| it.len() == text.len() as u64);
+        if !written && private::write(&path, text).is_err() {
+            self.unwritten().texts.insert(hash.clone(), text.to_owned());
         }
-        private::write(&path, text)?;
-        Ok(hash)
+        hash
     }
 
     /// A text kept before.
@@ -184,7 +222,10 @@ impl Ledger {
     /// # Errors
     /// It is gone or damaged.
     pub fn text(&self, hash_wanted: &str) -> io::Result<Vec<u8>> {
-        let path = self.folder.join("texts").join(hash_wanted);
+        if let Some(text) = self.unwritten().texts.get(hash_wanted) {
+            return Ok(text.clone());
+        }
+        let path = self.text_path(hash_wanted);
         let text = fs::read(&path).map_err(|error| at(&path, &error))?;
         if hash(&text) == hash_wanted {
             Ok(text)

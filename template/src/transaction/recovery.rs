@@ -22,7 +22,7 @@ pub enum Recovered {
 /// # Errors
 /// The journal cannot be read, or a text it names is gone.
 pub fn recover(ledger: &Ledger) -> io::Result<Recovered> {
-    let Some(journal) = ledger.journal()? else { return Ok(Recovered::Clean) };
+    let Some(journal) = ledger.journal()? else { return note_unnoted(ledger) };
     let mut complete = true;
     for entry in &journal.files {
         complete &= files::current_hash(&entry.destination)? == entry.new;
@@ -35,6 +35,25 @@ pub fn recover(ledger: &Ledger) -> io::Result<Recovered> {
     Ok(Recovered::Undone)
 }
 
+/// Finds a change whose journal the disk did not take: files that differ from the last acknowledged version. Whether the
+/// program was told of them is not known, so it is told again.
+fn note_unnoted(ledger: &Ledger) -> io::Result<Recovered> {
+    let Some(good) = ledger.good()? else { return Ok(Recovered::Clean) };
+    let mut entries = Vec::new();
+    for (destination, kept) in &good.files {
+        if let Some(hash) = files::current_hash(destination)? {
+            let (destination, previous) = (destination.clone(), Some(kept.clone()));
+            entries.push(Entry { destination, new: Some(hash), previous });
+        }
+    }
+    let same = |entry: &Entry| entry.new == entry.previous.as_ref().map(|kept| kept.hash.clone());
+    if entries.iter().all(same) {
+        return Ok(Recovered::Clean);
+    }
+    ledger.begin("", false, entries);
+    Ok(Recovered::Pending)
+}
+
 /// Writes the journal of a change that was undone: its new files are the previous ones of `journal`.
 pub(super) fn note_way_back(ledger: &Ledger, journal: &Journal) -> io::Result<Journal> {
     let good = ledger.good()?;
@@ -45,7 +64,7 @@ pub(super) fn note_way_back(ledger: &Ledger, journal: &Journal) -> io::Result<Jo
         new: entry.previous.as_ref().map(|kept| kept.hash.clone()),
         previous: entry.previous.clone(),
     });
-    ledger.begin(&version, shows, entries.collect())
+    Ok(ledger.begin(&version, shows, entries.collect()))
 }
 
 /// Puts the last good files where files are missing, so that the program that reads them can start although nothing

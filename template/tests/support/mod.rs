@@ -277,6 +277,16 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(folder: &Path, catalog: SocketAddr, arguments: &[&str]) -> Self {
+        Self::start_with(folder, catalog, arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_with(
+        folder: &Path,
+        catalog: SocketAddr,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let log = folder.join("daemon.log");
         let output = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_muster-template"))
@@ -284,6 +294,7 @@ impl Daemon {
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())
             .env("MUSTER_HTTP_ADDR", catalog.to_string())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
