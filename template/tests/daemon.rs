@@ -559,7 +559,9 @@ async fn a_full_state_directory_holds_up_no_change() {
     // Folders in the way of the files that are written first: no file can be made, whoever asks.
     let obstacles =
         ["journal.new", "good.new"].map(|name| bench.path(&format!("state/0-out/{name}")));
-    obstacles.iter().for_each(|path| fs::create_dir(path).unwrap());
+    for path in &obstacles {
+        fs::create_dir(path).unwrap();
+    }
     bench.catalog.set_key("word", "two");
     bench.reads("out", "two\n").await;
     let reasons = ready(503).await;
@@ -568,7 +570,9 @@ async fn a_full_state_directory_holds_up_no_change() {
     assert!(daemon.log().contains("a change cannot be noted"), "{}", daemon.log());
     bench.catalog.set_key("word", "three");
     bench.reads("out", "three\n").await;
-    obstacles.iter().for_each(|path| fs::remove_dir(path).unwrap());
+    for path in &obstacles {
+        fs::remove_dir(path).unwrap();
+    }
     ready(200).await;
 }
 

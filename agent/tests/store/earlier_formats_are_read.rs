@@ -234,7 +234,7 @@ fn states_of_every_version_are_read() {
     let logs = kept("commands-");
     for (file, bytes) in kept("state-") {
         // Access control came with format 3, and with the second kept log.
-        let log = if file.starts_with("state-1") || file.starts_with("state-2") { 0 } else { 1 };
+        let log = usize::from(!["state-1", "state-2"].iter().any(|old| file.starts_with(old)));
         let expected = replayed(&unpacked(&logs[log].1));
         let store = snapshot::read(&*bytes).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert_eq!(store.counts(), expected.counts(), "{file}");

@@ -84,7 +84,8 @@ impl Consensus {
         let config = Arc::new(config(&settings).validate().map_err(internal)?);
         let executor = Executor::default();
         let raft = executor.attach(Raft::new(id, config, network.clone(), log, machine));
-        let raft = raft.await.map_err(fatal)?;
+        // Its first steps hold the whole state machine: too large for the stack of every caller.
+        let raft = Box::pin(raft).await.map_err(fatal)?;
         drop(tokio::spawn(executor.run()));
 
         let times = Times::scaled(settings.raft_multiplier);

@@ -85,8 +85,7 @@ impl Acl {
             }
             AclChange::TokensExpire(accessors) => {
                 for accessor in accessors {
-                    let ended = |row: &&Arc<Token>| row.is_expired(context.at);
-                    if self.tokens.get(accessor).filter(ended).is_some() {
+                    if self.tokens.get(accessor).is_some_and(|row| row.is_expired(context.at)) {
                         self.remove_token(context, accessor);
                     }
                 }
@@ -99,7 +98,7 @@ impl Acl {
                 context.touch(Scope::AclPolicies);
             }
             AclChange::PoliciesDelete(ids) => {
-                remove(context, &mut self.policies, ids, Scope::AclPolicies);
+                remove(context, &mut self.policies, ids, &Scope::AclPolicies);
             }
             AclChange::Role(expected, row) => {
                 let place =
@@ -107,7 +106,7 @@ impl Acl {
                 set(context, &mut self.roles, *expected, row, "role", place)?;
                 context.touch(Scope::AclRoles);
             }
-            AclChange::RolesDelete(ids) => remove(context, &mut self.roles, ids, Scope::AclRoles),
+            AclChange::RolesDelete(ids) => remove(context, &mut self.roles, ids, &Scope::AclRoles),
             AclChange::AuthMethod(expected, row) => self.set_method(context, *expected, row)?,
             AclChange::AuthMethodsDelete(names) => {
                 for name in names {
@@ -123,7 +122,7 @@ impl Acl {
                 context.touch(Scope::AclBindingRules);
             }
             AclChange::BindingRulesDelete(ids) => {
-                remove(context, &mut self.rules, ids, Scope::AclBindingRules);
+                remove(context, &mut self.rules, ids, &Scope::AclBindingRules);
             }
         }
         Ok(())
@@ -213,7 +212,7 @@ impl Acl {
         let is_it = |other: &str| fold(other) == fold(&method.name);
         let rules = self.rules.rows().filter(|rule| is_it(&rule.auth_method));
         let rules: Vec<Arc<str>> = rules.map(|rule| rule.id.clone()).collect();
-        remove(context, &mut self.rules, &rules, Scope::AclBindingRules);
+        remove(context, &mut self.rules, &rules, &Scope::AclBindingRules);
         let made = |token: &&Arc<Token>| token.auth_method.as_deref().is_some_and(is_it);
         let tokens = self.tokens.rows().filter(made);
         for accessor in tokens.map(|token| token.accessor.clone()).collect::<Vec<_>>() {
@@ -251,7 +250,7 @@ fn remove<R: Row>(
     context: &mut ApplyContext,
     table: &mut Table<R>,
     keys: &[Arc<str>],
-    scope: Scope,
+    scope: &Scope,
 ) {
     for key in keys {
         if table.remove(context.index, key).is_some() {
