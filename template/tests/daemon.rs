@@ -519,7 +519,7 @@ async fn the_configuration_is_read_again_when_it_changes_unless_told_otherwise()
     };
     fs::create_dir(bench.path("conf.d")).unwrap();
     bench.write("conf.d/a.toml", &config("one", ""));
-    let daemon = bench.start(&["-config", &bench.path("conf.d")]);
+    let mut daemon = bench.start(&["-config", &bench.path("conf.d")]);
     bench.reads("out", "one").await;
     bench.write("conf.d/a.toml", &config("two", "nonsense = 1"));
     eventually("the mistake is told", async || {
@@ -531,7 +531,8 @@ async fn the_configuration_is_read_again_when_it_changes_unless_told_otherwise()
     let more = config("more", "").replace("\"g\"", "\"h\"").replace("/out\"", "/more\"");
     bench.write("conf.d/b.toml", &more);
     bench.reads("more", "more").await;
-    drop(daemon);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().await, Some(0), "{}", daemon.log());
 
     bench.write("conf.d/a.toml", &config("four", "auto_reload_config = false"));
     let daemon = bench.start(&["-config", &bench.path("conf.d")]);

@@ -195,12 +195,18 @@ impl Ledger {
         let good = Good { format: FORMAT, version: version.to_owned(), shows_version, files };
         let named: BTreeSet<&str> = good.files.iter().map(|(_, kept)| kept.hash.as_str()).collect();
         self.write_texts(&named)?;
-        self.write("good.json", &good)?;
+        // A change that was undone needs no new note, nor room for one.
+        if self.good().ok().flatten().as_ref() != Some(&good) {
+            self.write("good.json", &good)?;
+        }
         self.end()?;
         for entry in fs::read_dir(self.folder.join("texts"))? {
             let entry = entry?;
-            if entry.file_name().to_str().is_none_or(|name| !named.contains(name)) {
-                remove_if_there(&entry.path())?;
+            if entry.file_name().to_str().is_none_or(|name| !named.contains(name))
+                && let Err(error) = remove_if_there(&entry.path())
+            {
+                // The change is noted all the same; it is tried again after the next one.
+                tracing::debug!(%error, "a text that nobody needs stays");
             }
         }
         Ok(())
