@@ -24,12 +24,14 @@
 //! | `token` | the token, read again when its file changes |
 //! | `options` | how to read: consistency, blocking, filters |
 //! | `calls` | one handle for each family of paths |
+//! | `acl` | the same for access control |
 //! | `rows` | lists: a row that makes no sense costs itself alone |
 //! | `stream` | answers that go on |
 //! | `gate` | the number of connections, which all clients of a process share |
 //! | `watch` | following one question over time, or many on few connections |
 //! | `lock` | at most one holder of a key, or at most so many |
 
+mod acl;
 mod calls;
 mod connect;
 mod gate;
@@ -43,6 +45,7 @@ mod transport;
 pub mod types;
 mod watch;
 
+pub use acl::{Acl, AclObject};
 pub use calls::{Agent, Catalog, Event, Health, Kv, PutOptions, Sessions, StatusApi};
 pub use lock::{Held, LOCK_FLAGS, LockError, LockSettings, SEMAPHORE_FLAGS};
 pub use options::{Consistency, Meta, ReadOptions, Response, ServiceQuery};

@@ -215,6 +215,14 @@ impl Call {
         })
     }
 
+    /// The same with another token.
+    pub(super) fn client_with_token(&self, secret: &str) -> Result<Client, Failure> {
+        let client = self.client()?;
+        let token = Some(Secret::new(secret));
+        Client::new(Settings { token, ..client.settings().clone() })
+            .map_err(|error| Failure::new(layout::chain(&error)))
+    }
+
     fn settings(&self) -> Result<Settings, Error> {
         let mut settings = Settings::from_env()?;
         let text = |name| self.values.text(name).filter(|text| !text.is_empty());
@@ -251,10 +259,31 @@ impl Call {
             Error::Status { text, .. } if error.is_not_found() && text.is_empty() => {
                 Some("this agent does not offer that; its version may be older or newer".to_owned())
             }
-            error if error.is_denied() => Some("-token-file or -token say who asks".to_owned()),
+            Error::Status { text, .. } if error.is_denied() => {
+                Some(self.why_denied(text).replace("{}", self.program.name))
+            }
             _ => None,
         };
         Failure::new(format!("{what}: {}", layout::chain(error))).or_hint(hint)
+    }
+
+    /// Advice for a refusal, by what the server says and by what was sent.
+    fn why_denied(&self, text: &str) -> &'static str {
+        if text.contains("ACL support disabled") {
+            return "access control is off; `acl { enabled = true }` in the configuration of servers and agents turns \
+                    it on";
+        }
+        let with_token = self.settings().is_ok_and(|settings| settings.token.is_some());
+        match (with_token, text.contains("ACL not found")) {
+            (false, _) => "-token-file or -token say who asks",
+            (true, true) => {
+                "no token has the secret that was sent: it may be mistyped, removed or at its end"
+            }
+            (true, false) => {
+                "the token that was sent may not do this; `{} acl token read -self -expanded` shows what it may, and \
+                 `{} acl explain` which rule decides"
+            }
+        }
     }
 
     /// A failure of how the command was called, followed by its help.

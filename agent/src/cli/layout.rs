@@ -46,7 +46,21 @@ pub(super) fn objects(rows: &[Vec<String>]) -> String {
 /// Anything as JSON, as [`objects`] lays rows out.
 pub(super) fn document(value: &impl serde::Serialize) -> String {
     // What is printed has texts for names: it can be written.
-    indent(&serde_json::to_string(value).unwrap_or_default(), "    ") + "\n"
+    indent(&escaped(&serde_json::to_string(value).unwrap_or_default()), "    ") + "\n"
+}
+
+/// JSON whose texts are escaped as the API does. The characters stand nowhere but in texts.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(text, "\\u{:04x}", u32::from(letter));
+            }
+            _ => text.push(letter),
+        }
+    }
+    text
 }
 
 /// Green or red on a terminal, plain anywhere else and for whoever sets NO_COLOR.
@@ -149,6 +163,12 @@ mod tests {
     #[test]
     fn text_is_escaped_as_the_api_does() {
         assert_eq!(json_text("a<b>&\"\u{2028}"), "\"a\\u003cb\\u003e\\u0026\\\"\\u2028\"");
+    }
+
+    #[test]
+    fn documents_are_escaped_alike() {
+        let document = document(&serde_json::json!({"a<": "<b>&\"\u{2029}ü"}));
+        assert_eq!(document, "{\n    \"a\\u003c\": \"\\u003cb\\u003e\\u0026\\\"\\u2029ü\"\n}\n");
     }
 
     proptest::proptest! {

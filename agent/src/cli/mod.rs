@@ -12,6 +12,7 @@
 //! only this file writes that text and ends the process. Names, flags, outputs and exit codes are
 //! the reference's, for scripts' sake: 0 done, 1 failed, 127 no such command.
 
+mod acl;
 mod agent;
 mod catalog;
 mod command;
@@ -50,6 +51,39 @@ use command::{Call, Failure, Group, Output, Program, Spec};
 
 /// Every command but `agent`, whose flags are the configuration's, in alphabetical order.
 static COMMANDS: &[&Spec] = &[
+    &acl::auth_method::CREATE,
+    &acl::auth_method::DELETE,
+    &acl::auth_method::LIST,
+    &acl::auth_method::READ,
+    &acl::auth_method::UPDATE,
+    &acl::binding_rule::CREATE,
+    &acl::binding_rule::DELETE,
+    &acl::binding_rule::LIST,
+    &acl::binding_rule::READ,
+    &acl::binding_rule::UPDATE,
+    &acl::setup::BOOTSTRAP,
+    &acl::explain::EXPLAIN,
+    &acl::policy::CREATE,
+    &acl::policy::DELETE,
+    &acl::policy::LIST,
+    &acl::policy::READ,
+    &acl::policy::UPDATE,
+    &acl::role::CREATE,
+    &acl::role::DELETE,
+    &acl::role::LIST,
+    &acl::role::READ,
+    &acl::role::UPDATE,
+    &acl::setup::SET_AGENT_TOKEN,
+    &acl::template::LIST,
+    &acl::template::PREVIEW,
+    &acl::template::READ,
+    &acl::token::CLONE,
+    &acl::token::CREATE,
+    &acl::token::DELETE,
+    &acl::token::LIST,
+    &acl::token::READ,
+    &acl::token_update::UPDATE,
+    &acl::setup::TRANSLATE,
     &catalog::DATACENTERS,
     &catalog::NODES,
     &catalog::SERVICES,
@@ -72,6 +106,8 @@ static COMMANDS: &[&Spec] = &[
     &kv::PUT,
     &control::LEAVE,
     &lock::LOCK,
+    &acl::login::LOGIN,
+    &acl::login::LOGOUT,
     &maint::MAINT,
     &members::MEMBERS,
     &operator::autopilot::GET_CONFIG,
@@ -97,6 +133,13 @@ static COMMANDS: &[&Spec] = &[
 
 /// Commands that only hold others.
 static GROUPS: &[&Group] = &[
+    &Group { path: "acl", synopsis: "Manage tokens and what they may", about: acl::ABOUT },
+    acl::GROUPS[0],
+    acl::GROUPS[1],
+    acl::GROUPS[2],
+    acl::GROUPS[3],
+    acl::GROUPS[4],
+    acl::GROUPS[5],
     &Group { path: "catalog", synopsis: "Look into the catalog", about: catalog::ABOUT },
     &Group { path: "kv", synopsis: "Read and write keys", about: kv::ABOUT },
     &Group { path: "operator", synopsis: "Look after the cluster", about: operator::ABOUT },

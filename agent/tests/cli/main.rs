@@ -9,7 +9,9 @@ mod observe;
 mod operate;
 mod private;
 mod process;
+mod recorded;
 mod reference;
+mod secured;
 mod support;
 
 use std::fs;

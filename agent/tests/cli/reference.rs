@@ -16,20 +16,37 @@ use regex::Regex;
 use crate::support::Agent;
 
 /// Stands for the agent's name, as long as every such name.
-const NODE: &str = "name-of-the-agents-node";
+pub(crate) const NODE: &str = "name-of-the-agents-node";
 
 /// One command line and what is to come of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Row {
-    line: String,
+pub(crate) struct Row {
+    pub(crate) line: String,
     /// What only one of the two programs says by intention; such a row is held for its exit code alone.
-    differs: Option<String>,
-    code: i32,
-    out: String,
-    err: String,
+    pub(crate) differs: Option<String>,
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn parse(text: &str) -> Vec<Row> {
+/// An agent to run command lines against, and what is to be replaced in their output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) address: &'a str,
+    pub(crate) node: &'a str,
+    /// 0 for those that no output tells of.
+    pub(crate) ports: [u16; 5],
+    /// Variables of the command lines.
+    pub(crate) variables: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn of(agent: &'a Agent, variables: &'a [(&'a str, &'a str)]) -> Place<'a> {
+        Place { address: agent.address(), node: agent.node(), ports: agent.ports(), variables }
+    }
+}
+
+pub(crate) fn parse(text: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut differs = None;
     for line in text.lines() {
@@ -52,7 +69,7 @@ fn parse(text: &str) -> Vec<Row> {
     rows
 }
 
-fn print(rows: &[Row]) -> String {
+pub(crate) fn print(rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
         if let Some(why) = &row.differs {
@@ -68,41 +85,51 @@ fn print(rows: &[Row]) -> String {
 
 /// Runs a program's command lines against an agent, each as a shell would.
 fn run(program: &Path, agent: &Agent, rows: &[Row]) -> Vec<Row> {
-    let files = files();
-    rows.iter()
-        .map(|row| {
-            let mut command = Command::new("/bin/sh");
-            let line = row.line.replace("consul ", "\"$PROGRAM\" ");
-            let output = command
-                .args(["-c", &line])
-                .current_dir(&files)
-                .env("PROGRAM", program)
-                .env("CONSUL_HTTP_ADDR", agent.address())
-                .env_remove("MUSTER_HTTP_ADDR")
-                .env("SHELL", "/bin/sh")
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
-            let text = |bytes: &[u8]| plain(&String::from_utf8_lossy(bytes), agent);
-            Row {
-                code: output.status.code().unwrap_or(-1),
-                out: text(&output.stdout),
-                err: text(&output.stderr),
-                ..row.clone()
-            }
-        })
-        .collect()
+    rows.iter().map(|row| run_one(program, Place::of(agent, &[]), row)).collect()
+}
+
+/// Runs one command line.
+pub(crate) fn run_one(program: &Path, place: Place<'_>, row: &Row) -> Row {
+    let mut command = Command::new("/bin/sh");
+    let line = row.line.replace("consul ", "\"$PROGRAM\" ");
+    let output = command
+        .args(["-c", &line])
+        .current_dir(files())
+        .env("PROGRAM", program)
+        .env("CONSUL_HTTP_ADDR", place.address)
+        .env_remove("MUSTER_HTTP_ADDR")
+        .env("SHELL", "/bin/sh")
+        .envs(place.variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| plain(&String::from_utf8_lossy(bytes), place);
+    Row {
+        code: output.status.code().unwrap_or(-1),
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+        ..row.clone()
+    }
 }
 
 /// Without what differs from run to run.
-fn plain(text: &str, agent: &Agent) -> String {
-    let mut text = text.replace(agent.node(), NODE);
-    for (port, name) in agent.ports().iter().zip(["HTTPP", "DNSPT", "RPCPT", "LANPT", "WANPT"]) {
+fn plain(text: &str, place: Place<'_>) -> String {
+    let mut text = text.replace(place.node, NODE);
+    for (pattern, with) in [
+        // Before the ports, whose digits may stand in them.
+        (r"(Hash:\s+)[0-9a-f]{64}\b", "${1}HASH"),
+        (r#"("Hash": ")[^"]+"#, "${1}HASH"),
+        (r"[12]\d{3}-\d\d-\d\d([ T])\d\d:\d\d:\d\d(\.\d+)?", "TIME${1}TIME"),
+    ] {
+        text = Regex::new(pattern).unwrap().replace_all(&text, with).into_owned();
+    }
+    let names = ["HTTPP", "DNSPT", "RPCPT", "LANPT", "WANPT"];
+    for (port, name) in place.ports.iter().zip(names).filter(|(port, _)| **port != 0) {
         text = text.replace(&port.to_string(), name);
     }
     for (pattern, with) in [
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
-        (r#"(CreateIndex|ModifyIndex|LockIndex|LTime)("?:?\s+)\d+"#, "${1}${2}N"),
+        (r#"(Create ?Index|Modify ?Index|LockIndex|LTime|reset index)("?:?\s+)\d+"#, "${1}${2}N"),
         // Our hints stand on lines of their own.
         (r"(?m)^hint: .*\n", ""),
     ] {
@@ -113,7 +140,7 @@ fn plain(text: &str, agent: &Agent) -> String {
     if text.is_empty() { text } else { text + "\n" }
 }
 
-fn files() -> PathBuf {
+pub(crate) fn files() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/rows/files")
 }
 
@@ -131,7 +158,7 @@ fn agent(program: &str) -> Agent {
 }
 
 /// What is not as in the table; intended differences are held for their exit code.
-fn differences(way: &str, expected: &[Row], found: &[Row]) -> String {
+pub(crate) fn differences(way: &str, expected: &[Row], found: &[Row]) -> String {
     let mut text = String::new();
     for (expected, found) in expected.iter().zip(found) {
         let same = match expected.differs {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use muster_client::{Client, Settings};
+use muster_client::{Client, Secret, Settings};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_muster");
 
@@ -34,6 +34,8 @@ pub(crate) struct Agent {
     address: String,
     ports: [u16; 5],
     node: String,
+    /// Sent with every command; empty: none.
+    token: String,
     folder: tempfile::TempDir,
 }
 
@@ -65,9 +67,19 @@ impl Agent {
         keys: impl Fn(&Path) -> String,
         environment: &[(&str, &str)],
     ) -> Agent {
+        Agent::start_secured(program, keys, environment, "")
+    }
+
+    /// The same, where the agent shows itself to this token only.
+    pub(crate) fn start_secured(
+        program: &str,
+        keys: impl Fn(&Path) -> String,
+        environment: &[(&str, &str)],
+        token: &str,
+    ) -> Agent {
         // Another program may take a port between our look and the agent's: then try others.
         for _ in 0..5 {
-            if let Some(agent) = Agent::try_start(program, &keys, environment) {
+            if let Some(agent) = Agent::try_start(program, &keys, environment, token) {
                 return agent;
             }
         }
@@ -78,6 +90,7 @@ impl Agent {
         program: &str,
         keys: &impl Fn(&Path) -> String,
         environment: &[(&str, &str)],
+        token: &str,
     ) -> Option<Agent> {
         let folder = tempfile::tempdir().unwrap();
         let sockets = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
@@ -112,6 +125,7 @@ impl Agent {
             address: format!("127.0.0.1:{http}"),
             ports: [http, dns, server, lan, wan],
             node,
+            token: token.to_owned(),
             folder,
         };
         let start = Instant::now();
@@ -178,7 +192,8 @@ impl Agent {
 
     pub(crate) fn client(&self) -> Client {
         let address = self.address.clone();
-        Client::new(Settings { address, ..Settings::default() }).unwrap()
+        let token = (!self.token.is_empty()).then(|| Secret::new(&*self.token));
+        Client::new(Settings { address, token, ..Settings::default() }).unwrap()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -187,6 +202,9 @@ impl Agent {
         for name in ["MUSTER_HTTP_TOKEN", "CONSUL_HTTP_TOKEN", "MUSTER_HTTP_SSL", "CONSUL_HTTP_SSL"]
         {
             command.env_remove(name);
+        }
+        if !self.token.is_empty() {
+            command.env("MUSTER_HTTP_TOKEN", &self.token);
         }
         command
     }

@@ -4,6 +4,7 @@
 //! `null` for what is empty, missing and unknown fields. Definitions (what a writer sends) are stricter, but for
 //! ports: whoever says -1 for "none" is understood everywhere.
 
+mod acl;
 mod agent;
 mod catalog;
 mod definition;
@@ -11,6 +12,11 @@ mod duration;
 mod kv;
 mod lenient;
 
+pub use acl::{
+    AclExplanation, AclExplanations, AclLink, AclPolicy, AclQuestion, AclRole, AclToken,
+    AuthMethod, BindingRule, Login, NodeIdentity, PolicyTemplate, ServiceIdentity,
+    TemplateVariables, TemplatedPolicy,
+};
 pub use agent::{AgentCheck, AgentService, CheckTimes, Member, MemberStatus};
 pub(crate) use catalog::Tags;
 pub use catalog::{

@@ -1,0 +1,6 @@
+service "web" {
+  policy = "write"
+}
+key_prefix "config/" {
+  policy = "read"
+}
