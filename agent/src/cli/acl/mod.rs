@@ -49,14 +49,15 @@ pub(super) const GROUPS: [&Group; 6] = [
         about: "Which services, nodes or roles those get who log in by a method.
 
     $ muster acl binding-rule list -method=ci
-    $ muster acl binding-rule create -method=ci -bind-type=role -bind-name=deploy",
+    $ muster acl binding-rule create -method=ci -bind-type=role \\
+                                     -bind-name=deploy",
     },
     &Group {
         path: "acl policy",
         synopsis: "Policies: sets of rules",
         about: "Policies are named sets of rules. Tokens and roles link to them.
 
-    $ muster acl policy create -name=web -rules='service \"web\" { policy = \"write\" }'
+    $ muster acl policy create -name=web -rules=@web.hcl
     $ muster acl policy read -name=web
     $ muster acl policy delete -name=web",
     },

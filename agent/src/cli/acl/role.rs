@@ -30,7 +30,8 @@ pub(in crate::cli) static CREATE: Spec = Spec {
     operands: "",
     about: "Creates a role with policies and identities.
 
-    $ muster acl role create -name=deploy -policy-name=web -service-identity=api",
+    $ muster acl role create -name=deploy -policy-name=web \\
+                             -service-identity=api",
     flags: &[
         DESCRIPTION,
         FORMAT_FLAG,
