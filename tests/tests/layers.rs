@@ -23,6 +23,8 @@ const ORDER: [&str; 29] = [
     "secrets",
     "spelling",
     "telemetry",
+    // Decisions of all interfaces.
+    "filter",
     "acl",
     // The cluster.
     "archive",
@@ -31,7 +33,6 @@ const ORDER: [&str; 29] = [
     "raft",
     // Roles.
     "checks",
-    "filter",
     "watches",
     "local",
     "read",

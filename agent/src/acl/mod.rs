@@ -12,6 +12,7 @@
 
 pub mod authorizer;
 pub mod caller;
+pub mod method;
 pub mod policy;
 
 use std::fmt;

@@ -30,6 +30,8 @@ pub enum Value<'a> {
     Texts(&'a [String]),
     /// Keys and texts.
     TextMap(&'a BTreeMap<String, String>),
+    /// Keys and lists of texts.
+    TextsMap(&'a BTreeMap<String, Vec<String>>),
     /// Fields in a field.
     Row(&'a dyn Row),
     /// A list of rows.
@@ -153,14 +155,17 @@ fn resolve(selector: &[String], schema: &Schema) -> Result<(Vec<PathStep>, Kind)
     let mut path = Vec::with_capacity(selector.len());
     let mut inside = Some(schema);
     let mut kind = Kind::Text;
-    // The rows under a map's keys, once a key was named.
-    let mut keyed: Option<Option<&'static Schema>> = None;
+    // What is under a map's keys, until a key is named.
+    let mut keyed: Option<Kind> = None;
     for (place, name) in selector.iter().enumerate() {
         let unknown = || Error::Selector(selector[..=place].join("."));
         if let Some(under_key) = keyed.take() {
             path.push(PathStep::Key(name.clone()));
-            inside = under_key;
-            kind = under_key.map_or(Kind::Text, Kind::Struct);
+            inside = match under_key {
+                Kind::Struct(schema) => Some(schema),
+                _ => None,
+            };
+            kind = under_key;
             continue;
         }
         let (field, found) = inside.and_then(|schema| schema.field(name)).ok_or_else(unknown)?;
@@ -172,8 +177,9 @@ fn resolve(selector: &[String], schema: &Schema) -> Result<(Vec<PathStep>, Kind)
         inside = None;
         match found {
             Kind::Struct(schema) | Kind::Structs(schema) => inside = Some(schema),
-            Kind::TextMap => keyed = Some(None),
-            Kind::StructMap(schema) => keyed = Some(Some(schema)),
+            Kind::TextMap => keyed = Some(Kind::Text),
+            Kind::TextsMap => keyed = Some(Kind::Texts),
+            Kind::StructMap(schema) => keyed = Some(Kind::Struct(schema)),
             Kind::Text | Kind::Int | Kind::Bool | Kind::Texts => {}
         }
     }
@@ -200,11 +206,12 @@ fn test(
             Test::Bool { is: coerce::bool(value).map_err(coerce)?, negated }
         }
         (Kind::Text, Matches | NotMatches) => Test::Regex { regex: room.regex(value)?, negated },
-        (Kind::Text | Kind::Texts | Kind::TextMap | Kind::StructMap(_), In | NotIn) => {
-            Test::In { what: value.to_owned(), negated }
-        }
         (
-            Kind::Texts | Kind::TextMap | Kind::Structs(_) | Kind::StructMap(_),
+            Kind::Text | Kind::Texts | Kind::TextMap | Kind::TextsMap | Kind::StructMap(_),
+            In | NotIn,
+        ) => Test::In { what: value.to_owned(), negated },
+        (
+            Kind::Texts | Kind::TextMap | Kind::TextsMap | Kind::Structs(_) | Kind::StructMap(_),
             IsEmpty | IsNotEmpty,
         ) => Test::Empty { negated },
         _ => return Err(Error::Operator { operator: operator.name(), selector: selector() }),
@@ -277,6 +284,10 @@ fn reach(value: Value<'_>, path: &[PathStep], test: &Test) -> bool {
             Some(text) => reach(Value::Text(text), rest, test),
             None => test.negated(),
         },
+        (PathStep::Key(key), Value::TextsMap(map)) => match map.get(key) {
+            Some(texts) => reach(Value::Texts(texts), rest, test),
+            None => test.negated(),
+        },
         (PathStep::Key(key), Value::RowMap(map)) => match map.row(key) {
             Some(row) => reach(Value::Row(row), rest, test),
             None => test.negated(),
@@ -317,6 +328,7 @@ impl Test {
                 let found = match value {
                     Value::Texts(texts) => texts.contains(what),
                     Value::TextMap(map) => map.contains_key(what),
+                    Value::TextsMap(map) => map.contains_key(what),
                     Value::RowMap(map) => map.row(what).is_some(),
                     _ => text.contains(what),
                 };
@@ -326,6 +338,7 @@ impl Test {
                 let count = match value {
                     Value::Texts(texts) => texts.len(),
                     Value::TextMap(map) => map.len(),
+                    Value::TextsMap(map) => map.len(),
                     Value::RowMap(map) => map.count(),
                     Value::Rows(rows) => rows.count(),
                     _ => 0,

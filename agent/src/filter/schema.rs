@@ -15,6 +15,8 @@ pub(super) enum Kind {
     Texts,
     /// Any key to a text.
     TextMap,
+    /// Any key to a list of texts.
+    TextsMap,
     /// Further fields.
     Struct(&'static Schema),
     /// A list of rows; a selector into it holds if it holds for one of them.
@@ -29,7 +31,7 @@ impl Schema {
     }
 }
 
-use Kind::{Bool, Int, Struct, StructMap, Structs, Text, TextMap, Texts};
+use Kind::{Bool, Int, Struct, StructMap, Structs, Text, TextMap, Texts, TextsMap};
 
 /// A node.
 pub static NODE: Schema = Schema(&[
@@ -96,6 +98,15 @@ pub static CHECK: Schema = Schema(&[
 /// An instance with its node and its checks.
 pub static SERVICE_ENTRY: Schema =
     Schema(&[("Node", Struct(&NODE)), ("Service", Struct(&SERVICE)), ("Checks", Structs(&CHECK))]);
+
+/// Claims of a log-in, under the names that its method gives them.
+pub(crate) static CLAIMS: Schema = Schema(&[("value", TextMap), ("list", TextsMap)]);
+
+/// A service account of Kubernetes that logs in.
+pub(crate) static SERVICE_ACCOUNT_IDENTITY: Schema =
+    Schema(&[("serviceaccount", Struct(&SERVICE_ACCOUNT))]);
+
+static SERVICE_ACCOUNT: Schema = Schema(&[("namespace", Text), ("name", Text), ("uid", Text)]);
 
 pub(super) static ADDRESS: Schema = Schema(&[("Address", Text), ("Port", Int)]);
 pub(super) static WEIGHTS: Schema = Schema(&[("Passing", Int), ("Warning", Int)]);

@@ -41,6 +41,11 @@ impl Authority {
         Tls::from(Inner::with(vec![self.issuer.der().clone()], false))
     }
 
+    /// Its certificate, as settings take it.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     fn params(names: &[&str]) -> CertificateParams {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
