@@ -38,6 +38,10 @@ impl Following {
         assert!(matches!(told, Ok(Some(()))), "not told: {what}");
         self.source.send_replace(read(&self.path));
     }
+
+    async fn is_told_within(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.told.recv()).await.is_ok()
+    }
 }
 
 impl Drop for Following {
@@ -157,8 +161,10 @@ async fn a_folder_is_followed_with_the_files_that_come_and_go() {
     following.is_told("behind the link").await;
     fs::remove_file(folder.path().join("a.json")).unwrap();
     following.is_told("removed").await;
+    // An event that came before all was read again may tell of the same change once more.
+    while following.is_told_within(Duration::from_millis(300)).await {}
     write(&folder.path().join("notes.txt"), "not configuration");
-    assert!(tokio::time::timeout(Duration::from_millis(300), following.told.recv()).await.is_err());
+    assert!(!following.is_told_within(Duration::from_millis(300)).await);
 }
 
 #[tokio::test]
