@@ -9,6 +9,9 @@ use super::*;
 /// Longer than any change takes to be told.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Longer than the pace of following takes to tell of a change.
+const SILENCE: Duration = Duration::from_millis(300);
+
 /// A follower of one path, told by events alone unless `look` is short.
 struct Following {
     told: mpsc::Receiver<()>,
@@ -37,6 +40,14 @@ impl Following {
         let told = tokio::time::timeout(PATIENCE, self.told.recv()).await;
         assert!(matches!(told, Ok(Some(()))), "not told: {what}");
         self.source.send_replace(read(&self.path));
+    }
+
+    /// All that was changed is told. A look while a file is being written, or before all was read again, tells of the same
+    /// change once more.
+    async fn is_silent(&mut self) {
+        while self.is_told_within(SILENCE).await {
+            self.source.send_replace(read(&self.path));
+        }
     }
 
     async fn is_told_within(&mut self, time: Duration) -> bool {
@@ -83,10 +94,11 @@ async fn a_file_may_be_written_replaced_removed_and_come_back() {
     following.is_told("removed").await;
     write(&file, "back");
     following.is_told("back").await;
+    following.is_silent().await;
     // What holds the same as before is no change, however it came.
     rename_over(&file, "back");
     write(&folder.path().join("other.json"), "of no concern");
-    assert!(tokio::time::timeout(Duration::from_millis(300), following.told.recv()).await.is_err());
+    assert!(!following.is_told_within(SILENCE).await);
     write(&file, "last");
     following.is_told("written again").await;
 }
@@ -161,10 +173,9 @@ async fn a_folder_is_followed_with_the_files_that_come_and_go() {
     following.is_told("behind the link").await;
     fs::remove_file(folder.path().join("a.json")).unwrap();
     following.is_told("removed").await;
-    // An event that came before all was read again may tell of the same change once more.
-    while following.is_told_within(Duration::from_millis(300)).await {}
+    following.is_silent().await;
     write(&folder.path().join("notes.txt"), "not configuration");
-    assert!(!following.is_told_within(Duration::from_millis(300)).await);
+    assert!(!following.is_told_within(SILENCE).await);
 }
 
 #[tokio::test]
