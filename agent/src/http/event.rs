@@ -320,8 +320,11 @@ fn list(request: Request) -> Result<Answer, Error> {
             let deadline = Instant::now() + waits.bounded(stream::KEEP_ALIVE);
             // 0 is no index: the first look always answers.
             let (index, bytes) = listing.wait(seen.unwrap_or(0), deadline).await;
-            let piece =
-                if Some(index) == seen { stream::silence() } else { stream::piece(index, &bytes) };
+            let piece = if Some(index) == seen {
+                stream::silence()
+            } else {
+                stream::piece(&index.to_string(), &bytes)
+            };
             Some((piece, (listing, Some(index))))
         });
         let mut reply = stream::reply();

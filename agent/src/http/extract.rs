@@ -8,7 +8,7 @@ use axum::extract::FromRequestParts;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use muster_client::types::parse_nanos;
+use muster_client::types::{format_duration, parse_nanos};
 
 use super::encode::Layout;
 use super::error::Error;
@@ -46,7 +46,36 @@ pub(crate) struct Request {
     /// Address of the client; `None` on a Unix socket, and for a request that another agent received.
     pub(super) peer: Option<IpAddr>,
     pub(super) via: Via,
+    /// The answer that a question of a stream of many is about to follow.
+    pub(super) known: Option<Known>,
     pub(super) body: RequestBody,
+}
+
+/// The answer that is known already: the next one is another, or comes after so long a wait. It is a value of its own
+/// rather than a part of the URL, so that nothing in the URL can hide or change it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) position: Position,
+    pub(crate) wait: Duration,
+}
+
+/// Position of an answer: anything else is an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Position {
+    Index(Index),
+    /// The hash of what was answered, as the client or the agent wrote it.
+    Hash(String),
+}
+
+impl Known {
+    /// As the parameters of a request say it.
+    pub(super) fn parameters(&self) -> String {
+        let wait = format_duration(self.wait);
+        match &self.position {
+            Position::Index(index) => format!("index={index}&wait={wait}"),
+            Position::Hash(hash) => format!("hash={}&wait={wait}", params::escape(hash)),
+        }
+    }
 }
 
 /// Whoever hands a request to the interface, and for whom. An extension of every request.
@@ -58,6 +87,7 @@ pub(super) struct RequestContext {
     /// The body, which also somebody else holds who reads what is left of it.
     pub(super) body: RequestBody,
     pub(super) via: Via,
+    pub(super) known: Option<Known>,
 }
 
 /// The way on which a request came.
@@ -77,7 +107,7 @@ impl FromRequestParts<Route> for Request {
 
     async fn from_request_parts(parts: &mut Parts, route: &Route) -> Result<Request, Error> {
         let context = parts.extensions.remove::<RequestContext>();
-        let RequestContext { app, peer, body, via } =
+        let RequestContext { app, peer, body, via, known } =
             context.ok_or(Error::Status(StatusCode::INTERNAL_SERVER_ERROR))?;
         let path = params::unescape(parts.uri.path());
         let path = path.ok_or(Error::Status(StatusCode::BAD_REQUEST))?;
@@ -107,6 +137,7 @@ impl FromRequestParts<Route> for Request {
             path,
             peer,
             via,
+            known,
             body,
         })
     }
@@ -136,7 +167,9 @@ impl Request {
     /// `?index`, `?wait`, `?stale`, `?consistent`, ... with the reference's texts for wrong ones.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, Error> {
         let max_stale = self.app.settings.discovery_max_stale;
-        read_options(&self.params, &self.headers, &self.path, max_stale)
+        let mut read = read_options(&self.params, &self.headers, &self.path, max_stale)?;
+        (read.options.index, read.options.wait) = self.index_and_wait()?;
+        Ok(read)
     }
 
     /// Namespaces are refused where the reference refuses them, rather than silently ignored.
@@ -144,9 +177,21 @@ impl Request {
         no_namespace(&self.params, &self.headers)
     }
 
-    /// `?index` and `?wait`.
+    /// `?index` and `?wait`, or what a question has in their place.
     pub(crate) fn index_and_wait(&self) -> Result<(Index, Duration), Error> {
-        index_and_wait(&self.params)
+        match &self.known {
+            None => index_and_wait(&self.params),
+            Some(Known { position: Position::Index(index), wait }) => Ok((*index, *wait)),
+            Some(Known { position: Position::Hash(_), wait }) => Ok((0, *wait)),
+        }
+    }
+
+    /// `?hash`, or what a question has in its place.
+    pub(crate) fn hash(&self) -> &str {
+        match &self.known {
+            Some(Known { position: Position::Hash(hash), .. }) => hash,
+            _ => self.params.get("hash").unwrap_or_default(),
+        }
     }
 
     /// Does the client want a stream of events rather than one answer?

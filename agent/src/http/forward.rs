@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::http::error::Error;
-use crate::http::extract::{self, Request};
+use crate::http::extract::{self, Known, Request};
 use crate::http::handler::{Answer, later};
 use crate::http::params::Params;
 use crate::http::payload::{self, RequestBody};
@@ -49,7 +49,7 @@ pub(super) fn pass_on(
     uri: &Uri,
     upstream: Upstream,
 ) -> Result<Answer, Error> {
-    let Request { app, headers: given, body, .. } = request;
+    let Request { app, headers: given, known, body, .. } = request;
     let mut headers = Vec::new();
     for name in LOOKED_AT {
         for value in given.get_all(&name) {
@@ -60,7 +60,7 @@ pub(super) fn pass_on(
     let mut request = upstream::Request {
         method: method.as_str().to_owned(),
         path: uri.path().to_owned(),
-        query: uri.query().unwrap_or_default().to_owned(),
+        query: query(uri, known.as_ref()),
         headers,
         body: Bytes::new(),
         cut: false,
@@ -91,6 +91,16 @@ pub(super) fn pass_on(
         }
         Ok(reply(upstream.http(request).await?))
     })
+}
+
+/// The query of a URI with what else the request knows: between agents it is a part of the text.
+fn query(uri: &Uri, known: Option<&Known>) -> String {
+    let given = uri.query().unwrap_or_default();
+    match known.map(Known::parameters) {
+        None => given.to_owned(),
+        Some(parameters) if given.is_empty() => parameters,
+        Some(parameters) => format!("{given}&{parameters}"),
+    }
 }
 
 fn reply(answer: upstream::ForwardedReply) -> Reply {

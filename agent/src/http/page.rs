@@ -51,6 +51,16 @@ impl Page {
     }
 }
 
+/// Refuses pages of event streams: an event has no header that says that there is more.
+pub(crate) fn check_whole(params: &Params) -> Result<(), Error> {
+    match params.get("limit").filter(|text| !text.is_empty()) {
+        None => Ok(()),
+        Some(limit) => Err(Error::invalid(format!(
+            "Cannot stream pages: an event cannot say that rows are left out by ?limit={limit}, leave it out."
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +79,14 @@ mod tests {
         assert_eq!(seen, rows);
         page.after = Some("bb".into());
         assert_eq!(page.cut(&rows, Clone::clone).0, &rows[2..4]);
+    }
+
+    #[test]
+    fn pages_are_not_streamed() {
+        for (query, expected) in [("limit=5", false), ("limit=", true), ("after=a", true)] {
+            let answer = check_whole(&Params::parse(query).unwrap());
+            assert_eq!(answer.is_ok(), expected, "{query}");
+        }
     }
 
     #[test]

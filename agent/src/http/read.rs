@@ -7,6 +7,7 @@ use http::header::{AGE, HeaderName, HeaderValue};
 use crate::http::error::Error;
 use crate::http::extract::{ReadOptions, Request};
 use crate::http::handler::{Answer, later, now};
+use crate::http::page;
 use crate::http::reply::Reply;
 use crate::http::stream;
 use crate::read::{Body, Query, ReadResult, Reader};
@@ -50,6 +51,7 @@ impl Request {
         }
         let reader = self.app.reader()?.clone();
         if self.wants_events() {
+            page::check_whole(&self.params)?;
             let after =
                 self.last_event().or((read.options.index > 0).then_some(read.options.index));
             let consistency = read.options.consistency;

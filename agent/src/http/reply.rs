@@ -57,6 +57,10 @@ pub(crate) enum Content {
     Passed(Option<u64>, upstream::Pieces),
 }
 
+/// The answer behind a response's body, for who makes something else of it. An extension of the response.
+#[derive(Clone)]
+pub(super) struct Behind(pub(super) Arc<Found<Body>>);
+
 /// Pieces of a body that ends when it ends.
 pub(crate) type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 

@@ -23,8 +23,8 @@ use http::request::Parts;
 use super::error::Error;
 use super::extract::{self, Request, RequestContext, Via};
 use super::handler::{Answer, Handler, PendingReply, now};
-use super::reply::{self, Reply};
-use super::{AppState, Backend, forward, paths};
+use super::reply::{self, Behind, Content, Reply};
+use super::{AppState, Backend, forward, page, paths};
 use crate::telemetry::metrics::{self, Timing};
 
 /// The routes of a family of paths.
@@ -254,18 +254,20 @@ impl Endpoint {
         if request.params.has("raw") {
             return Err(Error::invalid("Cannot stream ?raw values, an event stream carries text."));
         }
-        Ok(())
+        page::check_whole(&request.params)
     }
 
     fn reply_options(&self, parts: &Parts) -> ReplyOptions {
         let context = parts.extensions.get::<RequestContext>();
+        let behind = context.is_some_and(|context| context.via == Via::Watch);
         match context.filter(|context| context.via == Via::Connection) {
-            None => ReplyOptions { gzip: false, times: None, api: None },
+            None => ReplyOptions { gzip: false, times: None, api: None, behind },
             Some(context) => ReplyOptions {
                 // A refused HEAD announces the text but must not carry it, not even compressed.
                 gzip: parts.method != Method::HEAD && extract::accepts_gzip(&parts.headers),
                 times: self.route.times(&parts.method),
                 api: Some(Arc::clone(&context.app)),
+                behind,
             },
         }
     }
@@ -278,6 +280,8 @@ struct ReplyOptions {
     times: Option<&'static Timing>,
     /// The interface whose headers the reply gets; none if another one will add its own.
     api: Option<Arc<AppState>>,
+    /// Give the answer behind the body, too: events of it share more than its bytes.
+    behind: bool,
 }
 
 impl ReplyOptions {
@@ -288,7 +292,15 @@ impl ReplyOptions {
         if let Some(app) = &self.api {
             app.dress(&mut reply.headers);
         }
-        reply.finish(self.gzip)
+        let behind = match &reply.content {
+            Content::Shared(found) if self.behind => Some(Behind(Arc::clone(found))),
+            _ => None,
+        };
+        let mut response = reply.finish(self.gzip);
+        if let Some(behind) = behind {
+            response.extensions_mut().insert(behind);
+        }
+        response
     }
 }
 

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceBuilder};
 
 use super::error::Error;
-use super::extract::{RequestContext, Via};
+use super::extract::{Known, RequestContext, Via};
 use super::paths::{CleanPath, CleanPaths};
 use super::payload::RequestBody;
 use super::{AppState, params, paths, routing};
@@ -53,7 +53,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Connection {
         let (mut head, body) = request.into_parts();
         let body = RequestBody::new(body, &self.app, self.peer);
         let (app, peer) = (Arc::clone(&self.app), self.peer);
-        head.extensions.insert(RequestContext { app, peer, body, via: Via::Connection });
+        head.extensions.insert(RequestContext {
+            app,
+            peer,
+            body,
+            via: Via::Connection,
+            known: None,
+        });
         self.service.clone().call(HttpRequest::from_parts(head, Body::empty()))
     }
 }
@@ -134,13 +140,15 @@ pub(super) async fn ask(
     app: &Arc<AppState>,
     peer: Option<IpAddr>,
     path_and_query: &str,
+    known: Option<Known>,
     headers: HeaderMap,
 ) -> Response {
     let answering = match question(app, path_and_query) {
         Ok(uri) => {
-            let body = RequestBody::none();
-            let context = RequestContext { app: Arc::clone(app), peer, body, via: Via::Watch };
-            app.router.clone().call(request(Method::GET, uri, headers, context))
+            let mut router = app.router.clone();
+            let (app, body) = (Arc::clone(app), RequestBody::none());
+            let context = RequestContext { app, peer, body, via: Via::Watch, known };
+            router.call(request(Method::GET, uri, headers, context))
         }
         Err(error) => return error.into_response(),
     };
@@ -152,7 +160,7 @@ fn question(app: &AppState, path_and_query: &str) -> Result<Uri, Error> {
     let wrong = |why: &str| Error::invalid(format!("`{path_and_query}` {why}"));
     let uri: Uri =
         path_and_query.parse().map_err(|_| wrong("is no path: escape what is not plain text"))?;
-    // The rest behind `#` would be dropped in silence, the position in it, too.
+    // The rest behind `#` would be dropped in silence.
     if path_and_query.contains('#') {
         return Err(wrong("is no path: write `%23` for `#`"));
     }
@@ -183,7 +191,7 @@ pub(super) fn passed(
     let nothing = || Error::NotFound(String::new()).into_response();
     let answering = uri.ok_or_else(nothing).map(|uri| {
         let mut router = app.router.clone();
-        let context = RequestContext { app, peer: None, body, via: Via::Agent };
+        let context = RequestContext { app, peer: None, body, via: Via::Agent, known: None };
         router.call(request(method, uri, headers, context))
     });
     async move {

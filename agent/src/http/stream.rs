@@ -14,7 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 use super::reply::{Content, Reply};
 use crate::read::body::counted;
-use crate::read::{Body, Consistency, Options, Query, ReadResult, Reader};
+use crate::read::{Body, Consistency, Options, Query, Reader};
 use crate::store::Index;
 
 /// Silence is broken after this long.
@@ -72,7 +72,7 @@ impl Watch {
             Ok(outcome) if outcome.index == self.index => silence(),
             Ok(outcome) => {
                 self.index = outcome.index;
-                self.ready.extend(event(&outcome));
+                self.ready = event(&outcome.index.to_string(), &outcome.found.rows);
                 self.ready.pop_front().unwrap_or_default()
             }
             Err(error) => Bytes::from(format!("event: unavailable\ndata: {error}\n\n")),
@@ -81,23 +81,22 @@ impl Watch {
 }
 
 /// Events up to this size go out in one piece of their own.
-const COPIED_BYTES_MAX: usize = 16 << 10;
+const COPIED_BYTES_MAX: usize = 4 << 10;
 
-/// One event, in pieces. Large ones share their lines with all who listen: of those who do not read, each would keep a
-/// copy of its own.
-fn event(outcome: &ReadResult<Body>) -> Vec<Bytes> {
-    let body = &outcome.found.rows;
+/// One event with an answer as its datum, in pieces; `id` is where that one is. Large ones share their lines with all who
+/// listen: of those who do not read, each would keep a copy of its own.
+pub(super) fn event(id: &str, body: &Body) -> VecDeque<Bytes> {
     let json = if body.exists() { body.bytes().clone() } else { Bytes::from_static(b"null") };
     if json.len() <= COPIED_BYTES_MAX {
-        return vec![piece(outcome.index, &json)];
+        return [piece(id, &json)].into();
     }
     let lines = body.lines(|json| {
         let json = json.slice(..json.trim_ascii_end().len());
         if json.contains(&b'\n') { counted(Bytes::from(data(&json))) } else { json }
     });
     let begin = if lines.starts_with(DATA) { "" } else { "data: " };
-    let head = format!("id: {}\n{begin}", outcome.index);
-    vec![Bytes::from(head), lines.clone(), Bytes::from_static(b"\n\n")]
+    let head = format!("id: {id}\n{begin}");
+    [Bytes::from(head), lines.clone(), Bytes::from_static(b"\n\n")].into()
 }
 
 /// Prefix of a data line. JSON never begins so.
@@ -114,14 +113,25 @@ fn data(json: &[u8]) -> String {
     text
 }
 
-/// One event: an index and JSON.
-pub(super) fn piece(index: Index, json: &[u8]) -> Bytes {
-    Bytes::from(format!("id: {index}\n{}\n\n", data(json)))
+/// One event: where it is, and JSON.
+pub(super) fn piece(id: &str, json: &[u8]) -> Bytes {
+    Bytes::from(format!("id: {id}\n{}\n\n", data(json)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_events() {
+        let check = |body: Body, expected: &str| {
+            let said = Vec::from(event("a b 7", &body)).concat();
+            assert_eq!(String::from_utf8_lossy(&said), expected);
+        };
+        check(Body::new("[]"), "id: a b 7\ndata: []\n\n");
+        check(Body::missing(), "id: a b 7\ndata: null\n\n");
+        check(Body::new("[\n    1\n]\n"), "id: a b 7\ndata: [\ndata:     1\ndata: ]\n\n");
+    }
 
     #[test]
     fn large_events_say_the_same_in_pieces_that_are_shared() {
@@ -131,16 +141,9 @@ mod tests {
             format!("[{}]\n", vec![&*row; 40].join(",")),
             format!("[\n{}\n]", vec![&*row; 40].join(",\n")),
         ] {
-            let rows = Body::new(json.clone());
-            let outcome = ReadResult {
-                found: Arc::new(crate::store::Found { rows, index: 7, scopes: Vec::new() }),
-                index: 7,
-                consistency: Consistency::Default,
-                known_leader: true,
-                last_contact: Duration::ZERO,
-            };
-            let (first, second) = (event(&outcome), event(&outcome));
-            assert_eq!(first.concat(), piece(7, json.as_bytes()));
+            let body = Body::new(json.clone());
+            let (first, second) = (event("7", &body), event("n 7", &body));
+            assert_eq!(Vec::from(first.clone()).concat(), piece("7", json.as_bytes()));
             let large: Vec<_> = first.iter().zip(&second).filter(|(a, _)| a.len() > 1000).collect();
             assert!(large.iter().all(|(a, b)| a.as_ptr() == b.as_ptr()), "a copy for each");
             assert_eq!(large.len(), usize::from(json.len() > 1000));

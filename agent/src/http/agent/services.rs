@@ -45,7 +45,7 @@ pub(super) fn one(request: Request) -> Result<Answer, Error> {
     request.no_namespace()?;
     let (_, wait) = request.index_and_wait()?;
     let id = request.rest().to_owned();
-    let hash = request.params.get("hash").unwrap_or_default().to_owned();
+    let hash = request.hash().to_owned();
     let local = request.app.parts.local.clone();
     let layout = request.layout;
     let (token, app) = (request.token.clone(), Arc::clone(&request.app));

@@ -1,6 +1,7 @@
 //! One question of many: where it is, what its next request says, and what comes of it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,15 +9,17 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{HeaderName, RETRY_AFTER};
 use http_body_util::BodyExt as _;
-use muster_client::types::{format_duration, parse_nanos};
+use muster_client::types::parse_nanos;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::extract::{Known, Position};
 use super::super::params;
-use super::super::reply::{CONTENT_HASH, INDEX};
-use super::super::service;
+use super::super::reply::{Behind, CONTENT_HASH, INDEX};
+use super::super::{service, stream};
 use super::Asker;
-use crate::read::Waits;
+use crate::read::{Body as Answer, Waits};
+use crate::store::Found;
 
 /// Wait of one evaluation, if the query names none.
 const WAIT: Duration = Duration::from_mins(1);
@@ -27,26 +30,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// An answer that a server sends in pieces is put together up to this size.
 const PASSED_BYTES_MAX: usize = 128 << 20;
-/// Larger data are sent as they are, shared with all who get the same.
-const COPIED_BYTES_MAX: usize = 4 << 10;
 /// Answer of servers that know no leader.
 const NO_LEADER: &str = "No cluster leader";
-
-/// Position of a query: anything newer is an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Position {
-    Index(u64),
-    /// The hash of what was answered, as the client or the agent wrote it.
-    Hash(String),
-}
 
 /// A question and where it is.
 #[derive(Debug)]
 pub(super) struct Question {
     name: String,
-    path: String,
     /// Without what says where it is and how long it waits.
-    query: String,
+    path_and_query: String,
     wait: Duration,
     position: Option<Position>,
     failures: u32,
@@ -68,7 +60,7 @@ struct Failed<'a> {
 /// Result of one request.
 enum Came {
     /// Something at this position.
-    Datum(Position, Bytes),
+    Datum(Position, Arc<Found<Answer>>),
     Failure {
         status: StatusCode,
         text: String,
@@ -111,10 +103,11 @@ impl Question {
             }
         });
         let query = rest.collect::<Vec<_>>().join("&");
+        let path_and_query =
+            if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
         Question {
             name,
-            path: path.to_owned(),
-            query,
+            path_and_query,
             // The handler that is asked has the last word, by the waits of its agent.
             wait: Waits::default().bounded(wait.max(WAIT_MIN)),
             position,
@@ -124,20 +117,10 @@ impl Question {
         }
     }
 
-    /// The next request: for what is newer than what is known.
-    fn request(&self) -> String {
-        let position = match &self.position {
-            None => None,
-            Some(Position::Index(index)) => Some(format!("index={index}")),
-            Some(Position::Hash(hash)) => Some(format!("hash={}", params::escape(hash))),
-        };
-        let wait = position.as_ref().map(|_| format!("wait={}", format_duration(self.wait)));
-        let query = Some(self.query.clone()).filter(|query| !query.is_empty());
-        let parameters: Vec<String> = query.into_iter().chain(position).chain(wait).collect();
-        if parameters.is_empty() {
-            return self.path.clone();
-        }
-        format!("{}?{}", self.path, parameters.join("&"))
+    /// The answer that the next one is another than.
+    fn known(&self) -> Option<Known> {
+        let position = self.position.clone()?;
+        Some(Known { position, wait: self.wait })
     }
 
     /// Asks until there is something to say: a first or changed answer, or a failure.
@@ -147,12 +130,12 @@ impl Question {
                 sleep(self.pause).await;
             }
             let again = Instant::now() + WAIT_MIN;
-            match ask(asker, &self.request()).await {
+            match ask(asker, &self.path_and_query, self.known()).await {
                 Came::Datum(position, datum) => {
                     self.failures = 0;
                     let recovered = self.failure.take().is_some();
                     if recovered || self.position.as_ref() != Some(&position) {
-                        let said = answer(&self.name, &position, datum);
+                        let said = stream::event(&self.id(&position), &datum.rows);
                         self.position = Some(position);
                         return said;
                     }
@@ -175,6 +158,14 @@ impl Question {
         }
     }
 
+    /// Name and position, as events carry them.
+    fn id(&self, position: &Position) -> String {
+        match position {
+            Position::Index(index) => format!("{} {index}", self.name),
+            Position::Hash(hash) => format!("{} {hash}", self.name),
+        }
+    }
+
     /// Says why there is no answer.
     fn failed(&self) -> [Bytes; 1] {
         let (status, text) = self.failure.as_ref().map_or((0, ""), |(s, t)| (s.as_u16(), t));
@@ -191,9 +182,11 @@ fn backoff(failures: u32) -> Duration {
     doubled.min(PAUSE_MAX).mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-async fn ask(asker: &Asker, request: &str) -> Came {
-    let response = service::ask(&asker.app, asker.peer, request, asker.headers.clone()).await;
-    let (head, body) = response.into_parts();
+async fn ask(asker: &Asker, path_and_query: &str, known: Option<Known>) -> Came {
+    let (app, headers) = (&asker.app, asker.headers.clone());
+    let response = service::ask(app, asker.peer, path_and_query, known, headers).await;
+    let (mut head, body) = response.into_parts();
+    let behind = head.extensions.remove::<Behind>();
     let header = |name: HeaderName| head.headers.get(name)?.to_str().ok();
     let index = header(INDEX).and_then(|text| text.parse().ok()).map(Position::Index);
     let position = index.or_else(|| Some(Position::Hash(header(CONTENT_HASH)?.to_owned())));
@@ -202,21 +195,29 @@ async fn ask(asker: &Asker, request: &str) -> Came {
     let (status, missing) = (head.status, head.status == StatusCode::NOT_FOUND);
     drop(head);
     let failure = |status, text: String| Came::Failure { status, text, pause };
-    let body = match whole(body).await {
-        Ok(body) => body,
-        Err((status, text)) => return failure(status, text),
+    let answer = match behind {
+        Some(Behind(found)) => found,
+        None => match whole(body).await {
+            Ok(bytes) => unshared(Answer::new(bytes)),
+            Err((status, text)) => return failure(status, text),
+        },
     };
     match position {
-        Some(position) if status == StatusCode::OK => Came::Datum(position, body),
+        Some(position) if status == StatusCode::OK => Came::Datum(position, answer),
         Some(position @ Position::Index(_)) if missing => {
-            Came::Datum(position, Bytes::from_static(b"null"))
+            Came::Datum(position, unshared(Answer::missing()))
         }
         _ if status == StatusCode::OK => {
             let text = "the answer has no index to wait on: ask this path alone";
             failure(StatusCode::BAD_REQUEST, text.to_owned())
         }
-        _ => failure(status, String::from_utf8_lossy(&body).trim_end().to_owned()),
+        _ => failure(status, String::from_utf8_lossy(answer.rows.bytes()).trim_end().to_owned()),
     }
+}
+
+/// An answer that came alone.
+fn unshared(rows: Answer) -> Arc<Found<Answer>> {
+    Arc::new(Found { rows, index: 0, scopes: Vec::new() })
 }
 
 /// All of a body. What is one piece is not copied: others may be sending it, too.
@@ -244,66 +245,36 @@ async fn piece(body: &mut Body) -> Result<Option<Bytes>, (StatusCode, String)> {
     }
 }
 
-/// One answer as an event: `id: name position`, and the datum.
-fn answer(name: &str, position: &Position, datum: Bytes) -> VecDeque<Bytes> {
-    let id = match position {
-        Position::Index(index) => format!("id: {name} {index}\n"),
-        Position::Hash(hash) => format!("id: {name} {hash}\n"),
-    };
-    let datum = datum.slice(..datum.trim_ascii_end().len());
-    if datum.len() > COPIED_BYTES_MAX && !datum.contains(&b'\n') {
-        return [Bytes::from(id + "data: "), datum, Bytes::from_static(b"\n\n")].into();
-    }
-    let mut text = Vec::with_capacity(id.len() + datum.len() + datum.len() / 8 + 16);
-    text.extend_from_slice(id.as_bytes());
-    for line in datum.split(|byte| *byte == b'\n') {
-        text.extend_from_slice(b"data: ");
-        text.extend_from_slice(line);
-        text.push(b'\n');
-    }
-    text.push(b'\n');
-    [Bytes::from(text)].into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_question_is_asked_from_where_it_is() {
-        let check = |asked: &str, expected: &str| {
-            assert_eq!(Question::new("n".into(), asked).request(), expected, "{asked}");
+        let check = |asked: &str, expected: &str, known: &str| {
+            let question = Question::new("n".into(), asked);
+            assert_eq!(question.path_and_query, expected, "{asked}");
+            let parameters = question.known().map(|known| known.parameters());
+            assert_eq!(parameters.unwrap_or_default(), known, "{asked}");
         };
-        check("/v1/kv/a", "/v1/kv/a");
-        check("/v1/kv/a?", "/v1/kv/a");
-        check("/v1/kv/a?index=0&wait=5s", "/v1/kv/a");
-        check("/v1/kv/a?%69ndex=%37&w%61it=5s", "/v1/kv/a?index=7&wait=5s");
-        check("/v1/kv/a?index=%30", "/v1/kv/a");
-        check("/v1/agent/service/a?hash=%26x", "/v1/agent/service/a?hash=%26x&wait=1m0s");
-        check("/v1/kv/a?x=%zz&index=7", "/v1/kv/a?x=%zz&index=7&wait=1m0s");
-        check("/v1/kv/a?index=7", "/v1/kv/a?index=7&wait=1m0s");
-        check("/v1/kv/a?index=7&stale&index=9", "/v1/kv/a?stale&index=7&wait=1m0s");
-        check("/v1/kv/a%3F?wait=10m&index=7&dc=x%20y", "/v1/kv/a%3F?dc=x%20y&index=7&wait=10m0s");
-        check("/v1/kv/a?index=7&wait=1ms", "/v1/kv/a?index=7&wait=1s");
-        check("/v1/kv/a?index=7&wait=90h", "/v1/kv/a?index=7&wait=10m0s");
-        check("/v1/kv/a?index=x&wait=y", "/v1/kv/a?index=x&wait=y");
-        check("/v1/agent/service/a?hash=1f", "/v1/agent/service/a?hash=1f&wait=1m0s");
-    }
-
-    #[test]
-    fn answers_are_events() {
-        let check = |datum: &str, expected: &str| {
-            let said = answer("a b", &Position::Index(7), Bytes::copy_from_slice(datum.as_bytes()));
-            let said = said.into_iter().collect::<Vec<_>>().concat();
-            assert_eq!(String::from_utf8_lossy(&said), expected);
-        };
-        check("[]", "id: a b 7\ndata: []\n\n");
-        check("[\n    1\n]\n", "id: a b 7\ndata: [\ndata:     1\ndata: ]\n\n");
-        let large = format!("[\"{}\"]", "x".repeat(COPIED_BYTES_MAX));
-        check(&large, &format!("id: a b 7\ndata: {large}\n\n"));
-        let body = Bytes::from(large);
-        let said = answer("n", &Position::Hash("1f".into()), body.clone());
-        assert_eq!(said[1].as_ptr(), body.as_ptr(), "a large datum is shared");
-        assert_eq!(&said[0][..], b"id: n 1f\ndata: ");
+        check("/v1/kv/a", "/v1/kv/a", "");
+        check("/v1/kv/a?", "/v1/kv/a", "");
+        check("/v1/kv/a?index=0&wait=5s", "/v1/kv/a", "");
+        check("/v1/kv/a?%69ndex=%37&w%61it=5s", "/v1/kv/a", "index=7&wait=5s");
+        check("/v1/kv/a?index=%30", "/v1/kv/a", "");
+        check("/v1/agent/service/a?hash=%26x", "/v1/agent/service/a", "hash=%26x&wait=1m0s");
+        check("/v1/kv/a?x=%zz&index=7", "/v1/kv/a?x=%zz", "index=7&wait=1m0s");
+        check("/v1/kv/a?index=7", "/v1/kv/a", "index=7&wait=1m0s");
+        check("/v1/kv/a?index=7&stale&index=9", "/v1/kv/a?stale", "index=7&wait=1m0s");
+        check(
+            "/v1/kv/a%3F?wait=10m&index=7&dc=x%20y",
+            "/v1/kv/a%3F?dc=x%20y",
+            "index=7&wait=10m0s",
+        );
+        check("/v1/kv/a?index=7&wait=1ms", "/v1/kv/a", "index=7&wait=1s");
+        check("/v1/kv/a?index=7&wait=90h", "/v1/kv/a", "index=7&wait=10m0s");
+        check("/v1/kv/a?index=x&wait=y", "/v1/kv/a?index=x&wait=y", "");
+        check("/v1/kv/a?index=7#b", "/v1/kv/a?index=7#b", "");
+        check("/v1/agent/service/a?hash=1f", "/v1/agent/service/a", "hash=1f&wait=1m0s");
     }
 }
